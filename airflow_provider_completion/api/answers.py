@@ -1,0 +1,192 @@
+"""What comes out of a call: the completion and its usage, and what an app says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import Field, WrapValidator
+
+from airflow_provider_completion.api.errors import UnfinishedAnswerError
+from airflow_provider_completion.api.fields import (
+    ApiModel,
+    Count,
+    JsonObject,
+    Money,
+    OptionalInt,
+    OptionalSeconds,
+    OptionalText,
+    Switch,
+)
+
+#: How a generation ended. ``complete``; ``stopped``: we asked the server to stop; ``suspect``: a regular end with the
+#: marks of a server's own time limit (contract §4.6).
+Finish: TypeAlias = Literal["complete", "stopped", "suspect"]
+
+#: Just below the shortest time limit that servers are known to cut a generation at, 240 s (contract §4.6).
+SUSPECT_AFTER_SECONDS = 235.0
+
+#: The ends that are accepted as an answer unless the user accepts more.
+WHOLE: tuple[Finish, ...] = ("complete",)
+
+
+class Usage(ApiModel):
+    """Tokens and prices of one generation (contract §3).
+
+    Counts are 0 and prices None where the server does not tell them; some model providers never report usage.
+    Prices are in ``currency``; ``*_price_unit`` is the number of tokens' share that a ``*_unit_price`` is for
+    (``0.000001``: per million).
+    """
+
+    prompt_tokens: Count = 0
+    prompt_unit_price: Money = None
+    prompt_price_unit: Money = None
+    prompt_price: Money = None
+    completion_tokens: Count = 0
+    completion_unit_price: Money = None
+    completion_price_unit: Money = None
+    completion_price: Money = None
+    total_tokens: Count = 0
+    total_price: Money = None
+    currency: OptionalText = None
+    #: Seconds of the whole run, measured by the server.
+    latency: OptionalSeconds = None
+    time_to_first_token: OptionalSeconds = None
+    time_to_generate: OptionalSeconds = None
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether no token was reported."""
+        return not (self.prompt_tokens or self.completion_tokens or self.total_tokens)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain JSON data: ints, and prices as decimal strings in fixed notation."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """One finished generation.
+
+    :param answer: the whole text
+    :param message_id: the message, for feedback and speech; None on servers that do not tell it
+    :param task_id: the generation
+    :param usage: None when the server sent none
+    :param metadata: the server's ``metadata`` as it came, retriever resources included
+    :param files: files that the model made, as the server describes them; their URLs expire after minutes
+    :param created_at: when the message was made, UTC
+    :param finish: see :data:`Finish`; only ``complete`` is an answer, see :meth:`accepted`
+    :param seconds_to_first_text: from sending the request; None for a blocking call or an empty answer
+    :param seconds: from sending the request to the end
+    """
+
+    answer: str = field(repr=False)
+    message_id: str | None = None
+    task_id: str | None = None
+    usage: Usage | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    files: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    created_at: datetime | None = None
+    finish: Finish = "complete"
+    seconds_to_first_text: float | None = None
+    seconds: float = 0.0
+
+    def accepted(self, accept: Collection[Finish] = WHOLE) -> Completion:
+        """Return this completion if its ``finish`` is one of ``accept``.
+
+        :raises UnfinishedAnswerError: it is not; the text is the error's ``partial_text``
+        """
+        if self.finish in accept:
+            return self
+        what, hint = {
+            "stopped": (
+                "The generation was stopped before its end.",
+                "",
+            ),
+            "suspect": (
+                f"The answer came to a regular end after {self.seconds:.0f} s with no usage reported, as it does when "
+                "the server cuts it at a time limit.",
+                "If this app's model never reports usage and takes this long, accept it with "
+                'accept=("complete", "suspect").',
+            ),
+        }.get(self.finish, ("The generation was completed.", "It was not accepted."))
+        raise UnfinishedAnswerError(
+            what,
+            hint=hint,
+            task_id=self.task_id,
+            message_id=self.message_id,
+            partial_text=self.answer,
+        )
+
+
+def finish_of(*, stopped: bool, usage: Usage | None, any_text: bool, seconds: float) -> Finish:
+    """Say how a generation ended that the server ended regularly.
+
+    The server gives truncated text a normal end (contract §4.6). Zero usage alone is no proof, since some model
+    providers never report any; zero usage after a time at which servers cut is too much of a coincidence.
+    """
+    if stopped:
+        return "stopped"
+    if any_text and seconds > SUSPECT_AFTER_SECONDS and (usage is None or usage.is_zero):
+        return "suspect"
+    return "complete"
+
+
+class AppInfo(ApiModel):
+    """What ``GET /info`` says of the app (contract §6). ``mode`` is None on old servers."""
+
+    name: str = ""
+    description: OptionalText = None
+    tags: tuple[Any, ...] = ()
+    mode: OptionalText = None
+    author_name: OptionalText = None
+
+
+class InputVariable(ApiModel):
+    """One variable of the app's input form (contract §6.1).
+
+    :param type: ``text-input``, ``paragraph``, ``select``, ``number``, ``checkbox``, or one that is not known here
+    """
+
+    type: str
+    variable: str
+    label: OptionalText = None
+    required: Switch = False
+    max_length: OptionalInt = None
+    options: tuple[str, ...] = ()
+    default: Any = None
+    hide: Switch = False
+
+
+def _form(value: Any, _: Any) -> tuple[InputVariable, ...]:
+    """Read the list of single-key objects; what does not look like one of them is left out."""
+    variables = []
+    for item in value if isinstance(value, list) else []:
+        for kind, inner in item.items() if isinstance(item, dict) else []:
+            if isinstance(inner, dict) and isinstance(inner.get("variable"), str):
+                options = [option for option in inner.get("options") or [] if isinstance(option, str)]
+                variables.append(InputVariable.model_validate({**inner, "type": kind, "options": options}))
+    return tuple(variables)
+
+
+class AppParameters(ApiModel):
+    """What ``GET /parameters`` says: the input form and the switches (contract §6.1)."""
+
+    user_input_form: Annotated[tuple[InputVariable, ...], WrapValidator(_form)] = ()
+    opening_statement: OptionalText = None
+    text_to_speech: JsonObject = Field(default_factory=dict)
+    speech_to_text: JsonObject = Field(default_factory=dict)
+    retriever_resource: JsonObject = Field(default_factory=dict)
+    more_like_this: JsonObject = Field(default_factory=dict)
+    sensitive_word_avoidance: JsonObject = Field(default_factory=dict)
+    file_upload: JsonObject = Field(default_factory=dict)
+    system_parameters: JsonObject = Field(default_factory=dict)
+
+
+def price_text(usage: Usage) -> str:
+    """Return the price for a log line, ``no price`` when the server told none."""
+    if usage.total_price is None:
+        return "no price"
+    return f"{usage.total_price:f} {usage.currency or ''}".rstrip()

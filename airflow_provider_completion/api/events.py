@@ -1,0 +1,127 @@
+"""The events of a stream as types, and the reading of one frame into one event (contract §4.3)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from airflow_provider_completion.api.fields import ApiModel, JsonObject, OptionalDatetime, OptionalInt, OptionalText
+from airflow_provider_completion.api.sse import Frame
+
+
+class Event(ApiModel):
+    """What all events can carry. No id is certain: pings have none, errors have no ``task_id``."""
+
+    event: str
+    task_id: OptionalText = None
+    message_id: OptionalText = None
+    id: OptionalText = None
+    created_at: OptionalDatetime = None
+
+
+class Ping(Event):
+    """The server's sign of life, every 10 s."""
+
+    event: Literal["ping"] = "ping"
+
+
+class Message(Event):
+    """A piece of text. ``event`` can be ``message_file``: some servers label text so (contract §4.3)."""
+
+    event: Literal["message", "message_file"] = "message"
+    answer: str = Field(default="", repr=False)
+
+
+class MessageFile(Event):
+    """A file that the model made; ``url`` expires after minutes."""
+
+    event: Literal["message_file"] = "message_file"
+    type: OptionalText = None
+    belongs_to: OptionalText = None
+    url: OptionalText = None
+
+
+class MessageReplace(Event):
+    """Moderation: ``answer`` takes the place of all text before it; later text is added to it."""
+
+    event: Literal["message_replace"] = "message_replace"
+    answer: str = Field(default="", repr=False)
+    reason: OptionalText = None
+
+
+class MessageEnd(Event):
+    """The text is complete and the server has saved it."""
+
+    event: Literal["message_end"] = "message_end"
+    metadata: JsonObject = Field(default_factory=dict)
+    files: Any = None
+
+
+class TtsMessage(Event):
+    """A piece of speech: base64 of MP3. ``tts_message_end`` ends it."""
+
+    event: Literal["tts_message", "tts_message_end"] = "tts_message"
+    audio: OptionalText = Field(default=None, repr=False)
+
+
+class ErrorEvent(Event):
+    """The generation failed."""
+
+    event: Literal["error"] = "error"
+    code: OptionalText = None
+    status: OptionalInt = None
+    message: OptionalText = None
+
+
+class UnknownEvent(Event):
+    """An event of a later server, or of none: to be ignored."""
+
+    payload: Mapping[str, Any] = Field(default_factory=dict, repr=False)
+
+
+class BadFrameError(ValueError):
+    """A frame that is not one JSON object, or whose text is not text."""
+
+
+_TYPES: dict[str, type[Event]] = {
+    "message": Message,
+    "message_replace": MessageReplace,
+    "message_end": MessageEnd,
+    "tts_message": TtsMessage,
+    "tts_message_end": TtsMessage,
+    "error": ErrorEvent,
+    "ping": Ping,
+}
+
+
+def parse_event(frame: Frame) -> Event:
+    """Read one frame.
+
+    :raises BadFrameError: its data is not UTF-8, not JSON, no object, or carries an ``answer`` that is no text
+    """
+    if not frame.data:
+        return Ping() if frame.event == "ping" else UnknownEvent(event=frame.event)
+    try:
+        payload = json.loads(frame.data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        # The reader's own message would quote the text.
+        raise BadFrameError(f"an event of {len(frame.data)} bytes is not JSON in UTF-8") from error
+    if not isinstance(payload, dict):
+        raise BadFrameError(f"an event is a JSON {type(payload).__name__}, not an object")
+    name = payload.get("event")
+    if name == "message_file":
+        # Text can come under this label; a real file has a url and no text.
+        kind: type[Event] = Message if payload.get("answer") or not payload.get("url") else MessageFile
+    else:
+        kind = _TYPES.get(name, UnknownEvent) if isinstance(name, str) else UnknownEvent
+    if kind is UnknownEvent:
+        return UnknownEvent(event=name if isinstance(name, str) else "", payload=payload)
+    if payload.get("answer", "") is None:
+        payload["answer"] = ""
+    try:
+        return kind.model_validate(payload)
+    except ValidationError:
+        raise BadFrameError(f"a field of the event {name!r} has a type that the API does not allow") from None

@@ -1,0 +1,270 @@
+"""One completion call as a state machine: the answer's head, bytes and end go in; events and one outcome come out.
+
+The same machine serves the sync client, the async client and every test, and it never does I/O nor asks for the time:
+who drives it says how many seconds have passed.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from pydantic import ValidationError
+
+from airflow_provider_completion.api import errors, events, failures
+from airflow_provider_completion.api.answers import Completion, Usage, finish_of
+from airflow_provider_completion.api.failures import lower_case
+from airflow_provider_completion.api.requests import CompletionRequest
+from airflow_provider_completion.api.sse import MAX_FRAME_BYTES, FrameDecoder, FrameTooLongError
+
+
+class State(enum.Enum):
+    """Where an exchange stands. It moves down this list only."""
+
+    AWAITING_HEAD = enum.auto()
+    RECEIVING_STREAM = enum.auto()
+    RECEIVING_BODY = enum.auto()
+    FINISHED = enum.auto()
+
+
+class CompletionExchange:
+    """The answer to one :class:`CompletionRequest`, as far as it has come.
+
+    Feed :meth:`receive_head`, then :meth:`receive_data` as often as bytes come, then :meth:`receive_end` or
+    :meth:`fail`. None of them raises for what the server sent: the outcome waits in :meth:`completion`, so that events
+    before a failure are not lost with it. ``seconds`` is always the time since the request was sent.
+
+    :param request: what was asked
+    :param max_frame_bytes: the most that one event, or a blocking answer, may have
+    """
+
+    def __init__(self, request: CompletionRequest, *, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
+        self.request = request
+        self.state = State.AWAITING_HEAD
+        self.task_id: str | None = None
+        self.message_id: str | None = None
+        #: Set by whoever asks the server to stop: from then on no text is a whole answer.
+        self.stop_requested = False
+        #: Whether the server said how the generation ended, so that nothing is left to be stopped.
+        self.ended_by_server = False
+        #: What the server says of itself, for the log.
+        self.server_version: str | None = None
+        self._max_frame_bytes = max_frame_bytes
+        self._status = 0
+        self._headers: Mapping[str, str] = {}
+        self._body = bytearray()
+        self._decoder = FrameDecoder(max_frame_bytes)
+        self._text: list[str] = []
+        self._files: list[Mapping[str, Any]] = []
+        self._created_at: Any = None
+        self._seconds_to_first_text: float | None = None
+        self._outcome: Completion | errors.CompletionError | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the outcome is known; what still comes over the wire does not matter any more."""
+        return self.state is State.FINISHED
+
+    @property
+    def partial_text(self) -> str:
+        """The text so far. Not an answer."""
+        return "".join(self._text)
+
+    def completion(self) -> Completion:
+        """Return the completion.
+
+        :raises CompletionError: the call failed, or it has not come to its end
+        """
+        if isinstance(self._outcome, Completion):
+            return self._outcome
+        if self._outcome is not None:
+            raise self._outcome
+        raise errors.CompletionError("The call has not come to its end.", billed="maybe", **self._so_far())
+
+    def receive_head(self, status: int, headers: Mapping[str, str]) -> None:
+        """Take the answer's status and header fields."""
+        self._expect(State.AWAITING_HEAD)
+        self._status, self._headers = status, lower_case(headers)
+        self.server_version = self._headers.get("x-version")
+        content_type = self._headers.get("content-type", "").partition(";")[0].strip().lower()
+        streams = status == 200 and content_type == "text/event-stream"
+        self.state = State.RECEIVING_STREAM if streams else State.RECEIVING_BODY
+
+    def receive_data(self, data: bytes, seconds: float) -> list[events.Event]:
+        """Take the next bytes of the body and return the events that they complete."""
+        if self.finished:
+            return []
+        self._expect(State.RECEIVING_STREAM, State.RECEIVING_BODY)
+        if self.state is State.RECEIVING_BODY:
+            self._body += data
+            if len(self._body) > self._max_frame_bytes:
+                self._protocol_error(f"an answer of more than {self._max_frame_bytes} bytes")
+            return []
+        try:
+            frames = self._decoder.receive_data(data)
+        except FrameTooLongError as error:
+            self._protocol_error(str(error))
+            return []
+        return self._take(frames, seconds)
+
+    def receive_end(self, seconds: float) -> list[events.Event]:
+        """Say that the body has come to its end; return the last events."""
+        if self.finished:
+            return []
+        self._expect(State.RECEIVING_STREAM, State.RECEIVING_BODY)
+        if self.state is State.RECEIVING_BODY:
+            self._finish_body(seconds)
+            return []
+        return self._end_stream(seconds, "The stream ended without the event that says that the answer is complete.")
+
+    def receive_break(self, seconds: float, reason: str) -> list[events.Event]:
+        """Say that the connection ended before the body did; return the last events."""
+        if self.finished:
+            return []
+        if self.state is State.RECEIVING_STREAM:
+            return self._end_stream(seconds, reason)
+        if self._status >= 400:
+            self._finish_body(seconds)  # what there is of the body is enough for the error
+        self.fail(errors.BrokenAnswerError(reason))
+        return []
+
+    def fail(self, error: errors.CompletionError) -> None:
+        """Say that the call failed outside of the answer: no connection, a time limit. The ids and the text so far are
+        added to the error.
+        """
+        if not self.finished:
+            vars(error).update(self._so_far())
+            self._close(error)
+
+    # -- the stream -----------------------------------------------------------------------------------------------
+
+    def _end_stream(self, seconds: float, reason: str) -> list[events.Event]:
+        taken: list[events.Event] = []
+        for frame in self._decoder.receive_end():
+            # A last frame may only lack its blank line. If it lacks more it was cut, which is a break and no bad JSON.
+            with suppress(events.BadFrameError):
+                taken.append(events.parse_event(frame))
+                self._apply(taken[-1], seconds)
+        self.fail(errors.BrokenAnswerError(reason))
+        return taken
+
+    def _take(self, frames: list[Any], seconds: float) -> list[events.Event]:
+        taken: list[events.Event] = []
+        for frame in frames:
+            try:
+                event = events.parse_event(frame)
+            except events.BadFrameError as error:
+                self._protocol_error(str(error))
+                break
+            taken.append(event)
+            self._apply(event, seconds)
+            if self.finished:
+                break
+        return taken
+
+    def _apply(self, event: events.Event, seconds: float) -> None:
+        if isinstance(event, events.Message):
+            if event.answer:
+                if self._seconds_to_first_text is None:
+                    self._seconds_to_first_text = seconds
+                self._text.append(event.answer)
+        elif isinstance(event, events.UnknownEvent | events.Ping | events.TtsMessage):
+            return
+        elif isinstance(event, events.MessageReplace):
+            self._text[:] = [event.answer]
+        elif isinstance(event, events.MessageFile):
+            self._files.append(event.model_dump(exclude_none=True, exclude={"event"}))
+        self._learn_ids(event)
+        if isinstance(event, events.ErrorEvent):
+            self.ended_by_server = True
+            failure = failures.failure_of_event(
+                event.status, event.code, event.message or "", any_text=bool(self._text)
+            )
+            self.fail(failure)
+        elif isinstance(event, events.MessageEnd):
+            self.ended_by_server = True
+            listed = event.files if isinstance(event.files, list) else []
+            files = self._files or [file for file in listed if isinstance(file, dict)]
+            self._complete(event.metadata, files, seconds)
+
+    def _learn_ids(self, event: events.Event) -> None:
+        self.task_id = self.task_id or event.task_id
+        self.message_id = self.message_id or event.message_id or event.id
+        self._created_at = self._created_at or event.created_at
+
+    # -- a plain body ---------------------------------------------------------------------------------------------
+
+    def _finish_body(self, seconds: float) -> None:
+        self.ended_by_server = True
+        answer = _blocking_answer(self._status, self._body)
+        if answer is None:
+            streaming = self.request.response_mode == "streaming"
+            failure = failures.failure_of_reply(
+                self._status, self._headers, bytes(self._body), seconds=seconds, streaming=streaming
+            )
+            self.fail(failure)
+            return
+        self._text.append(answer["answer"])
+        self._learn_ids(events.Event.model_validate({**answer, "event": "message"}))
+        metadata = answer.get("metadata")
+        self._complete(metadata if isinstance(metadata, dict) else {}, [], seconds)
+
+    # -- the outcome ----------------------------------------------------------------------------------------------
+
+    def _complete(self, metadata: Mapping[str, Any], files: list[Any], seconds: float) -> None:
+        answer = _joined(self.partial_text)
+        try:
+            usage = Usage.model_validate(metadata["usage"]) if metadata.get("usage") else None
+        except ValidationError:
+            usage = None
+        self._close(
+            Completion(
+                answer=answer,
+                message_id=self.message_id,
+                task_id=self.task_id,
+                usage=usage,
+                metadata=metadata,
+                files=tuple(files),
+                created_at=self._created_at,
+                finish=finish_of(stopped=self.stop_requested, usage=usage, any_text=bool(answer), seconds=seconds),
+                seconds_to_first_text=self._seconds_to_first_text,
+                seconds=seconds,
+            )
+        )
+
+    def _protocol_error(self, what: str) -> None:
+        self.fail(errors.ProtocolError(f"The server sent what the API does not allow: {what}."))
+
+    def _close(self, outcome: Completion | errors.CompletionError) -> None:
+        self.state, self._outcome = State.FINISHED, outcome
+
+    def _so_far(self) -> dict[str, Any]:
+        return {"task_id": self.task_id, "message_id": self.message_id, "partial_text": self.partial_text}
+
+    def _expect(self, *states: State) -> None:
+        if self.state not in states:
+            raise RuntimeError(f"the exchange is {self.state.name}, not {' or '.join(state.name for state in states)}")
+
+
+def _blocking_answer(status: int, body: bytearray) -> dict[str, Any] | None:
+    if status != 200:
+        return None
+    try:
+        answer = json.loads(body.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return None
+    return answer if isinstance(answer, dict) and isinstance(answer.get("answer"), str) else None
+
+
+def _joined(text: str) -> str:
+    """Join surrogate pairs that were cut between two pieces of an escaped stream; a lone half becomes U+FFFD."""
+    if text.isascii():
+        return text
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

@@ -1,0 +1,126 @@
+"""The request of a completion as a value, checked before anything is sent (contract §2)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
+
+from airflow_provider_completion.api.errors import InvalidRequestError
+
+ResponseMode: TypeAlias = Literal["streaming", "blocking"]
+
+
+def _checked_user(user: str) -> str:
+    if not user.strip():
+        raise ValueError("it is blank")
+    if not user.isprintable():
+        raise ValueError("it contains control characters")
+    return user
+
+
+#: The end user that a call is made for: the server keeps 255 characters and fails with a 500 on more (contract §2.1).
+User: TypeAlias = Annotated[str, StringConstraints(strict=True, max_length=255), AfterValidator(_checked_user)]
+
+
+class FileReference(BaseModel):
+    """A file for the app, by URL or by the id of an upload (contract §2.3)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    type: Literal["image", "document", "audio", "video", "custom"]
+    transfer_method: Literal["remote_url", "local_file"]
+    url: str | None = None
+    upload_file_id: str | None = None
+
+    def model_post_init(self, _: Any) -> None:
+        # The server drops such an item in silence, and the model answers without the file.
+        needed = "url" if self.transfer_method == "remote_url" else "upload_file_id"
+        if not getattr(self, needed):
+            raise ValueError(f"transfer_method {self.transfer_method!r} needs {needed!r}")
+
+
+class CompletionRequest(BaseModel):
+    """What one call asks for.
+
+    :param inputs: values of the app's input variables, by name
+    :param user: the end user that the call is made for; stop and feedback need the same one
+    :param response_mode: how the answer comes over the wire
+    :param query: text beside the inputs. It changes the prompt's shape: the rendered prompt becomes the system message
+        and the query the user message (contract §2.1)
+    :param files: files for the app, see :class:`FileReference`
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    inputs: dict[str, JsonValue] = Field(repr=False)
+    user: User
+    response_mode: ResponseMode = "streaming"
+    query: Annotated[str, StringConstraints(strict=True)] = Field(default="", repr=False)
+    files: tuple[FileReference, ...] = ()
+
+    @classmethod
+    def build(
+        cls,
+        *,
+        inputs: Mapping[str, Any],
+        user: str,
+        response_mode: str = "streaming",
+        query: str = "",
+        files: Sequence[Mapping[str, Any]] | None = None,
+    ) -> CompletionRequest:
+        """Check and make a request.
+
+        :raises InvalidRequestError: something in it has the wrong type or form; all problems are named, no values
+        """
+        try:
+            request = cls.model_validate(
+                {
+                    "inputs": inputs,
+                    "user": user,
+                    "response_mode": response_mode,
+                    "query": query,
+                    "files": tuple(files or ()),
+                }
+            )
+        except ValidationError as error:
+            problems = "; ".join(_problem(entry) for entry in error.errors(include_input=False, include_url=False))
+            raise InvalidRequestError(f"The request is wrong: {problems}.", hint="Nothing was sent.") from None
+        request.body()
+        return request
+
+    def body(self) -> bytes:
+        """Return the request's JSON.
+
+        :raises InvalidRequestError: a value cannot be written as JSON in UTF-8
+        """
+        content: dict[str, Any] = {
+            "inputs": self.inputs,
+            "user": self.user,
+            "response_mode": self.response_mode,
+        }
+        if self.query:
+            content["query"] = self.query
+        if self.files:
+            content["files"] = [file.model_dump(exclude_none=True) for file in self.files]
+        try:
+            return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        except ValueError as error:
+            what = (
+                "half a surrogate pair, which is no text"
+                if isinstance(error, UnicodeEncodeError)
+                else "a number that JSON does not have (NaN or infinity)"
+            )
+            raise InvalidRequestError(f"The request contains {what}.", hint="Nothing was sent.") from None
+
+
+def _problem(entry: Any) -> str:
+    # JsonValue reports each alternative of its union; only where and that it is no JSON data help.
+    path = [str(part) for part in entry["loc"]]
+    if path[0] == "inputs" and len(path) > 1:
+        path = path[:2]
+    where = path[0] + "".join(f"[{part!r}]" if not part.isdecimal() else f"[{part}]" for part in path[1:])
+    message = str(entry["msg"]).removeprefix("Value error, ")
+    return f"{where}: {message[:1].lower()}{message[1:]}"

@@ -1,0 +1,1 @@
+"""Talking to a completion app: the same calls over requests (sync) and aiohttp (async)."""

@@ -1,0 +1,314 @@
+"""The async client, over aiohttp: the same methods and meaning as the sync one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
+from typing import Any, TypeVar
+
+import aiohttp
+import certifi
+
+from airflow_provider_completion.api import endpoints
+from airflow_provider_completion.api.answers import WHOLE, AppInfo, AppParameters, Completion, Finish
+from airflow_provider_completion.api.endpoints import Endpoint, Reply
+from airflow_provider_completion.api.errors import BrokenAnswerError, CompletionError, ConfigurationError, ConnectError
+from airflow_provider_completion.api.events import Event, UnknownEvent
+from airflow_provider_completion.api.exchange import CompletionExchange
+from airflow_provider_completion.api.requests import CompletionRequest
+from airflow_provider_completion.client.settings import STOP_CONNECT_SECONDS, STOP_SILENCE_SECONDS, ClientSettings
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+#: Below the 2 s after which the server closes an idle connection, so that none is used in the moment of its end.
+_KEEPALIVE_SECONDS = 1.5
+
+
+class AsyncCompletionClient:
+    """Calls one app, many calls at a time, in one event loop. Use it in an ``async with`` block, or close it.
+
+    :param settings: how to reach the app; ``max_concurrency`` completions are in flight at most, others wait
+    """
+
+    def __init__(self, settings: ClientSettings) -> None:
+        self.settings = settings
+        self._session: aiohttp.ClientSession | None = None
+        self._slots = asyncio.Semaphore(settings.max_concurrency)
+
+    async def __aenter__(self) -> AsyncCompletionClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections that are kept open."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def complete(
+        self,
+        inputs: Mapping[str, Any],
+        *,
+        query: str = "",
+        files: Sequence[Mapping[str, Any]] | None = None,
+        user: str | None = None,
+        response_mode: str = "streaming",
+        accept: Collection[Finish] = WHOLE,
+    ) -> Completion:
+        """Generate one answer and return it when it is whole.
+
+        Parameters and errors as for :meth:`airflow_provider_completion.client.sync.CompletionClient.complete`.
+        """
+        async with self.stream(inputs, query=query, files=files, user=user, response_mode=response_mode) as run:
+            async for _ in run:
+                pass
+        return run.completion.accepted(accept)
+
+    def stream(
+        self,
+        inputs: Mapping[str, Any],
+        *,
+        query: str = "",
+        files: Sequence[Mapping[str, Any]] | None = None,
+        user: str | None = None,
+        response_mode: str = "streaming",
+    ) -> AsyncCompletionRun:
+        """Generate one answer and iterate over its events as they come; parameters as for :meth:`complete`.
+
+        Nothing is sent before the first step of the iteration. Use it in an ``async with`` block: leaving that early
+        stops the generation on the server.
+
+        :raises InvalidRequestError: the request is wrong; nothing was sent
+        """
+        user = self.settings.user if user is None else user
+        request = CompletionRequest.build(
+            inputs=inputs, user=user, response_mode=response_mode, query=query, files=files
+        )
+        return AsyncCompletionRun(self, request)
+
+    async def stop(self, task_id: str, user: str | None = None) -> None:
+        """Stop a generation. Only the user that it was made for can; the server never says whether it did."""
+        endpoint = endpoints.stop(task_id, self.settings.user if user is None else user)
+        await self._perform(endpoint, STOP_CONNECT_SECONDS, STOP_SILENCE_SECONDS)
+
+    async def info(self) -> AppInfo:
+        """Return what the app is. Free of charge."""
+        return await self.perform(endpoints.info())
+
+    async def parameters(self) -> AppParameters:
+        """Return what the app takes. Free of charge."""
+        return await self.perform(endpoints.parameters())
+
+    async def perform(self, endpoint: Endpoint[T]) -> T:
+        """Perform any call whose answer is read as a whole.
+
+        :raises CompletionError: it failed
+        """
+        return await self._perform(endpoint, self.settings.connect_seconds, self.settings.silence_seconds)
+
+    async def _perform(self, endpoint: Endpoint[T], connect_seconds: float, silence_seconds: float) -> T:
+        with _typed_errors(self.settings):
+            async with self._send(
+                endpoint.method, endpoint.path, endpoint.body, connect_seconds, silence_seconds
+            ) as response:
+                reply = Reply(response.status, response.headers, await response.read())
+            return endpoint.read(reply)
+
+    def _send(
+        self, method: str, path: str, body: bytes | None, connect_seconds: float, silence_seconds: float
+    ) -> aiohttp.client._RequestContextManager:
+        if self._session is None:
+            self._session = _new_session(self.settings)
+        return self._session.request(
+            method,
+            self.settings.base_url + path,
+            data=body,
+            headers={"Content-Type": "application/json"} if body is not None else None,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_seconds, sock_read=silence_seconds),
+            allow_redirects=False,
+            proxy=self.settings.effective_proxy,
+        )
+
+
+class AsyncCompletionRun:
+    """One generation under way: an async iterator over its events, with the completion at hand at the end.
+
+    Made by :meth:`AsyncCompletionClient.stream`.
+    """
+
+    def __init__(self, client: AsyncCompletionClient, request: CompletionRequest) -> None:
+        self._client = client
+        self._exchange = CompletionExchange(request)
+        self._events = self._run()
+        self._stop_wanted = False
+        self._stop_sent = False
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self._events
+
+    async def __aenter__(self) -> AsyncCompletionRun:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._events.aclose()
+
+    @property
+    def task_id(self) -> str | None:
+        """The generation on the server, None before the first event has shown it."""
+        return self._exchange.task_id
+
+    @property
+    def message_id(self) -> str | None:
+        """The message on the server, None before the first event has shown it."""
+        return self._exchange.message_id
+
+    @property
+    def server_version(self) -> str | None:
+        """What the server says of its version."""
+        return self._exchange.server_version
+
+    @property
+    def completion(self) -> Completion:
+        """The finished generation. Look at its ``finish``, or call ``accepted()``.
+
+        :raises CompletionError: the call failed, or the iteration has not come to its end
+        """
+        return self._exchange.completion()
+
+    async def stop(self) -> None:
+        """Stop the generation on the server, once. What comes after is never a complete answer.
+
+        Before the first event there is nothing to name to the server; then the stop is sent as soon as there is. Failures
+        are logged, not raised.
+        """
+        self._stop_wanted = True
+        self._exchange.stop_requested = True
+        if self.task_id is None or self._stop_sent or self._exchange.ended_by_server:
+            return
+        self._stop_sent = True
+        try:
+            await self._client.stop(self.task_id, self._exchange.request.user)
+        except Exception as error:  # whatever ended the generation must not be hidden by its clearing up
+            log.warning("The generation %s could not be stopped on the server: %s", self.task_id, error)
+        else:
+            log.info("Asked the server to stop the generation %s", self.task_id)
+
+    async def _run(self) -> AsyncGenerator[Event, None]:
+        with _typed_errors(self._client.settings):
+            try:
+                async with self._client._slots, aclosing(self._receive()) as events:
+                    async for event in events:
+                        yield event
+            finally:
+                if not self._exchange.ended_by_server:
+                    # Also after an error, a cancellation or when the caller has lost interest: the model would run on
+                    # and be billed. Shielded, since what cancelled the call may cancel again.
+                    await asyncio.shield(self.stop())
+            self._exchange.completion()
+
+    async def _receive(self) -> AsyncGenerator[Event, None]:
+        exchange, client = self._exchange, self._client
+        settings = client.settings
+        path, body = endpoints.complete(exchange.request)
+        silence = settings.silence_of(exchange.request)
+        started = time.monotonic()
+
+        def elapsed() -> float:
+            return time.monotonic() - started
+
+        try:
+            connect = min(settings.connect_seconds, settings.total_seconds)
+            async with asyncio.timeout(settings.total_seconds) as limit:
+                response = await client._send("POST", path, body, connect, silence)
+            async with response:
+                exchange.receive_head(response.status, response.headers)
+                while not exchange.finished:
+                    # Not around the whole loop: the limit must not fire while the caller works on an event.
+                    async with asyncio.timeout_at(limit.when()):
+                        data = await response.content.readany()
+                    events = exchange.receive_data(data, elapsed()) if data else exchange.receive_end(elapsed())
+                    if self._stop_wanted:
+                        await self.stop()
+                    for event in events:
+                        if isinstance(event, UnknownEvent):
+                            log.debug("Ignored the unknown event %.80r", event.event)
+                        yield event
+        except aiohttp.ConnectionTimeoutError as error:
+            exchange.fail(_typed(error, settings))
+        except TimeoutError:
+            over = elapsed() >= settings.total_seconds
+            exchange.fail(settings.total_limit_reached() if over else settings.silence_limit_reached())
+        except (aiohttp.ClientPayloadError, aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+            if _never_sent(error):
+                exchange.fail(_typed(error, settings))
+            for event in exchange.receive_break(elapsed(), "The connection ended before the answer did."):
+                yield event
+        except aiohttp.ClientError as error:
+            exchange.fail(_typed(error, settings))
+
+
+def _new_session(settings: ClientSettings) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_SECONDS, ssl=_tls(settings)),
+        headers=settings.headers,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+    )
+
+
+def _tls(settings: ClientSettings) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context()
+        # The same certificates that requests trusts, so that both clients reach the same servers.
+        context.load_verify_locations(settings.trusted_certificates or certifi.where())
+        if settings.client_cert:
+            context.load_cert_chain(settings.client_cert, settings.client_key)
+    except OSError as error:
+        raise ConfigurationError(f"The TLS files of the connection cannot be used ({error}).") from None
+    if settings.disable_tls_verification:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+@contextmanager
+def _typed_errors(settings: ClientSettings) -> Iterator[None]:
+    try:
+        yield
+    except aiohttp.ClientError as error:
+        raise _typed(error, settings) from None
+    except CompletionError as error:
+        error.message = settings.without_key(error.message)
+        raise
+
+
+def _typed(error: aiohttp.ClientError, settings: ClientSettings) -> CompletionError:
+    """Say what a transport error means. Its text is not used: it would quote addresses with all they contain."""
+    host, kind = settings.base_url, type(error).__name__
+    if isinstance(error, aiohttp.ClientSSLError):
+        return ConnectError(
+            f"No secure connection to {host} ({kind}).",
+            hint="Check the server's certificate, or the connection's CA bundle and client certificate.",
+        )
+    if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
+        return ConnectError(f"The proxy before {host} gave no connection ({kind}).", hint="Check the proxy setting.")
+    if _never_sent(error):
+        return ConnectError(
+            f"No connection to {host} ({kind}).", hint="Check the Base URL and that the server is running."
+        )
+    if isinstance(error, aiohttp.ServerTimeoutError):
+        return settings.silence_limit_reached()
+    if isinstance(error, aiohttp.ClientConnectionError | aiohttp.ClientPayloadError):
+        return BrokenAnswerError(f"The connection to {host} ended before its answer did ({kind}).")
+    return ConfigurationError(f"The request could not be made ({kind}).", hint="Check the connection's fields.")
+
+
+def _never_sent(error: Exception) -> bool:
+    """Whether the connection was never made, so that nothing can have been processed."""
+    return isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.ClientSSLError)

@@ -1,0 +1,148 @@
+"""What both clients need to know to reach an app: address, key, time limits, TLS and proxy."""
+
+from __future__ import annotations
+
+import math
+import os
+import urllib.request
+from dataclasses import dataclass, field, fields
+from urllib.parse import urlsplit
+
+from airflow_provider_completion import __version__
+from airflow_provider_completion.api.address import normalised_base_url
+from airflow_provider_completion.api.endpoints import checked_user
+from airflow_provider_completion.api.errors import ConfigurationError, TimeLimitError
+from airflow_provider_completion.api.requests import CompletionRequest
+
+USER_AGENT = f"airflow-provider-completion/{__version__}"
+#: A stop is sent while something is ending, and Airflow leaves a killed task about 5 s.
+STOP_CONNECT_SECONDS = 1.5
+STOP_SILENCE_SECONDS = 2.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSettings:
+    """How to reach one app. Checked when made.
+
+    :param base_url: with or without ``/v1``; brought into one form
+    :param api_key: the app's key; never part of a repr
+    :param user: the end user that calls are made for, unless a call names another
+    :param connect_seconds: limit for making the connection
+    :param silence_seconds: limit for the time without a single byte, the answer's head included. A healthy server can be
+        silent for over 10 s; with its pings a silence of 35 s means a dead connection (contract §4.5). Does not apply to
+        blocking calls, which are silent until they are done
+    :param total_seconds: limit for a whole call. The server's own default limit is 1200 s (contract §4.6)
+    :param ca_bundle: file of CA certificates to trust instead of the usual ones. Without it ``REQUESTS_CA_BUNDLE`` and
+        ``CURL_CA_BUNDLE`` count
+    :param client_cert: file of the client's certificate, with its key unless ``client_key`` names it
+    :param client_key: file of the client certificate's key
+    :param disable_tls_verification: trust any certificate
+    :param proxy: http(s) proxy. Without it ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``NO_PROXY`` count
+    :param max_concurrency: completions that one async client has in flight at a time; more of them wait. Stock servers
+        serve 10
+    :raises ConfigurationError: one of them is wrong
+    """
+
+    base_url: str
+    api_key: str = field(repr=False)
+    user: str = "airflow"
+    connect_seconds: float = 10.0
+    silence_seconds: float = 60.0
+    total_seconds: float = 1260.0
+    ca_bundle: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
+    disable_tls_verification: bool = False
+    proxy: str | None = field(default=None, repr=False)
+    max_concurrency: int = 10
+    user_agent: str = USER_AGENT
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "base_url", normalised_base_url(self.base_url))
+        object.__setattr__(self, "api_key", _checked_key(self.api_key))
+        checked_user(self.user)
+        for name in ("connect_seconds", "silence_seconds", "total_seconds"):
+            seconds = getattr(self, name)
+            if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+                raise ConfigurationError(f"{name} is not a number of seconds above 0.")
+        if (
+            isinstance(self.max_concurrency, bool)
+            or not isinstance(self.max_concurrency, int)
+            or self.max_concurrency < 1
+        ):
+            raise ConfigurationError("max_concurrency is not a whole number above 0.")
+        for name in ("ca_bundle", "client_cert", "client_key"):
+            path = getattr(self, name)
+            if path is not None and not os.path.exists(path):
+                raise ConfigurationError(f"{name} names a file that does not exist: {path!r}.")
+        if self.client_key and not self.client_cert:
+            raise ConfigurationError("client_key is set without client_cert.")
+        if self.proxy and (urlsplit(self.proxy).scheme not in ("http", "https") or not urlsplit(self.proxy).hostname):
+            raise ConfigurationError("proxy is not an http:// or https:// address.")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Header fields of every request. Compression is declined: it would hold back the pieces of a stream."""
+        return {
+            "Authorization": f"Bearer {self.api_key}",
+            "User-Agent": self.user_agent,
+            "Accept": "text/event-stream, application/json",
+            "Accept-Encoding": "identity",
+        }
+
+    @property
+    def trusted_certificates(self) -> str | None:
+        """File or folder of CA certificates, None for the usual ones."""
+        return self.ca_bundle or os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or None
+
+    @property
+    def effective_proxy(self) -> str | None:
+        """The proxy for this base URL, None for none.
+
+        The clients read the environment here and nowhere else, because what they would do themselves also reads
+        ``.netrc``, whose password would take the place of the API key.
+        """
+        if self.proxy:
+            return self.proxy
+        url = urlsplit(self.base_url)
+        proxies = urllib.request.getproxies_environment()
+        if urllib.request.proxy_bypass_environment(url.netloc, proxies):  # type: ignore[attr-defined]
+            return None
+        return proxies.get(url.scheme) or proxies.get("all")
+
+    def silence_of(self, request: CompletionRequest) -> float:
+        """Seconds without a byte that end this call. A blocking answer is silent until it is there."""
+        blocking = request.response_mode == "blocking"
+        return self.total_seconds if blocking else min(self.silence_seconds, self.total_seconds)
+
+    def silence_limit_reached(self) -> TimeLimitError:
+        """Return the error of a call that heard nothing for too long."""
+        return TimeLimitError(
+            f"The server sent nothing for {self.silence_seconds:g} s (silence_seconds).",
+            hint="A healthy server sends a ping every 10 s: the connection is dead, or a proxy holds back the stream.",
+        )
+
+    def total_limit_reached(self) -> TimeLimitError:
+        """Return the error of a call that took too long."""
+        return TimeLimitError(
+            f"The call took longer than its limit of {self.total_seconds:g} s (total_seconds).",
+            hint="Raise the limit if answers take this long.",
+        )
+
+    def without_key(self, text: str) -> str:
+        """Return the text with the API key blotted out, should a server have echoed it."""
+        return text.replace(self.api_key, "***")
+
+
+SETTING_NAMES = frozenset(setting.name for setting in fields(ClientSettings))
+
+
+def _checked_key(key: str) -> str:
+    key = key.strip()
+    if not key:
+        raise ConfigurationError("The connection has no API key.", hint="Put the app's key into the API key field.")
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigurationError(
+            "The API key contains characters that no key has.", hint="Copy it again from the app's API page."
+        )
+    return key

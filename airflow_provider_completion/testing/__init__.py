@@ -1,0 +1,28 @@
+"""A local completion app: a real HTTP server that speaks the contract, for demos, tests and your own Dag tests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow_provider_completion.testing.apps import App, GenerationError, Prompt, load_apps
+    from airflow_provider_completion.testing.server import LocalCompletionServer
+
+_HOMES = {
+    "App": "apps",
+    "GenerationError": "apps",
+    "LocalCompletionServer": "server",
+    "Prompt": "apps",
+    "load_apps": "apps",
+}
+
+__all__ = ["App", "GenerationError", "LocalCompletionServer", "Prompt", "load_apps"]
+
+
+def __getattr__(name: str) -> Any:
+    # On first use: pytest imports this package in every project that has the provider installed.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

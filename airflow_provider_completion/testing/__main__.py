@@ -1,0 +1,52 @@
+"""Start local completion apps on a socket; or run a command with a connection to one. See ``--help``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+
+from airflow_provider_completion.testing.apps import load_apps
+from airflow_provider_completion.testing.server import LocalCompletionServer, serve_until_interrupted
+
+CONNECTION_VARIABLE = "AIRFLOW_CONN_COMPLETION_DEFAULT"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m airflow_provider_completion.testing",
+        description="Start local completion apps. With a command after --, run it with the connection "
+        f"completion_default pointing to them ({CONNECTION_VARIABLE}) and end with it; if that variable is set "
+        "already, no app is started and the command runs against that server.",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=None, help="port to listen on (default: 5001; any with a command)")
+    parser.add_argument("--apps", metavar="FILE", help="TOML file with [[app]] tables (default: a summariser)")
+    parser.add_argument("command", nargs="*", metavar="-- COMMAND", help="a command to run")
+    options = parser.parse_args(arguments)
+
+    if options.command and os.environ.get(CONNECTION_VARIABLE):
+        print(f"{CONNECTION_VARIABLE} is set: running against that server", file=sys.stderr, flush=True)
+        return subprocess.run(options.command, check=False).returncode  # noqa: S603 - the user's own command
+
+    try:
+        apps = load_apps(options.apps) if options.apps else []
+        port = options.port if options.port is not None else (0 if options.command else 5001)
+        server = LocalCompletionServer(*apps, host=options.host, port=port).start()
+    except (OSError, ValueError) as error:
+        print(f"The local app could not be started: {error}", file=sys.stderr)
+        return 1
+    for app in server.apps.values():
+        print(f"{app.name}: {server.base_url} with the API key {app.api_key}", file=sys.stderr, flush=True)
+    if not options.command:
+        print(f"export {CONNECTION_VARIABLE}='{server.connection_json()}'", flush=True)
+        serve_until_interrupted(server)
+        return 0
+    with server:
+        environment = {**os.environ, CONNECTION_VARIABLE: server.connection_json()}
+        return subprocess.run(options.command, env=environment, check=False).returncode  # noqa: S603
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,29 @@
+"""pytest fixtures for testing Dags against a local completion app. Registered with pytest by the package itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from airflow_provider_completion.testing import App, LocalCompletionServer
+
+
+@pytest.fixture
+def completion_app() -> App:
+    """The app that :func:`completion_server` serves. Override it in your tests to serve another."""
+    from airflow_provider_completion.testing import App
+
+    return App()
+
+
+@pytest.fixture
+def completion_server(completion_app: App, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalCompletionServer]:
+    """A running local completion app; the connection ``completion_default`` points to it."""
+    from airflow_provider_completion.testing import LocalCompletionServer
+
+    with LocalCompletionServer(completion_app) as server:
+        monkeypatch.setenv("AIRFLOW_CONN_COMPLETION_DEFAULT", server.connection_json())
+        yield server

@@ -1,0 +1,529 @@
+"""The local app's HTTP side: what a real server answers, framed as a real server frames it (contract, ``wire/``)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Literal
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from airflow_provider_completion.testing.apps import App
+from airflow_provider_completion.testing.form import BadInputError, ServerCrashError, accepted_inputs
+from airflow_provider_completion.testing.generation import Generation, prompt_of
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+SERVER_VERSION = "1.12.1"
+_REASONS = {200: "OK", 201: "CREATED", 400: "BAD REQUEST", 401: "UNAUTHORIZED", 403: "FORBIDDEN", 404: "NOT FOUND",
+            405: "METHOD NOT ALLOWED", 413: "REQUEST ENTITY TOO LARGE", 415: "UNSUPPORTED MEDIA TYPE",
+            500: "INTERNAL SERVER ERROR"}  # fmt: skip
+_COMMON = {"X-Version": SERVER_VERSION, "X-Env": "PRODUCTION"}
+_CORS = {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "X-Env, X-Trace-Id, X-Version"}
+_NOT_FOUND_PAGE = (
+    "<!doctype html>\n<html lang=en>\n<title>404 Not Found</title>\n<h1>Not Found</h1>\n<p>The requested URL was not found "
+    "on the server. If you entered the URL manually please check your spelling and try again.</p>\n"
+)
+_MEGABYTE = 1024 * 1024
+
+
+class ApiError(Exception):
+    """An answer of the kind ``{"code": ..., "message": ..., "status": ...}``."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message = status, code, message
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request that reached the server, for tests to look at.
+
+    :param body: the JSON body, None when there was none that could be read
+    :param headers: without the key
+    """
+
+    method: str
+    path: str
+    body: Any
+    headers: dict[str, str] = field(repr=False)
+
+
+class _Body(BaseModel):
+    """The server's schema of a completion request (contract §2.1); its error texts are part of the contract."""
+
+    model_config = ConfigDict(title="CompletionRequestPayload")
+
+    inputs: dict[str, Any]
+    query: str = ""
+    files: list[dict[str, Any]] | None = None
+    response_mode: Literal["blocking", "streaming"] | None = None
+
+
+class LocalCompletionServer:
+    """A real HTTP server on a real socket that plays completion apps. Use it in a ``with`` block.
+
+    :param apps: the apps; each needs a key of its own. Without any, the default summariser
+    :param host: address to listen on; keep it on this machine
+    :param port: port to listen on, 0 for any free one
+    :param ping_seconds: how often a stream carries a ping; the real server's 10
+    """
+
+    def __init__(self, *apps: App, host: str = "127.0.0.1", port: int = 0, ping_seconds: float = 10.0) -> None:
+        apps = apps or (App(),)
+        self.apps = {app.api_key: app for app in apps}
+        if len(self.apps) != len(apps):
+            raise ValueError("each app needs an api_key of its own")
+        self.host, self.port, self.ping_seconds = host, port, ping_seconds
+        #: All requests, in order of arrival.
+        self.calls: list[Call] = []
+        #: All generations, in order of their start.
+        self.generations: list[Generation] = []
+        self._feedback: dict[str, str] = {}
+        self._active: dict[str, int] = dict.fromkeys(self.apps, 0)
+        self._executor = ThreadPoolExecutor(64, thread_name_prefix="local-app-generator")
+        self._background: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="local-completion-server", daemon=True)
+
+    # -- for whoever uses it --------------------------------------------------------------------------------------
+
+    @property
+    def base_url(self) -> str:
+        """The Base URL for a connection."""
+        return f"http://{self.host}:{self.port}/v1"
+
+    def connection_json(self, app: App | None = None, **extra: Any) -> str:
+        """Return an Airflow connection to one of the apps as JSON, for ``AIRFLOW_CONN_...``.
+
+        :param app: by default the first one
+        :param extra: the connection's extras
+        """
+        key = app.api_key if app else next(iter(self.apps))
+        connection = {"conn_type": "completion", "host": self.base_url, "password": key, "extra": extra}
+        return json.dumps(connection)
+
+    def count(self, method: str, path_end: str) -> int:
+        """Return how many requests came with this method and end of path."""
+        return sum(call.method == method and call.path.endswith(path_end) for call in self.calls)
+
+    def start(self) -> LocalCompletionServer:
+        """Start serving, in a thread.
+
+        :raises OSError: the port is taken
+        """
+        self._thread.start()
+        try:
+            asyncio.run_coroutine_threadsafe(self._start(), self._loop).result()
+        except BaseException:
+            self._end_loop()
+            raise
+        return self
+
+    def close(self) -> None:
+        """Stop serving; running generations are dropped."""
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
+        self._end_loop()
+
+    def __enter__(self) -> LocalCompletionServer:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _end_loop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    async def _start(self) -> None:
+        application = web.Application(client_max_size=200 * _MEGABYTE, middlewares=[self._as_the_server_answers])
+        application.add_routes(self._routes())
+        # gunicorn closes an idle connection after 2 s.
+        self._runner = web.AppRunner(application, access_log=None, keepalive_timeout=2.0, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self.host, self.port, backlog=1024)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+
+    async def _stop(self) -> None:
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self._runner.cleanup()
+
+    # -- every request --------------------------------------------------------------------------------------------
+
+    def _routes(self) -> list[web.RouteDef]:
+        message = "/v1/messages/{message_id}"
+        return [
+            web.get("/v1/", self._welcome),
+            web.get("/v1/info", self._info),
+            web.get("/v1/parameters", self._parameters),
+            web.get("/v1/meta", self._meta),
+            web.get("/v1/site", self._site),
+            web.post("/v1/completion-messages", self._complete),
+            web.post("/v1/completion-messages/{task_id}/stop", self._stop_generation),
+            web.post(f"{message}/feedbacks", self._rate),
+            web.post("/v1/files/upload", self._upload),
+            *(web.get(path, self._not_chat) for path in (f"{message}/suggested", "/v1/messages", "/v1/conversations")),
+        ]
+
+    @web.middleware
+    async def _as_the_server_answers(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        body: Any = None
+        if request.content_type == "application/json":
+            with suppress(ValueError):
+                body = json.loads(await request.read())
+        headers = {name: value for name, value in request.headers.items() if name.lower() != "authorization"}
+        self.calls.append(Call(request.method, request.path, body, headers))
+        try:
+            return await handler(request)
+        except ApiError as error:
+            headers = {"WWW-Authenticate": 'Bearer realm="api"'} if error.status == 401 else {}
+            return _json({"code": error.code, "message": error.message, "status": error.status}, error.status, headers)
+        except web.HTTPNotFound:
+            return web.Response(
+                status=404, reason=_REASONS[404], text=_NOT_FOUND_PAGE, content_type="text/html", charset="utf-8",
+                headers=_COMMON,
+            )  # fmt: skip
+        except web.HTTPMethodNotAllowed:
+            message = "The method is not allowed for the requested URL."
+            return _json({"code": "method_not_allowed", "message": message, "status": 405}, 405)
+
+    def _app(self, request: web.Request) -> App:
+        """Check the key as the server does, with its texts (contract §1)."""
+        header = request.headers.get("Authorization", "")
+        scheme, blank, key = header.partition(" ")
+        if not blank:
+            raise ApiError(401, "unauthorized", "Authorization header must be provided and start with 'Bearer'")
+        if scheme.lower() != "bearer":
+            raise ApiError(401, "unauthorized", "Authorization scheme must be 'Bearer'")
+        app = self.apps.get(key.strip())
+        if app is None:
+            raise ApiError(401, "unauthorized", "Access token is invalid")
+        if not app.api_enabled:
+            raise ApiError(403, "forbidden", "The app's API service has been disabled.")
+        return app
+
+    async def _json_body(self, request: web.Request) -> dict[str, Any]:
+        if request.content_type != "application/json":
+            text = "Did not attempt to load JSON data because the request Content-Type was not 'application/json'."
+            raise ApiError(415, "unsupported_media_type", text)
+        try:
+            body = json.loads(await request.read())
+        except ValueError:
+            text = "The browser (or proxy) sent a request that this server could not understand."
+            raise ApiError(400, "bad_request", text) from None
+        if not isinstance(body, dict) or len(str(body.get("user") or "")) > 255:
+            raise ApiError(500, "unknown", "Internal Server Error")
+        if not body.get("user"):
+            raise ApiError(400, "invalid_param", "Arg user must be provided.")
+        return body
+
+    def _completion_app(self, request: web.Request) -> App:
+        app = self._app(request)
+        if app.mode != "completion":
+            raise ApiError(400, "app_unavailable", "App unavailable, please check your app configurations.")
+        return app
+
+    # -- completions ----------------------------------------------------------------------------------------------
+
+    async def _complete(self, request: web.Request) -> web.StreamResponse:
+        app = self._app(request)
+        content = await self._json_body(request)
+        app = self._completion_app(request)
+        try:
+            body = _Body.model_validate(content)
+        except ValidationError as error:
+            raise ApiError(400, "invalid_param", str(error)) from None
+        limit = app.max_active_requests
+        if limit and self._active[app.api_key] >= limit:
+            text = (
+                "Too many requests. Please try again later. The current maximum concurrent requests allowed for "
+                f"{uuid.uuid5(uuid.NAMESPACE_OID, app.name)} is {limit}."
+            )
+            raise ApiError(400, "invalid_param", text)
+        try:
+            inputs = accepted_inputs(app.form, body.inputs)
+        except BadInputError as error:
+            raise ApiError(400, "invalid_param", str(error)) from None
+        except ServerCrashError:
+            text = "Internal Server Error, please contact support."
+            raise ApiError(500, "internal_server_error", text) from None
+        prompt = prompt_of(app, inputs, body.query.replace("\x00", ""), body.files or (), str(content["user"]))
+        generation = Generation(app, prompt, streaming=body.response_mode == "streaming")
+        self.generations.append(generation)
+        self._active[app.api_key] += 1
+        try:
+            if generation.streaming:
+                return await self._stream(request, generation)
+            return await self._block(generation)
+        finally:
+            self._active[app.api_key] -= 1
+
+    async def _block(self, generation: Generation) -> web.Response:
+        async for _ in generation.pieces(self._executor):
+            pass
+        generation.finished = True
+        if generation.error is not None:
+            raise ApiError(generation.error.status, generation.error.code, generation.error.message)
+        if not generation.answer:
+            # What the server really says when a model has nothing to say (wire/blocking_empty_answer).
+            text = (
+                "1 validation error for Data\nanswer\n  Input should be a valid string [type=string_type, "
+                "input_value=[], input_type=list]\n    For further information visit "
+                "https://errors.pydantic.dev/2.11/v/string_type"
+            )
+            raise ApiError(400, "invalid_param", text)
+        return web.Response(
+            text=json.dumps(generation.blocking_answer()),
+            content_type="application/json",
+            charset="utf-8",
+            headers={**_COMMON, **_CORS, "Vary": "Cookie"},
+        )
+
+    async def _stream(self, request: web.Request, generation: Generation) -> web.StreamResponse:
+        response = web.StreamResponse(headers={**_COMMON, **_CORS, "Content-Type": "text/event-stream; charset=utf-8"})
+        response.enable_chunked_encoding()
+        events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        # Apart from the response: when the client goes, the model runs on, and only a stop ends it.
+        pump = asyncio.create_task(self._pump(generation, events))
+        self._background.add(pump)
+        pump.add_done_callback(self._background.discard)
+        next_ping = time.monotonic() + self.ping_seconds
+        try:
+            while True:
+                left = next_ping - time.monotonic()
+                try:
+                    if left <= 0:
+                        raise TimeoutError
+                    event = events.get_nowait() if not events.empty() else await asyncio.wait_for(events.get(), left)
+                except TimeoutError:
+                    next_ping += self.ping_seconds
+                    frame = b"event: ping\n\n"
+                else:
+                    if event is None:
+                        break
+                    frame = b"data: " + _compact(event).encode("utf-8") + b"\n\n"
+                if not response.prepared:
+                    # Not even the status line is sent before the first event (contract §4.1).
+                    await response.prepare(request)
+                await response.write(frame)
+            await response.write_eof()
+        except ConnectionResetError:
+            generation.disconnected = True
+        except asyncio.CancelledError:
+            generation.disconnected = True
+            raise
+        return response
+
+    async def _pump(self, generation: Generation, events: asyncio.Queue[dict[str, Any] | None]) -> None:
+        async for piece in generation.pieces(self._executor):
+            events.put_nowait(generation.message(piece))
+            if not self._room(events):
+                await asyncio.sleep(0)
+        if generation.error is not None:
+            events.put_nowait(generation.error_event())
+        else:
+            if not generation.stopped:
+                events.put_nowait(generation.message(""))
+            events.put_nowait(generation.message_end())
+        generation.finished = True
+        events.put_nowait(None)
+
+    @staticmethod
+    def _room(events: asyncio.Queue[Any]) -> bool:
+        return events.qsize() < 64
+
+    async def _stop_generation(self, request: web.Request) -> web.Response:
+        app = self._completion_app(request)
+        body = await self._json_body(request)
+        for generation in self.generations:
+            same = generation.task_id == request.match_info["task_id"] and generation.app is app
+            if same and generation.prompt.user == str(body["user"]) and not generation.finished:
+                generation.stopped = True
+        return _json({"result": "success"})  # whatever it did (contract §5)
+
+    # -- the rest -------------------------------------------------------------------------------------------------
+
+    async def _welcome(self, _: web.Request) -> web.Response:
+        return _json({"welcome": "Dify OpenAPI", "api_version": "v1", "server_version": SERVER_VERSION})
+
+    async def _info(self, request: web.Request) -> web.Response:
+        app = self._app(request)
+        return _json(
+            {
+                "name": app.name,
+                "description": app.description,
+                "tags": list(app.tags),
+                "mode": app.mode,
+                "author_name": app.author_name,
+            }
+        )
+
+    async def _parameters(self, request: web.Request) -> web.Response:
+        app = self._app(request)
+        form = []
+        for variable in app.form:
+            inner = {"label": variable["variable"], "required": False, "default": "", **variable}
+            form.append({inner.pop("type"): inner})
+        methods = ["remote_url", "local_file"]
+        off = {"enabled": False}
+        return _json(
+            {
+                "opening_statement": None,
+                "suggested_questions": [],
+                "suggested_questions_after_answer": off,
+                "speech_to_text": off,
+                "text_to_speech": {"enabled": False, "voice": "", "language": ""},
+                "retriever_resource": {"enabled": True},
+                "annotation_reply": off,
+                "more_like_this": off,
+                "user_input_form": form,
+                "sensitive_word_avoidance": {"enabled": False, "type": "", "configs": []},
+                "file_upload": {
+                    "image": {
+                        "detail": "high",
+                        "enabled": app.file_upload,
+                        "number_limits": 3,
+                        "transfer_methods": methods,
+                    },
+                    "enabled": app.file_upload,
+                    "allowed_file_types": ["image", "document"] if app.file_upload else [],
+                    "allowed_file_extensions": [".JPG", ".PNG"],
+                    "allowed_file_upload_methods": methods,
+                    "number_limits": 3,
+                },
+                "system_parameters": {
+                    "image_file_size_limit": 10,
+                    "video_file_size_limit": 100,
+                    "audio_file_size_limit": 50,
+                    "file_size_limit": 15,
+                    "workflow_file_upload_limit": 10,
+                },
+            }
+        )
+
+    async def _meta(self, request: web.Request) -> web.Response:
+        self._app(request)
+        return _json({"tool_icons": {}})
+
+    async def _site(self, request: web.Request) -> web.Response:
+        app = self._app(request)
+        return _json(
+            {
+                "title": app.name,
+                "chat_color_theme": None,
+                "chat_color_theme_inverted": False,
+                "icon_type": "emoji",
+                "icon": "\U0001f4dd",
+                "icon_background": "#FFEAD5",
+                "description": None,
+                "copyright": None,
+                "privacy_policy": None,
+                "custom_disclaimer": "",
+                "default_language": "en-US",
+                "show_workflow_steps": True,
+                "use_icon_as_answer_icon": False,
+                "icon_url": None,
+            }
+        )
+
+    async def _rate(self, request: web.Request) -> web.Response:
+        message_id = request.match_info["message_id"]
+        try:
+            uuid.UUID(message_id)
+        except ValueError:
+            raise web.HTTPNotFound from None  # the server's router refuses it before the API sees it
+        app = self._app(request)
+        body = await self._json_body(request)
+        rating = body.get("rating")
+        if rating not in ("like", "dislike", None):
+            text = f"1 validation error for MessageFeedbackPayload\nrating\n  Input should be 'like' or 'dislike' [{rating}]"
+            raise ApiError(400, "invalid_param", text)
+        known = any(
+            generation.message_id == message_id and generation.app is app and generation.prompt.user == body["user"]
+            for generation in self.generations
+        )
+        if not known:
+            raise ApiError(404, "not_found", "Message Not Exists.")
+        if rating is None:
+            if self._feedback.pop(message_id, None) is None:
+                raise ApiError(400, "invalid_param", "rating cannot be None when feedback not exists")
+        else:
+            self._feedback[message_id] = rating
+        return _json({"result": "success"})
+
+    async def _upload(self, request: web.Request) -> web.Response:
+        self._app(request)
+        form = await request.post() if request.content_type == "multipart/form-data" else {}
+        part = form.get("file")
+        if not isinstance(part, web.FileField):
+            raise ApiError(400, "no_file_uploaded", "Please upload your file.")
+        size = part.file.seek(0, 2)
+        if size > 15 * _MEGABYTE:
+            raise ApiError(413, "file_too_large", "File size exceeded. {message}")
+        name, now, file_id = part.filename, int(time.time()), str(uuid.uuid4())
+        user = str(form.get("user") or "DEFAULT-USER")
+        return _json(
+            {
+                "id": file_id,
+                "name": name,
+                "size": size,
+                "extension": name.rpartition(".")[2].lower() if "." in name else "",
+                "mime_type": part.content_type,
+                "created_by": str(uuid.uuid5(uuid.NAMESPACE_OID, user)),
+                "created_at": now,
+                "preview_url": None,
+                "source_url": f"http://{self.host}:{self.port}/files/{file_id}/file-preview?timestamp={now}",
+                "original_url": None,
+                "user_id": None,
+                "tenant_id": str(uuid.uuid5(uuid.NAMESPACE_OID, "local")),
+                "conversation_id": None,
+                "file_key": None,
+            },
+            201,
+        )
+
+    async def _not_chat(self, request: web.Request) -> web.Response:
+        self._app(request)
+        raise ApiError(400, "not_chat_app", "Please check if your app mode matches the right API route.")
+
+
+def _compact(content: Any) -> str:
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+
+
+def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    # Escaped slashes, ASCII and the line feed at the end are the real server's.
+    body = json.dumps(content, separators=(",", ":")).replace("/", "\\/") + "\n"
+    return web.Response(
+        status=status,
+        reason=_REASONS.get(status),
+        body=body.encode("ascii"),
+        content_type="application/json",
+        headers={**_COMMON, **_CORS, **(headers or {})},
+    )
+
+
+def serve_until_interrupted(server: LocalCompletionServer) -> None:
+    """Block until Ctrl-C."""
+    with suppress(KeyboardInterrupt):
+        threading.Event().wait()
+    server.close()
+
+
+__all__: Sequence[str] = ("ApiError", "Call", "LocalCompletionServer", "serve_until_interrupted")
