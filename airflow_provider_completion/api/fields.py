@@ -53,6 +53,7 @@ Money: TypeAlias = Annotated[
 ]
 #: A switch that is off when the server does not tell it.
 Switch: TypeAlias = Annotated[bool, WrapValidator(lambda value, validate: bool(_or_none(value, validate)))]
+#: An object that is empty when the server does not tell it.
 JsonObject: TypeAlias = Annotated[
     dict[str, Any], WrapValidator(lambda value, validate: _or_none(value, validate) or {})
 ]

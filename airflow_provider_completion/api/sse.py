@@ -1,4 +1,4 @@
-"""Server-sent events: bytes in any split go in, whole frames come out. Apart because it knows nothing of completions."""
+"""Server-sent events: bytes in any split go in, whole frames come out. Apart: it knows nothing of completions."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class FrameDecoder:
         :raises FrameTooLongError: the frame under way has outgrown the limit
         """
         if self._skip_line_feed and data:
-            # The last piece ended with CR, which already counted as a line's end; this may be the LF that belongs to it.
+            # The last piece ended with CR, which counted as a line's end; this may be the LF that belongs to it.
             if data.startswith(b"\n"):
                 data = data[1:]
             self._skip_line_feed = False

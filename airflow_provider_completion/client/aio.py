@@ -184,8 +184,8 @@ class AsyncCompletionRun:
     async def stop(self) -> None:
         """Stop the generation on the server, once. What comes after is never a complete answer.
 
-        Before the first event there is nothing to name to the server; then the stop is sent as soon as there is. Failures
-        are logged, not raised.
+        Before the first event there is nothing to name to the server; then the stop is sent as soon as there is.
+        Failures are logged, not raised.
         """
         self._stop_wanted = True
         self._exchange.stop_requested = True

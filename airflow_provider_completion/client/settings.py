@@ -28,9 +28,9 @@ class ClientSettings:
     :param api_key: the app's key; never part of a repr
     :param user: the end user that calls are made for, unless a call names another
     :param connect_seconds: limit for making the connection
-    :param silence_seconds: limit for the time without a single byte, the answer's head included. A healthy server can be
-        silent for over 10 s; with its pings a silence of 35 s means a dead connection (contract §4.5). Does not apply to
-        blocking calls, which are silent until they are done
+    :param silence_seconds: limit for the time without a single byte, the answer's head included. A healthy server can
+        be silent for over 10 s; with its pings a silence of 35 s means a dead connection (contract §4.5). Does not
+        apply to blocking calls, which are silent until they are done
     :param total_seconds: limit for a whole call. The server's own default limit is 1200 s (contract §4.6)
     :param ca_bundle: file of CA certificates to trust instead of the usual ones. Without it ``REQUESTS_CA_BUNDLE`` and
         ``CURL_CA_BUNDLE`` count
@@ -65,11 +65,7 @@ class ClientSettings:
             seconds = getattr(self, name)
             if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
                 raise ConfigurationError(f"{name} is not a number of seconds above 0.")
-        if (
-            isinstance(self.max_concurrency, bool)
-            or not isinstance(self.max_concurrency, int)
-            or self.max_concurrency < 1
-        ):
+        if type(self.max_concurrency) is not int or self.max_concurrency < 1:
             raise ConfigurationError("max_concurrency is not a whole number above 0.")
         for name in ("ca_bundle", "client_cert", "client_key"):
             path = getattr(self, name)

@@ -44,7 +44,7 @@ class Generation:
     _first_token: float | None = None
 
     async def pieces(self, executor: Executor) -> AsyncIterator[str]:
-        """Run the generator and yield its pieces until its end or a stop; afterwards ``error`` says whether it failed."""
+        """Run the generator and yield its pieces until its end or a stop; ``error`` says whether it failed."""
         loop = asyncio.get_running_loop()
         try:
             answer = await loop.run_in_executor(executor, self.app.generator, self.prompt)

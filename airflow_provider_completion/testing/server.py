@@ -30,8 +30,8 @@ _REASONS = {200: "OK", 201: "CREATED", 400: "BAD REQUEST", 401: "UNAUTHORIZED", 
 _COMMON = {"X-Version": SERVER_VERSION, "X-Env": "PRODUCTION"}
 _CORS = {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "X-Env, X-Trace-Id, X-Version"}
 _NOT_FOUND_PAGE = (
-    "<!doctype html>\n<html lang=en>\n<title>404 Not Found</title>\n<h1>Not Found</h1>\n<p>The requested URL was not found "
-    "on the server. If you entered the URL manually please check your spelling and try again.</p>\n"
+    "<!doctype html>\n<html lang=en>\n<title>404 Not Found</title>\n<h1>Not Found</h1>\n"
+    "<p>The requested URL was not found on the server. If you entered the URL manually please check your spelling and try again.</p>\n"
 )
 _MEGABYTE = 1024 * 1024
 
@@ -452,7 +452,7 @@ class LocalCompletionServer:
         body = await self._json_body(request)
         rating = body.get("rating")
         if rating not in ("like", "dislike", None):
-            text = f"1 validation error for MessageFeedbackPayload\nrating\n  Input should be 'like' or 'dislike' [{rating}]"
+            text = "1 validation error for MessageFeedbackPayload\nrating\n  Input should be 'like' or 'dislike'"
             raise ApiError(400, "invalid_param", text)
         known = any(
             generation.message_id == message_id and generation.app is app and generation.prompt.user == body["user"]
