@@ -61,6 +61,13 @@ class Usage(ApiModel):
         """Whether no token was reported."""
         return not (self.prompt_tokens or self.completion_tokens or self.total_tokens)
 
+    @property
+    def price_text(self) -> str:
+        """The price for people, ``no price`` when the server told none."""
+        if self.total_price is None:
+            return "no price"
+        return f"{self.total_price:f} {self.currency or ''}".rstrip()
+
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON data: ints, and prices as decimal strings in fixed notation."""
         return self.model_dump(mode="json", exclude_none=True)
@@ -183,10 +190,3 @@ class AppParameters(ApiModel):
     sensitive_word_avoidance: JsonObject = Field(default_factory=dict)
     file_upload: JsonObject = Field(default_factory=dict)
     system_parameters: JsonObject = Field(default_factory=dict)
-
-
-def price_text(usage: Usage) -> str:
-    """Return the price for a log line, ``no price`` when the server told none."""
-    if usage.total_price is None:
-        return "no price"
-    return f"{usage.total_price:f} {usage.currency or ''}".rstrip()

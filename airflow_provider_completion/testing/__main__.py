@@ -6,6 +6,7 @@ import argparse
 import os
 import subprocess
 import sys
+from contextlib import closing
 
 from airflow_provider_completion.testing.apps import load_apps
 from airflow_provider_completion.testing.server import LocalCompletionServer, serve_until_interrupted
@@ -43,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"export {CONNECTION_VARIABLE}='{server.connection_json()}'", flush=True)
         serve_until_interrupted(server)
         return 0
-    with server:
+    with closing(server):
         environment = {**os.environ, CONNECTION_VARIABLE: server.connection_json()}
         return subprocess.run(options.command, env=environment, check=False).returncode  # noqa: S603
 

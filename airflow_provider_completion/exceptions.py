@@ -1,0 +1,71 @@
+"""The errors of this provider, and how they tell Airflow whether a retry makes sense."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, TypeAlias
+
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_completion.api.errors import (
+    AuthenticationError,
+    BrokenAnswerError,
+    CompletionError,
+    ConfigurationError,
+    ConnectError,
+    InvalidRequestError,
+    ModelError,
+    ProtocolError,
+    QuotaExceededError,
+    ServerError,
+    ThrottledError,
+    TimeLimitError,
+    UnfinishedAnswerError,
+)
+
+__all__ = [
+    "AuthenticationError",
+    "BrokenAnswerError",
+    "CompletionError",
+    "ConfigurationError",
+    "ConnectError",
+    "InvalidRequestError",
+    "ModelError",
+    "OnMaybeBilled",
+    "ProtocolError",
+    "QuotaExceededError",
+    "ServerError",
+    "ThrottledError",
+    "TimeLimitError",
+    "UnfinishedAnswerError",
+    "failing_for_good",
+]
+
+#: What to do about a failed call that may have been billed: ``fail`` for good, or ``retry`` it as often as the task's
+#: ``retries`` say.
+OnMaybeBilled: TypeAlias = Literal["fail", "retry"]
+
+
+@contextmanager
+def failing_for_good(on_maybe_billed: OnMaybeBilled = "fail") -> Iterator[None]:
+    """Let errors that must not be retried stop Airflow's retries.
+
+    Such an error leaves the block as a class of its own that is both what it was and an ``AirflowFailException``:
+    when the same request would fail again, and when it may have been billed and the user has not said that it may be
+    paid twice.
+    """
+    try:
+        yield
+    except CompletionError as error:
+        if error.retry != "never" and (error.billed == "no" or on_maybe_billed == "retry"):
+            raise
+        if isinstance(error, AirflowFailException):
+            raise
+        final = _final(type(error))(error.message)
+        vars(final).update(vars(error))
+        raise final.with_traceback(error.__traceback__) from None
+
+
+def _final(kind: type[CompletionError]) -> type[CompletionError]:
+    return type(kind.__name__, (kind, AirflowFailException), {"__doc__": kind.__doc__, "__module__": kind.__module__})
