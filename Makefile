@@ -1,0 +1,48 @@
+# Each target makes the virtual environment that it needs, once, under .venv/. Nothing is installed elsewhere.
+
+PYTHON ?= python3
+UV := .venv/uv/bin/uv
+# The oldest and the newest Airflow that are tested here. Airflow 2.11 has no Python 3.13.
+NEWEST := 3.3.2
+OLDEST := $(shell $(PYTHON) -c 'import sys; print("2.11.2" if sys.version_info < (3, 13) else "")')
+AIRFLOW_HOME := $(CURDIR)/.airflow/demo
+
+export UV_PYTHON_DOWNLOADS := never
+unexport VIRTUAL_ENV
+
+.PHONY: demo test check $(NEWEST:%=test-%) $(OLDEST:%=test-%) bench clean
+.SECONDARY:
+
+demo: .venv/airflow-$(NEWEST)/.ready ## run the example Dag, against a local app or AIRFLOW_CONN_COMPLETION_DEFAULT
+	@$(PYTHON) tests/demo.py $(AIRFLOW_HOME) .venv/airflow-$(NEWEST)/bin
+
+test: check $(NEWEST:%=test-%) $(OLDEST:%=test-%) ## everything that CI runs
+
+check: .venv/airflow-$(NEWEST)/.ready ## lint and types
+	.venv/airflow-$(NEWEST)/bin/ruff check .
+	.venv/airflow-$(NEWEST)/bin/ruff format --check .
+	.venv/airflow-$(NEWEST)/bin/mypy
+
+test-$(NEWEST): .venv/airflow-$(NEWEST)/.ready
+	.venv/airflow-$(NEWEST)/bin/python -m pytest -q -n 2 --dist loadfile
+
+ifneq ($(OLDEST),)
+test-$(OLDEST): .venv/airflow-$(OLDEST)/.ready
+	.venv/airflow-$(OLDEST)/bin/python -m pytest -q -n 2 --dist loadfile tests/airflow
+endif
+
+bench: .venv/airflow-$(NEWEST)/.ready ## measure; not part of the tests
+	.venv/airflow-$(NEWEST)/bin/python -m tests.bench
+
+clean: ## remove what the targets above made
+	rm -rf .venv .airflow .mypy_cache .pytest_cache .ruff_cache
+
+$(UV):
+	@$(PYTHON) -c 'import sys; sys.exit("$(PYTHON) is older than 3.11" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv/uv
+	.venv/uv/bin/pip install --quiet --disable-pip-version-check uv
+
+.venv/airflow-%/.ready: tests/constraints/airflow-%.txt pyproject.toml | $(UV)
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(@D)
+	$(UV) pip install --quiet --python $(@D)/bin/python --constraints $< apache-airflow==$* --editable '.[dev]'
+	@touch $@
