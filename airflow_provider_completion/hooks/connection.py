@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, Protocol
+from typing import Any, Protocol, get_type_hints
 from urllib.parse import urlsplit
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from airflow_provider_completion.api.errors import ConfigurationError
+from airflow_provider_completion.api.errors import CompletionError, ConfigurationError
 from airflow_provider_completion.client.settings import ClientSettings
 from airflow_provider_completion.hooks.connection_form import EXTRA_FIELDS
 
-_TYPES = {
-    "integer": TypeAdapter[Any](float),
-    "string": TypeAdapter[Any](str),
-    "boolean": TypeAdapter[Any](bool),
-}
+_TYPES = {name: TypeAdapter(kind) for name, kind in get_type_hints(ClientSettings).items()}
 
 
 class ConnectionFields(Protocol):
@@ -50,7 +46,7 @@ def settings_of(
             user_agent=user_agent,
             **settings,
         )
-    except ConfigurationError as error:
+    except CompletionError as error:
         error.message = f"Connection {connection.conn_id!r}: {error.message}"
         raise
 
@@ -87,8 +83,9 @@ def _settings_in(extra: Mapping[str, Any]) -> dict[str, Any]:
         if value is None or value == "":  # what the forms save for a field that was left empty
             continue
         try:
-            converted = _TYPES[known[name].type].validate_python(value)
-        except ValidationError:
+            if isinstance(value, bool) and known[name].type != "boolean":
+                raise ValueError("a truth value would count as 0 or 1")
+            settings[name] = _TYPES[name].validate_python(value)
+        except ValueError:  # pydantic's text would quote the value
             raise ConfigurationError(f"the extra {name!r} is no {known[name].type}.") from None
-        settings[name] = int(converted) if name == "max_concurrency" else converted
     return settings

@@ -1,0 +1,66 @@
+"""Runs a Dag in this process, on whatever Airflow is installed, and reads back what came of it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow.providers.common.compat.sdk import DAG, BaseOperator, task
+
+_numbers = itertools.count()
+
+
+def _make_known(dag: DAG) -> None:
+    """Airflow 3 runs only Dags that its database knows; they get there from files, and these Dags have none."""
+    with suppress(ImportError):  # Airflow 2 does not ask
+        from airflow.dag_processing.bundles.manager import DagBundlesManager
+        from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+
+        DagBundlesManager().sync_bundles_to_db()
+        bag = DagBag(os.devnull)
+        bag.bag_dag(dag)
+        sync_bag_to_db(bag, "dags-folder", None)
+
+
+@dataclass
+class Outcome:
+    """States and try numbers by task id; what the reader task, downstream, read from XCom."""
+
+    states: dict[str, str] = field(default_factory=dict)
+    read: dict[str, Any] = field(default_factory=dict)
+
+
+def run(
+    make: Callable[[], BaseOperator],
+    *,
+    read: tuple[str, ...] = (),
+    lists: tuple[str, ...] = (),
+    conf: dict[str, Any] | None = None,
+    **dag_arguments: Any,
+) -> Outcome:
+    """Run a Dag of the operator that ``make`` makes and a task downstream that reads its XCom keys.
+
+    :param lists: those of the keys that come from mapped tasks: they are read one by one when they are asked for
+    """
+    outcome = Outcome()
+    with DAG(
+        f"test_{next(_numbers)}", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC), **dag_arguments
+    ) as dag:
+        operator = make()
+
+        @task
+        def reader(values: dict[str, Any]) -> None:
+            outcome.read.update({key: list(value) if key in lists else value for key, value in values.items()})
+
+        operator >> reader({key: operator.output[key] for key in read})
+
+    _make_known(dag)
+    dag_run = dag.test(run_conf=conf or {})
+    for instance in dag_run.get_task_instances():
+        outcome.states[instance.task_id] = str(instance.state)
+    return outcome

@@ -1,0 +1,197 @@
+"""The operator in a real Dag run: templates, XCom, log, failures, stop."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from airflow_provider_completion.exceptions import UnfinishedAnswerError
+from airflow_provider_completion.operators.completion import CompletionOperator
+from airflow_provider_completion.testing import App, GenerationError, LocalCompletionServer, Prompt
+from tests.airflow.dags import run
+
+KEY = "app-canary-Xq7Zp1"
+ECHO_FORM = [
+    {"type": "paragraph", "variable": "text"},
+    {"type": "number", "variable": "count"},
+    {"type": "paragraph", "variable": "more"},
+]
+
+
+def echo(prompt: Prompt) -> str:
+    return f"{prompt.inputs['text']} {prompt.query} for {prompt.user}".strip()
+
+
+@pytest.fixture
+def completion_app() -> App:
+    return App(api_key=KEY, prompt="{{text}}", form=ECHO_FORM, generator=echo)
+
+
+def one(**arguments: Any) -> Any:
+    return lambda: CompletionOperator(task_id="ask", **{"inputs": {"text": "hello"}, **arguments})
+
+
+@pytest.mark.parametrize("response_mode", ["streaming", "blocking"])
+def test_templates_are_rendered_and_a_downstream_task_reads_the_answer_and_its_ids(
+    completion_server: LocalCompletionServer, response_mode: str
+) -> None:
+    outcome = run(
+        one(
+            inputs={"text": "{{ dag_run.conf['text'] }}", "count": 3},
+            query="{{ dag_run.conf['query'] }}",
+            user="{{ dag_run.conf['user'] }}",
+            conn_id="{{ dag_run.conf['connection'] }}",
+            response_mode=response_mode,
+        ),
+        read=("return_value", "answer", "message_id", "task_id", "usage"),
+        conf={"text": "grüße 🙂", "query": "now", "user": "someone", "connection": "completion_default"},
+    )
+    generation = completion_server.generations[0]
+    usage = outcome.read.pop("usage")
+    assert outcome.states == {"ask": "success", "reader": "success"}
+    assert outcome.read == {
+        "return_value": "grüße 🙂 now for someone",
+        "answer": "grüße 🙂 now for someone",
+        "message_id": generation.message_id,
+        "task_id": generation.task_id,
+    }
+    assert (usage["try_number"], usage["currency"]) == (1, "USD")
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"] > 0
+    assert isinstance(usage["total_price"], str)
+    assert "E" not in usage["total_price"]
+    assert completion_server.calls[0].body["response_mode"] == response_mode
+
+
+def test_templates_are_rendered_at_any_depth(completion_server: LocalCompletionServer) -> None:
+    deep = {"text": "{{ 'a' * 3 }}", "count": 1}
+    files = [{"type": "image", "transfer_method": "remote_url", "url": "https://{{ 'host' }}.example/x.png"}]
+    run(one(inputs=deep, files=files))
+    body = completion_server.calls[0].body
+    assert body["inputs"] == {"text": "aaa", "count": 1}
+    assert body["files"][0]["url"] == "https://host.example/x.png"
+
+
+def test_without_xcom_push_nothing_is_pushed(completion_server: LocalCompletionServer) -> None:
+    pushed: list[str] = []
+    operator = CompletionOperator(task_id="ask", inputs={"text": "x"}, do_xcom_push=False)
+    answer = operator.execute(
+        {"ti": type("Ti", (), {"try_number": 1, "xcom_push": lambda _, key, value: pushed.append(key)})()}
+    )
+    assert answer == "x  for airflow"
+    assert pushed == []
+
+
+def test_an_empty_answer_is_an_answer(completion_server: LocalCompletionServer, completion_app: App) -> None:
+    object.__setattr__(completion_app, "generator", lambda _: "")
+    outcome = run(one(), read=("return_value",))
+    assert outcome.read == {"return_value": ""}
+
+
+def fails_half_way(_: Prompt) -> Iterator[str]:
+    yield "half "
+    raise GenerationError("[model] Server Unavailable Error, 503")
+
+
+def fails_at_once(_: Prompt) -> str:
+    raise GenerationError("[model] Rate Limit Error, 429")
+
+
+@pytest.mark.parametrize(
+    ("app", "arguments", "posts"),
+    [
+        # The same request would fail again, or may have been billed: Airflow must not send it once more.
+        (App(api_key="app-another"), {}, 1),
+        (App(api_key=KEY, api_enabled=False), {}, 1),
+        (App(api_key=KEY), {"inputs": {"text": float("nan")}}, 0),
+        (App(api_key=KEY, generator=fails_half_way), {}, 1),
+        # Surely not billed, or the user said that it may be paid twice: Airflow's retries try again.
+        (App(api_key=KEY, generator=fails_at_once), {}, 2),
+        (App(api_key=KEY, generator=fails_half_way), {"on_maybe_billed": "retry"}, 2),
+    ],
+    ids=["bad-key", "api-off", "bad-input", "billed", "throttled", "billed-may-be-retried"],
+)
+def test_airflow_retries_only_what_was_not_billed_and_may_succeed(
+    app: App,
+    arguments: dict[str, Any],
+    posts: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with LocalCompletionServer(app) as server, caplog.at_level(logging.DEBUG):
+        monkeypatch.setenv("AIRFLOW_CONN_COMPLETION_DEFAULT", server.connection_json().replace("app-another", KEY))
+        outcome = run(one(retries=1, retry_delay=timedelta(0), **arguments), read=("answer",))
+        assert server.count("POST", "/completion-messages") == posts
+    assert outcome.states == {"ask": "failed", "reader": "upstream_failed"}
+    assert KEY not in caplog.text + "".join(capfd.readouterr())
+
+
+def test_killing_the_task_stops_the_generation_once_and_its_text_is_no_answer(
+    completion_server: LocalCompletionServer, completion_app: App
+) -> None:
+    going = threading.Event()
+
+    def endless(_: Prompt) -> Any:
+        while True:
+            yield "word "
+            going.set()
+
+    object.__setattr__(completion_app, "generator", endless)
+    object.__setattr__(completion_app, "pause_seconds", 0.01)
+    operator = CompletionOperator(task_id="ask", inputs={"text": "x"}, user="me", do_xcom_push=False)
+
+    def kill() -> None:
+        going.wait(10)
+        operator.on_kill()
+        operator.on_kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(UnfinishedAnswerError) as failure:
+        operator.execute({})
+    killer.join()
+    assert failure.value.partial_text.startswith("word ")
+    assert completion_server.count("POST", "/stop") == 1
+    assert completion_server.calls[-1].body == {"user": "me"}
+    assert completion_server.generations[0].stopped
+
+
+def test_on_kill_before_the_first_event_does_nothing_that_fails() -> None:
+    CompletionOperator(task_id="ask", inputs={}).on_kill()
+
+
+@pytest.mark.parametrize("log_answer", [True, False])
+def test_the_answer_is_logged_in_whole_lines_and_can_be_switched_off(
+    completion_server: LocalCompletionServer,
+    completion_app: App,
+    log_answer: bool,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    object.__setattr__(completion_app, "generator", lambda _: ["secret ", "one\nsecret", " two"])
+    operator = CompletionOperator(task_id="ask", inputs={"text": "x"}, do_xcom_push=False, log_answer=log_answer)
+    with caplog.at_level(logging.INFO):
+        operator.execute({})
+    # Airflow 3 writes to the standard output here, Airflow 2 to Python's logging.
+    written = caplog.text or "".join(capfd.readouterr())
+    assert re.findall(r"\| (secret \w+)", written) == (["secret one", "secret two"] if log_answer else [])
+    assert re.search(
+        r"Generation complete: 4 tokens \(1 in, 3 out\), 0\.0000020 USD, first text after \d+\.\d\d s, "
+        r"\d+\.\d\d s in all, message_id [0-9a-f-]{36}",
+        written,
+    )
+
+
+def test_the_operator_can_be_mapped(completion_server: LocalCompletionServer) -> None:
+    outcome = run(
+        lambda: CompletionOperator.partial(task_id="ask").expand(inputs=[{"text": "a"}, {"text": "b"}]),
+        read=("return_value",),
+        lists=("return_value",),
+    )
+    assert outcome.read["return_value"] == ["a  for airflow", "b  for airflow"]
