@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
+import signal
 import subprocess
 import sys
 from contextlib import closing
@@ -29,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     if options.command and os.environ.get(CONNECTION_VARIABLE):
         print(f"{CONNECTION_VARIABLE} is set: running against that server", file=sys.stderr, flush=True)
-        return subprocess.run(options.command, check=False).returncode  # noqa: S603 - the user's own command
+        return _run(options.command)
 
     try:
         apps = load_apps(options.apps) if options.apps else []
@@ -41,12 +43,25 @@ def main(arguments: list[str] | None = None) -> int:
     for app in server.apps.values():
         print(f"{app.name}: {server.base_url} with the API key {app.api_key}", file=sys.stderr, flush=True)
     if not options.command:
-        print(f"export {CONNECTION_VARIABLE}='{server.connection_json()}'", flush=True)
+        print(f"export {CONNECTION_VARIABLE}={shlex.quote(server.connection_json())}", flush=True)
         serve_until_interrupted(server)
         return 0
     with closing(server):
-        environment = {**os.environ, CONNECTION_VARIABLE: server.connection_json()}
-        return subprocess.run(options.command, env=environment, check=False).returncode  # noqa: S603
+        return _run(options.command, **{CONNECTION_VARIABLE: server.connection_json()})
+
+
+def _run(command: list[str], **variables: str) -> int:
+    """Run a command to its end and return its exit code, as a shell would."""
+    try:
+        process = subprocess.Popen(command, env={**os.environ, **variables})  # noqa: S603 - the user's own command
+    except OSError as error:
+        print(f"The command could not be started: {error}", file=sys.stderr)
+        return 127
+    # A Ctrl-C reaches the command by itself, a SIGTERM only this process.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    code = process.wait()
+    return code if code >= 0 else 128 - code
 
 
 if __name__ == "__main__":

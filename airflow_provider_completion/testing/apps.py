@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from pydantic import TypeAdapter, ValidationError
+
 #: The key of the default app. It opens nothing but an app on this machine.
 LOCAL_API_KEY = "app-local-completion-app"
 
@@ -119,9 +121,12 @@ def load_apps(path: str | Path) -> list[App]:
 
     :raises ValueError: something in the file is not as it should be; the text says what
     """
-    with open(path, "rb") as file:
-        tables = tomllib.load(file).get("app")
-    if not isinstance(tables, list) or not tables:
+    try:
+        with open(path, "rb") as file:
+            tables = tomllib.load(file).get("app")
+    except ValueError as error:
+        raise ValueError(f"{path} is not TOML: {error}") from error
+    if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise ValueError(f"{path} has no [[app]] table")
     return [_app(table, str(path)) for table in tables]
 
@@ -137,4 +142,8 @@ def _app(table: Mapping[str, Any], path: str) -> App:
             values["generator"] = getattr(importlib.import_module(module), function)
         except (ImportError, AttributeError, ValueError) as error:
             raise ValueError(f"{path}: the generator {table['generator']!r} cannot be imported: {error}") from error
-    return App(**values)
+    try:
+        return TypeAdapter(App).validate_python(values)
+    except ValidationError as error:
+        wrong = (": ".join((*map(str, fault["loc"]), fault["msg"])) for fault in error.errors())
+        raise ValueError(f"{path}: {'; '.join(wrong).replace('Value error, ', '')}") from None

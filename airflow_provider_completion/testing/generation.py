@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from concurrent.futures import Executor
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 from airflow_provider_completion.testing.apps import App, GenerationError, Prompt
+
+T = TypeVar("T")
 
 _END: Any = object()
 _MILLIONTH = Decimal("0.000001")
@@ -25,7 +28,8 @@ class Generation:
 
     :param billed_tokens: pieces that the generator was asked for, whether anyone received them or not
     :param stopped: whether a stop for it was accepted
-    :param disconnected: whether the client went before the end
+    :param disconnected: whether the client of a stream went before the end
+    :param run: the run of a stream; a blocking call is run by its request
     """
 
     app: App
@@ -40,23 +44,21 @@ class Generation:
     disconnected: bool = False
     finished: bool = False
     error: GenerationError | None = None
+    run: asyncio.Task[None] | None = None
     _started: float = field(default_factory=time.monotonic)
     _first_token: float | None = None
 
-    async def pieces(self, executor: Executor) -> AsyncIterator[str]:
-        """Run the generator and yield its pieces until its end or a stop; ``error`` says whether it failed."""
-        loop = asyncio.get_running_loop()
+    async def pieces(self) -> AsyncIterator[str]:
+        """Run the generator and yield its pieces to its end; ``error`` says whether it failed."""
         try:
-            answer = await loop.run_in_executor(executor, self.app.generator, self.prompt)
+            answer = await _in_thread(self.app.generator, self.prompt)
             pieces = iter(_tokens(answer) if isinstance(answer, str) else answer)
             in_memory = isinstance(answer, str | list | tuple)
             while True:
                 if self.app.pause_seconds:
                     await asyncio.sleep(self.app.pause_seconds)
-                if self.stopped:
-                    return
                 # Only a real iterator may block; a thread for each piece of a finished text would be waste.
-                piece = next(pieces, _END) if in_memory else await loop.run_in_executor(executor, next, pieces, _END)
+                piece = next(pieces, _END) if in_memory else await _in_thread(next, pieces, _END)
                 if piece is _END:
                     return
                 self._first_token = self._first_token or time.monotonic() - self._started
@@ -71,9 +73,16 @@ class Generation:
                 "Internal Server Error, please contact support.", code="internal_server_error", status=500
             )
 
+    def stop(self) -> None:
+        """End the stream now, though the model may be silent. A blocking run has no id that one could stop."""
+        if self.run is not None and not self.finished:
+            self.stopped = True
+            self.run.cancel()
+
     def message(self, piece: str) -> dict[str, Any]:
         return {
-            "event": "message",
+            # The text of a message with files is mislabelled (contract §4.3).
+            "event": "message_file" if self.prompt.files else "message",
             **self._ids(),
             "id": self.message_id,
             "answer": piece,
@@ -143,6 +152,23 @@ class Generation:
                 "time_to_generate": None,
             },
         }
+
+
+async def _in_thread(function: Callable[..., T], *arguments: Any) -> T:
+    """Call in a thread of its own: no pool can fill up with sleepers, and a daemon does not hold up the exit."""
+    outcome: Future[T] = Future()
+    outcome.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            outcome.set_result(function(*arguments))
+        except StopIteration as end:  # next() on answers that ran out; asyncio cannot carry it
+            outcome.set_exception(RuntimeError(repr(end)))
+        except Exception as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, name="local-app-generator", daemon=True).start()
+    return await asyncio.wrap_future(outcome)
 
 
 def _price(tokens: int, unit_price: Decimal) -> Decimal:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import threading
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal
@@ -26,22 +26,39 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 SERVER_VERSION = "1.12.1"
 _REASONS = {200: "OK", 201: "CREATED", 400: "BAD REQUEST", 401: "UNAUTHORIZED", 403: "FORBIDDEN", 404: "NOT FOUND",
             405: "METHOD NOT ALLOWED", 413: "REQUEST ENTITY TOO LARGE", 415: "UNSUPPORTED MEDIA TYPE",
-            500: "INTERNAL SERVER ERROR"}  # fmt: skip
+            429: "TOO MANY REQUESTS", 500: "INTERNAL SERVER ERROR", 503: "SERVICE UNAVAILABLE"}  # fmt: skip
 _COMMON = {"X-Version": SERVER_VERSION, "X-Env": "PRODUCTION"}
 _CORS = {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "X-Env, X-Trace-Id, X-Version"}
+_VARY = {"Vary": "Cookie"}
 _NOT_FOUND_PAGE = (
     "<!doctype html>\n<html lang=en>\n<title>404 Not Found</title>\n<h1>Not Found</h1>\n"
-    "<p>The requested URL was not found on the server. If you entered the URL manually please check your spelling and try again.</p>\n"
+    "<p>The requested URL was not found on the server. If you entered the URL "
+    "manually please check your spelling and try again.</p>\n"
 )
 _MEGABYTE = 1024 * 1024
+#: Upload limits by extension, in megabytes; 15 for the rest (contract §6.2).
+_UPLOAD_LIMITS = {
+    **dict.fromkeys(("jpg", "jpeg", "png", "webp", "gif", "svg"), 10),
+    **dict.fromkeys(("mp4", "mov", "mpeg", "webm"), 100),
+    **dict.fromkeys(("mp3", "m4a", "wav", "amr", "mpga"), 50),
+}
+#: A form variable's keys, in the order in which the server lists them.
+_FORM_KEYS = ("label", "variable", "required", "max_length", "options", "default")
 
 
 class ApiError(Exception):
     """An answer of the kind ``{"code": ..., "message": ..., "status": ...}``."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
-        self.status, self.code, self.message = status, code, message
+        self.status, self.code, self.message, self.headers = status, code, message, headers or {}
+
+
+class UnauthorizedError(ApiError):
+    """The key is missing or wrong."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(401, "unauthorized", message, {"WWW-Authenticate": 'Bearer realm="api"'})
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +107,6 @@ class LocalCompletionServer:
         self.generations: list[Generation] = []
         self._feedback: dict[str, str] = {}
         self._active: dict[str, int] = dict.fromkeys(self.apps, 0)
-        self._executor = ThreadPoolExecutor(64, thread_name_prefix="local-app-generator")
-        self._background: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="local-completion-server", daemon=True)
 
@@ -130,7 +145,9 @@ class LocalCompletionServer:
         return self
 
     def close(self) -> None:
-        """Stop serving; running generations are dropped."""
+        """Stop serving; running generations are dropped. Closing twice does nothing."""
+        if self._loop.is_closed():
+            return
         asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
         self._end_loop()
 
@@ -146,7 +163,6 @@ class LocalCompletionServer:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-        self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def _start(self) -> None:
         application = web.Application(client_max_size=200 * _MEGABYTE, middlewares=[self._as_the_server_answers])
@@ -159,10 +175,12 @@ class LocalCompletionServer:
         self.port = self._runner.addresses[0][1]
 
     async def _stop(self) -> None:
-        for task in self._background:
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
         await self._runner.cleanup()
+        # What outlives its connection: generations, and the answers that nobody reads any more.
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
 
     # -- every request --------------------------------------------------------------------------------------------
 
@@ -192,8 +210,10 @@ class LocalCompletionServer:
         try:
             return await handler(request)
         except ApiError as error:
-            headers = {"WWW-Authenticate": 'Bearer realm="api"'} if error.status == 401 else {}
-            return _json({"code": error.code, "message": error.message, "status": error.status}, error.status, headers)
+            content = {"code": error.code, "message": error.message, "status": error.status}
+            return _json(content, error.status, error.headers)
+        except ServerCrashError:
+            return _json({"message": "Internal Server Error", "code": "unknown", "status": 500}, 500, _VARY)
         except web.HTTPNotFound:
             return web.Response(
                 status=404, reason=_REASONS[404], text=_NOT_FOUND_PAGE, content_type="text/html", charset="utf-8",
@@ -208,12 +228,12 @@ class LocalCompletionServer:
         header = request.headers.get("Authorization", "")
         scheme, blank, key = header.partition(" ")
         if not blank:
-            raise ApiError(401, "unauthorized", "Authorization header must be provided and start with 'Bearer'")
+            raise UnauthorizedError("Authorization header must be provided and start with 'Bearer'")
         if scheme.lower() != "bearer":
-            raise ApiError(401, "unauthorized", "Authorization scheme must be 'Bearer'")
+            raise UnauthorizedError("Authorization scheme must be 'Bearer'")
         app = self.apps.get(key.strip())
         if app is None:
-            raise ApiError(401, "unauthorized", "Access token is invalid")
+            raise UnauthorizedError("Access token is invalid")
         if not app.api_enabled:
             raise ApiError(403, "forbidden", "The app's API service has been disabled.")
         return app
@@ -228,7 +248,7 @@ class LocalCompletionServer:
             text = "The browser (or proxy) sent a request that this server could not understand."
             raise ApiError(400, "bad_request", text) from None
         if not isinstance(body, dict) or len(str(body.get("user") or "")) > 255:
-            raise ApiError(500, "unknown", "Internal Server Error")
+            raise ServerCrashError
         if not body.get("user"):
             raise ApiError(400, "invalid_param", "Arg user must be provided.")
         return body
@@ -275,11 +295,11 @@ class LocalCompletionServer:
             self._active[app.api_key] -= 1
 
     async def _block(self, generation: Generation) -> web.Response:
-        async for _ in generation.pieces(self._executor):
+        async for _ in generation.pieces():
             pass
         generation.finished = True
-        if generation.error is not None:
-            raise ApiError(generation.error.status, generation.error.code, generation.error.message)
+        if (error := generation.error) is not None:
+            raise ApiError(error.status, error.code, error.message, _VARY)
         if not generation.answer:
             # What the server really says when a model has nothing to say (wire/blocking_empty_answer).
             text = (
@@ -287,54 +307,58 @@ class LocalCompletionServer:
                 "input_value=[], input_type=list]\n    For further information visit "
                 "https://errors.pydantic.dev/2.11/v/string_type"
             )
-            raise ApiError(400, "invalid_param", text)
+            raise ApiError(400, "invalid_param", text, _VARY)
         return web.Response(
             text=json.dumps(generation.blocking_answer()),
             content_type="application/json",
             charset="utf-8",
-            headers={**_COMMON, **_CORS, "Vary": "Cookie"},
+            headers={**_COMMON, **_CORS, **_VARY},
         )
 
     async def _stream(self, request: web.Request, generation: Generation) -> web.StreamResponse:
         response = web.StreamResponse(headers={**_COMMON, **_CORS, "Content-Type": "text/event-stream; charset=utf-8"})
         response.enable_chunked_encoding()
-        events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
-        # Apart from the response: when the client goes, the model runs on, and only a stop ends it.
-        pump = asyncio.create_task(self._pump(generation, events))
-        self._background.add(pump)
-        pump.add_done_callback(self._background.discard)
-        next_ping = time.monotonic() + self.ping_seconds
         try:
-            while True:
-                left = next_ping - time.monotonic()
-                try:
-                    if left <= 0:
-                        raise TimeoutError
-                    event = events.get_nowait() if not events.empty() else await asyncio.wait_for(events.get(), left)
-                except TimeoutError:
-                    next_ping += self.ping_seconds
-                    frame = b"event: ping\n\n"
-                else:
-                    if event is None:
-                        break
-                    frame = b"data: " + _compact(event).encode("utf-8") + b"\n\n"
-                if not response.prepared:
-                    # Not even the status line is sent before the first event (contract §4.1).
-                    await response.prepare(request)
-                await response.write(frame)
+            async with aclosing(self._frames(generation)) as frames:
+                async for frame in frames:
+                    if not response.prepared:
+                        # Not even the status line is sent before the first event (contract §4.1).
+                        await response.prepare(request)
+                    await response.write(frame)
             await response.write_eof()
         except ConnectionResetError:
             generation.disconnected = True
-        except asyncio.CancelledError:
-            generation.disconnected = True
-            raise
         return response
 
-    async def _pump(self, generation: Generation, events: asyncio.Queue[dict[str, Any] | None]) -> None:
-        async for piece in generation.pieces(self._executor):
-            events.put_nowait(generation.message(piece))
-            if not self._room(events):
-                await asyncio.sleep(0)
+    async def _frames(self, generation: Generation) -> AsyncGenerator[bytes, None]:
+        """Yield what a stream carries: an event as it comes, a ping as its time comes."""
+        events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        # Apart from the response: when the client goes, the model runs on, and only a stop ends it.
+        generation.run = asyncio.create_task(self._run(generation, events))
+        next_ping = time.monotonic() + self.ping_seconds
+        while True:
+            left = next_ping - time.monotonic()
+            try:
+                if left <= 0:
+                    raise TimeoutError
+                event = events.get_nowait() if not events.empty() else await asyncio.wait_for(events.get(), left)
+            except TimeoutError:
+                next_ping += self.ping_seconds
+                yield b"event: ping\n\n"
+                continue
+            if event is None:
+                return
+            yield b"data: " + _compact(event).encode("utf-8") + b"\n\n"
+
+    async def _run(self, generation: Generation, events: asyncio.Queue[dict[str, Any] | None]) -> None:
+        try:
+            async for piece in generation.pieces():
+                events.put_nowait(generation.message(piece))
+                if events.qsize() >= 64:
+                    await asyncio.sleep(0)  # a text in memory has no pauses in which the others get their turn
+        except asyncio.CancelledError:
+            if not generation.stopped:
+                raise  # the server closes
         if generation.error is not None:
             events.put_nowait(generation.error_event())
         else:
@@ -344,17 +368,13 @@ class LocalCompletionServer:
         generation.finished = True
         events.put_nowait(None)
 
-    @staticmethod
-    def _room(events: asyncio.Queue[Any]) -> bool:
-        return events.qsize() < 64
-
     async def _stop_generation(self, request: web.Request) -> web.Response:
-        app = self._completion_app(request)
         body = await self._json_body(request)
+        app = self._completion_app(request)
         for generation in self.generations:
             same = generation.task_id == request.match_info["task_id"] and generation.app is app
-            if same and generation.prompt.user == str(body["user"]) and not generation.finished:
-                generation.stopped = True
+            if same and generation.prompt.user == str(body["user"]):
+                generation.stop()
         return _json({"result": "success"})  # whatever it did (contract §5)
 
     # -- the rest -------------------------------------------------------------------------------------------------
@@ -379,7 +399,8 @@ class LocalCompletionServer:
         form = []
         for variable in app.form:
             inner = {"label": variable["variable"], "required": False, "default": "", **variable}
-            form.append({inner.pop("type"): inner})
+            kind = inner.pop("type")
+            form.append({kind: {key: inner[key] for key in (*_FORM_KEYS, *inner) if key in inner}})
         methods = ["remote_url", "local_file"]
         off = {"enabled": False}
         return _json(
@@ -455,7 +476,9 @@ class LocalCompletionServer:
             text = "1 validation error for MessageFeedbackPayload\nrating\n  Input should be 'like' or 'dislike'"
             raise ApiError(400, "invalid_param", text)
         known = any(
-            generation.message_id == message_id and generation.app is app and generation.prompt.user == body["user"]
+            generation.message_id == message_id
+            and generation.app is app
+            and generation.prompt.user == str(body["user"])
             for generation in self.generations
         )
         if not known:
@@ -473,17 +496,17 @@ class LocalCompletionServer:
         part = form.get("file")
         if not isinstance(part, web.FileField):
             raise ApiError(400, "no_file_uploaded", "Please upload your file.")
-        size = part.file.seek(0, 2)
-        if size > 15 * _MEGABYTE:
-            raise ApiError(413, "file_too_large", "File size exceeded. {message}")
         name, now, file_id = part.filename, int(time.time()), str(uuid.uuid4())
+        size, extension = part.file.seek(0, 2), name.rpartition(".")[2].lower() if "." in name else ""
+        if size > _UPLOAD_LIMITS.get(extension, 15) * _MEGABYTE:
+            raise ApiError(413, "file_too_large", "File size exceeded. {message}")
         user = str(form.get("user") or "DEFAULT-USER")
         return _json(
             {
                 "id": file_id,
                 "name": name,
                 "size": size,
-                "extension": name.rpartition(".")[2].lower() if "." in name else "",
+                "extension": extension,
                 "mime_type": part.content_type,
                 "created_by": str(uuid.uuid5(uuid.NAMESPACE_OID, user)),
                 "created_at": now,
@@ -507,7 +530,7 @@ def _compact(content: Any) -> str:
     return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
 
-def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+def _json(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     # Escaped slashes, ASCII and the line feed at the end are the real server's.
     body = json.dumps(content, separators=(",", ":")).replace("/", "\\/") + "\n"
     return web.Response(
@@ -520,7 +543,8 @@ def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None
 
 
 def serve_until_interrupted(server: LocalCompletionServer) -> None:
-    """Block until Ctrl-C."""
+    """Block until Ctrl-C or a SIGTERM, which is what a container gets. To be called from the main thread."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
         threading.Event().wait()
     server.close()

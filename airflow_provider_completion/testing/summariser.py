@@ -7,8 +7,11 @@ from collections import Counter
 
 from airflow_provider_completion.testing.apps import Prompt
 
-_SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+|(?<=[。！？])|\n{2,}")
-_WORD = re.compile(r"\w+")
+_SENTENCE_END = re.compile(
+    r"(?<=[.!?…])\s+|(?<=[.!?…][\"'”’)\]])\s+|(?<=[。！？])(?![」』”’）])|(?<=[。！？][」』”’）])|\n{2,}"
+)
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"  # Thai to Chinese
+_SPACED_WORD, _UNSPACED_RUN = re.compile(rf"[^\W{_UNSPACED}]+"), re.compile(rf"[{_UNSPACED}]+")
 _STOP_WORDS = frozenset(
     "a about after all also an and any are as at be because been before but by can could did do does for from had has "
     "have he her his how i if in into is it its just like more most no not of on one only or other our out over she so "
@@ -29,9 +32,9 @@ def summarise(prompt: Prompt) -> str:
     count = max(1, int(wanted)) if isinstance(wanted, int | float) else 3
     sentences = [" ".join(part.split()) for part in _SENTENCE_END.split(text) if part.strip()]
     if len(sentences) <= count:
-        return " ".join(sentences)
+        return text.strip()
 
-    words = [[w for w in _WORD.findall(sentence.lower()) if w not in _STOP_WORDS] for sentence in sentences]
+    words = [_words(sentence) for sentence in sentences]
     frequency = Counter(word for sentence in words for word in sentence)
 
     def weight(index: int) -> float:
@@ -39,4 +42,11 @@ def summarise(prompt: Prompt) -> str:
         return sum(frequency[word] for word in set(words[index])) / (len(words[index]) + 5)
 
     best = sorted(sorted(range(len(sentences)), key=weight, reverse=True)[:count])
-    return " ".join(sentences[index] for index in best)
+    kept = [sentences[index] for index in best]
+    return "".join(sentence if sentence[-1] in "。！？」』”’）" else f"{sentence} " for sentence in kept).strip()
+
+
+def _words(sentence: str) -> list[str]:
+    """Return what carries the meaning: words, or pairs of letters where words are not set apart."""
+    words = [word for word in _SPACED_WORD.findall(sentence.lower()) if word not in _STOP_WORDS]
+    return words + [run[i : i + 2] for run in _UNSPACED_RUN.findall(sentence) for i in range(len(run) - 1)]

@@ -1,0 +1,102 @@
+"""The fixtures that a user's tests get, found by pytest through the package's entry point."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import airflow_provider_completion
+from tests.testing.http import PATIENCE
+
+pytest_plugins = ["pytester"]
+
+ROOT = Path(airflow_provider_completion.__file__).parents[1]
+
+A_USERS_TESTS = """
+import json, os, urllib.request
+import pytest
+from airflow_provider_completion.testing import App, Prompt
+
+def call(server, text):
+    connection = json.loads(os.environ["AIRFLOW_CONN_COMPLETION_DEFAULT"])
+    assert connection["host"] == server.base_url
+    request = urllib.request.Request(
+        connection["host"] + "/completion-messages",
+        json.dumps({"inputs": {"text": text}, "user": "u"}).encode(),
+        {"Authorization": "Bearer " + connection["password"], "Content-Type": "application/json"},
+    )
+    return json.loads(urllib.request.urlopen(request).read())["answer"]
+
+def test_the_default_app(completion_server):
+    assert call(completion_server, "One sentence.") == "One sentence."
+    assert completion_server.count("POST", "/completion-messages") == 1
+
+class TestMine:
+    @pytest.fixture
+    def completion_app(self):
+        return App(
+            api_key="app-mine", form=[{"type": "paragraph", "variable": "text"}], prompt="{{text}}!",
+            generator=lambda prompt: prompt.text.upper(),
+        )
+
+    def test_the_app_of_ones_own(self, completion_server):
+        assert call(completion_server, "word") == "WORD!"
+
+def test_afterwards_the_connection_is_gone():
+    assert "AIRFLOW_CONN_COMPLETION_DEFAULT" not in os.environ
+"""
+
+
+@pytest.fixture
+def installed(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """Make the package look installed with its entry point, whether it is or not."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    information = pytester.mkdir("site") / f"{project['name'].replace('-', '_')}-0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: 0\n")
+    points = (f"{name} = {module}" for name, module in project["entry-points"]["pytest11"].items())
+    (information / "entry_points.txt").write_text("\n".join(["[pytest11]", *points]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(information.parent), str(ROOT)]))
+    monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", raising=False)
+    monkeypatch.delenv("AIRFLOW_CONN_COMPLETION_DEFAULT", raising=False)
+    return pytester
+
+
+def test_a_users_tests_have_a_server_and_can_bring_an_app(installed: pytest.Pytester) -> None:
+    installed.makepyfile(A_USERS_TESTS)
+    installed.runpytest_subprocess("-p", "no:cacheprovider", timeout=PATIENCE * 2).assert_outcomes(passed=3)
+
+
+def test_the_fixtures_are_listed_with_what_they_are_for(installed: pytest.Pytester) -> None:
+    listed = installed.runpytest_subprocess("--fixtures", timeout=PATIENCE * 2)
+    listed.stdout.fnmatch_lines(
+        [
+            "*fixtures defined from airflow_provider_completion.testing.pytest_plugin*",
+            "completion_app -- *",
+            "*The app that*",
+            "completion_server -- *",
+            "*A running local completion app*",
+        ]
+    )
+
+
+def test_having_the_plugin_costs_no_heavy_import() -> None:
+    script = (
+        "import sys, airflow_provider_completion.testing.pytest_plugin;"
+        "print(sorted({'aiohttp', 'airflow', 'pydantic', 'requests'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_the_package_says_what_it_has() -> None:
+    from airflow_provider_completion import testing
+
+    assert all(getattr(testing, name).__name__ == name or callable(getattr(testing, name)) for name in testing.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'Apps'"):
+        testing.Apps  # noqa: B018
