@@ -7,7 +7,9 @@ from airflow.providers.common.compat.sdk import Param, dag, task
 from airflow_provider_completion.operators.completion import CompletionOperator
 
 
-@dag(schedule=None, params={"text": Param("Airflow runs Dags. A Dag is made of tasks.", type="string")}, tags=["example"])
+@dag(
+    schedule=None, params={"text": Param("Airflow runs Dags. A Dag is made of tasks.", type="string")}, tags=["example"]
+)
 def example_completion():
     summary = CompletionOperator(task_id="summarise", inputs={"text": "{{ params.text }}"})
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
+from pydantic_core import from_json
 
 from airflow_provider_completion.api.fields import ApiModel, JsonObject, OptionalDatetime, OptionalInt, OptionalText
 from airflow_provider_completion.api.sse import Frame
@@ -97,6 +98,15 @@ _TYPES: dict[str, type[Event]] = {
 }
 
 
+def _loads(data: bytes) -> Any:
+    try:
+        return from_json(data)
+    except ValueError:
+        # That reader is three times as fast, but does not take half a surrogate pair, which a stream of escaped text
+        # may cut an emoji into.
+        return json.loads(data.decode("utf-8"))
+
+
 def parse_event(frame: Frame) -> Event:
     """Read one frame.
 
@@ -105,7 +115,7 @@ def parse_event(frame: Frame) -> Event:
     if not frame.data:
         return Ping() if frame.event == "ping" else UnknownEvent(event=frame.event)
     try:
-        payload = json.loads(frame.data.decode("utf-8"))
+        payload = _loads(frame.data)
     except (ValueError, RecursionError) as error:
         # The reader's own message would quote the text.
         raise BadFrameError(f"an event of {len(frame.data)} bytes is not JSON in UTF-8") from error

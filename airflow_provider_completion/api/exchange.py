@@ -171,7 +171,9 @@ class CompletionExchange:
                 if self._seconds_to_first_text is None:
                     self._seconds_to_first_text = seconds
                 self._text.append(event.answer)
-        elif isinstance(event, events.UnknownEvent | events.Ping | events.TtsMessage):
+            if self.task_id and self.message_id:
+                return  # nearly all events end here
+        elif isinstance(event, (events.UnknownEvent, events.Ping, events.TtsMessage)):
             return
         elif isinstance(event, events.MessageReplace):
             self._text[:] = [event.answer]

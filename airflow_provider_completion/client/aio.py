@@ -7,7 +7,7 @@ import logging
 import ssl
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from typing import Any, TypeVar
 
 import aiohttp
@@ -20,13 +20,16 @@ from airflow_provider_completion.api.errors import BrokenAnswerError, Completion
 from airflow_provider_completion.api.events import Event, UnknownEvent
 from airflow_provider_completion.api.exchange import CompletionExchange
 from airflow_provider_completion.api.requests import CompletionRequest
-from airflow_provider_completion.client.settings import STOP_CONNECT_SECONDS, STOP_SILENCE_SECONDS, ClientSettings
+from airflow_provider_completion.client.settings import (
+    BODY_END_SECONDS,
+    KEEPALIVE_SECONDS,
+    STOP_CONNECT_SECONDS,
+    STOP_SILENCE_SECONDS,
+    ClientSettings,
+)
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-
-#: Below the 2 s after which the server closes an idle connection, so that none is used in the moment of its end.
-_KEEPALIVE_SECONDS = 1.5
 
 
 class AsyncCompletionClient:
@@ -239,6 +242,10 @@ class AsyncCompletionRun:
                         if isinstance(event, UnknownEvent):
                             log.debug("Ignored the unknown event %.80r", event.event)
                         yield event
+                if exchange.ended_by_server:
+                    with suppress(aiohttp.ClientError, TimeoutError):
+                        async with asyncio.timeout(BODY_END_SECONDS):
+                            await response.content.readany()
         except aiohttp.ConnectionTimeoutError as error:
             exchange.fail(_typed(error, settings))
         except TimeoutError:
@@ -255,7 +262,7 @@ class AsyncCompletionRun:
 
 def _new_session(settings: ClientSettings) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_SECONDS, ssl=_tls(settings)),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS, ssl=_tls(settings)),
         headers=settings.headers,
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,

@@ -6,7 +6,7 @@ import http.cookiejar
 import logging
 import time
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -26,7 +26,13 @@ from airflow_provider_completion.api.errors import (
 from airflow_provider_completion.api.events import Event, UnknownEvent
 from airflow_provider_completion.api.exchange import CompletionExchange
 from airflow_provider_completion.api.requests import CompletionRequest
-from airflow_provider_completion.client.settings import STOP_CONNECT_SECONDS, STOP_SILENCE_SECONDS, ClientSettings
+from airflow_provider_completion.client.settings import (
+    BODY_END_SECONDS,
+    KEEPALIVE_SECONDS,
+    STOP_CONNECT_SECONDS,
+    STOP_SILENCE_SECONDS,
+    ClientSettings,
+)
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -43,6 +49,7 @@ class CompletionClient:
     def __init__(self, settings: ClientSettings) -> None:
         self.settings = settings
         self._session = _new_session(settings)
+        self._last_used = 0.0
 
     def __enter__(self) -> CompletionClient:
         return self
@@ -130,10 +137,13 @@ class CompletionClient:
                 reply = Reply(response.status_code, response.headers, response.content)
             return endpoint.read(reply)
 
+    @contextmanager
     def _send(
         self, session: requests.Session, method: str, path: str, body: bytes | None, timeout: tuple[float, float]
-    ) -> requests.Response:
-        return session.request(
+    ) -> Iterator[requests.Response]:
+        if session is self._session and time.monotonic() - self._last_used > KEEPALIVE_SECONDS:
+            session.close()  # only the idle connections; it stays usable
+        with session.request(
             method,
             self.settings.base_url + path,
             data=body,
@@ -141,7 +151,10 @@ class CompletionClient:
             timeout=timeout,
             allow_redirects=False,
             stream=True,
-        )
+        ) as response:
+            yield response
+        if session is self._session:
+            self._last_used = time.monotonic()
 
 
 class CompletionRun:
@@ -247,6 +260,10 @@ class CompletionRun:
                         if isinstance(event, UnknownEvent):
                             log.debug("Ignored the unknown event %.80r", event.event)
                         yield event
+                if exchange.ended_by_server:
+                    _limit_next_read(response, BODY_END_SECONDS)
+                    with suppress(urllib3.exceptions.HTTPError):
+                        response.raw.read1(_READ_SIZE)
         except (requests.exceptions.ReadTimeout, urllib3.exceptions.ReadTimeoutError):
             over = elapsed() >= settings.total_seconds
             exchange.fail(settings.total_limit_reached() if over else settings.silence_limit_reached())

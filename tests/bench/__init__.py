@@ -1,0 +1,1 @@
+"""Measurements, apart from the tests: ``make bench``. Each has a peer in the same run and prints the ratio."""
