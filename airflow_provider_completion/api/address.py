@@ -22,6 +22,9 @@ def normalised_base_url(address: str) -> str:
         raise ConfigurationError("The connection has no Base URL.", hint=_HINT)
     if any(character.isspace() or not character.isprintable() for character in address):
         raise ConfigurationError("The Base URL contains blanks or control characters.", hint=_HINT)
+    scheme_slip = address.lower().startswith(("http:", "https:")) and "://" not in address
+    if scheme_slip or address.count("://") > 1:
+        raise ConfigurationError("The Base URL does not begin with one scheme and two slashes.", hint=_HINT)
     url = _split(address if "://" in address else f"//{address}")
     if url.username is not None or url.password is not None:
         raise ConfigurationError(

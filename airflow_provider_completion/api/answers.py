@@ -18,6 +18,7 @@ from airflow_provider_completion.api.fields import (
     OptionalInt,
     OptionalSeconds,
     OptionalText,
+    Otherwise,
     Switch,
 )
 
@@ -144,9 +145,9 @@ def finish_of(*, stopped: bool, usage: Usage | None, any_text: bool, seconds: fl
 class AppInfo(ApiModel):
     """What ``GET /info`` says of the app (contract §6). ``mode`` is None on old servers."""
 
-    name: str = ""
+    name: Annotated[str, Otherwise(str)] = ""
     description: OptionalText = None
-    tags: tuple[Any, ...] = ()
+    tags: Annotated[tuple[Any, ...], Otherwise(tuple)] = ()
     mode: OptionalText = None
     author_name: OptionalText = None
 
@@ -173,7 +174,8 @@ def _form(value: Any, _: Any) -> tuple[InputVariable, ...]:
     for item in value if isinstance(value, list) else []:
         for kind, inner in item.items() if isinstance(item, dict) else []:
             if isinstance(inner, dict) and isinstance(inner.get("variable"), str):
-                options = [option for option in inner.get("options") or [] if isinstance(option, str)]
+                listed = inner.get("options")
+                options = [option for option in listed if isinstance(option, str)] if isinstance(listed, list) else []
                 variables.append(InputVariable.model_validate({**inner, "type": kind, "options": options}))
     return tuple(variables)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import quote
 
 from pydantic import TypeAdapter, ValidationError
 
 from airflow_provider_completion.api.answers import AppInfo, AppParameters
-from airflow_provider_completion.api.errors import InvalidRequestError, ProtocolError
+from airflow_provider_completion.api.errors import InvalidRequestError
 from airflow_provider_completion.api.failures import failure_of_reply, lower_case
 from airflow_provider_completion.api.requests import CompletionRequest, User
 
@@ -22,11 +22,15 @@ _USER: TypeAdapter[str] = TypeAdapter(User)
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A whole HTTP answer."""
+    """A whole HTTP answer.
+
+    :param secret: what an error about it must not show, should the server have echoed it
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    secret: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +92,8 @@ def _object(reply: Reply) -> dict[str, Any]:
             payload = None
         if isinstance(payload, dict):
             return payload
-    error = failure_of_reply(reply.status, lower_case(reply.headers), reply.body)
-    if isinstance(error, ProtocolError):
-        error.billed = "no"  # only a completion costs money
+    error = failure_of_reply(reply.status, lower_case(reply.headers), reply.body, secret=reply.secret)
+    error.billed = "no"  # only a completion costs money
     raise error
 
 

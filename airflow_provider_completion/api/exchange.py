@@ -39,9 +39,10 @@ class CompletionExchange:
 
     :param request: what was asked
     :param max_frame_bytes: the most that one event, or a blocking answer, may have
+    :param secret: what no error may show, should the server have echoed it: the API key
     """
 
-    def __init__(self, request: CompletionRequest, *, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
+    def __init__(self, request: CompletionRequest, *, max_frame_bytes: int = MAX_FRAME_BYTES, secret: str = "") -> None:
         self.request = request
         self.state = State.AWAITING_HEAD
         self.task_id: str | None = None
@@ -53,6 +54,7 @@ class CompletionExchange:
         #: What the server says of itself, for the log.
         self.server_version: str | None = None
         self._max_frame_bytes = max_frame_bytes
+        self._secret = secret
         self._status = 0
         self._headers: Mapping[str, str] = {}
         self._body = bytearray()
@@ -183,7 +185,7 @@ class CompletionExchange:
         if isinstance(event, events.ErrorEvent):
             self.ended_by_server = True
             failure = failures.failure_of_event(
-                event.status, event.code, event.message or "", any_text=bool(self._text)
+                event.status, event.code, event.message or "", any_text=bool(self._text), secret=self._secret
             )
             self.fail(failure)
         elif isinstance(event, events.MessageEnd):
@@ -205,7 +207,12 @@ class CompletionExchange:
         if answer is None:
             streaming = self.request.response_mode == "streaming"
             failure = failures.failure_of_reply(
-                self._status, self._headers, bytes(self._body), seconds=seconds, streaming=streaming
+                self._status,
+                self._headers,
+                bytes(self._body),
+                seconds=seconds,
+                streaming=streaming,
+                secret=self._secret,
             )
             self.fail(failure)
             return

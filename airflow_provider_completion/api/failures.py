@@ -157,15 +157,26 @@ _UNKNOWN = Failure(
 
 
 def failure_of_reply(
-    status: int, headers: Mapping[str, str], body: bytes, *, seconds: float = 0.0, streaming: bool = False
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    seconds: float = 0.0,
+    streaming: bool = False,
+    secret: str = "",
 ) -> CompletionError:
     """Return the error that an HTTP answer stands for.
 
     :param headers: its header fields, names in lower case
     :param seconds: from sending the request to this answer; a gateway's late failure may have been billed
-    :param streaming: whether a stream was asked for. Then an error that comes instead of it means that nothing was
-        generated; for a blocking call it can come after the generation (contract §8)
+    :param streaming: whether a stream was asked for. Then an error of the app that comes instead of it means that
+        nothing was generated; for a blocking call it can come after the generation (contract §8)
+    :param secret: what to blot out, should the server have echoed it
     """
+    if secret:
+        # Before anything is cut to length: a cut may fall into the secret.
+        body = body.replace(secret.encode(), b"***")
+        headers = {name: value.replace(secret, "***") for name, value in headers.items()}
     payload = _json_object(body)
     if payload is not None:
         kind: BodyKind = "json"
@@ -173,24 +184,30 @@ def failure_of_reply(
     else:
         kind = "html" if _is_html(headers, body) else "other"
         code, message = None, _page_summary(body, headers) if kind == "html" else body.decode("utf-8", "replace")
-        if status < 400 and "location" in headers:
-            message = f"to {_origin(headers['location'])}"
+        if kind == "other" and status < 400:
+            # Not quoted: what looks like no answer may be half of one.
+            message = f"to {_origin(headers['location'])}" if "location" in headers else ""
     error = _describe(status, kind, code, message)
     error.retry_after = _retry_after(headers)
-    if code is None and "1015" in message and isinstance(error, errors.ThrottledError):
+    if code is None and b"1015" in body and isinstance(error, errors.ThrottledError):
         error.retry_after = max(error.retry_after or 0.0, 60.0)  # the edge's window is a minute (contract §7)
-    if status == 502 and seconds > _AT_ONCE_SECONDS:
+    if status in (502, 503) and seconds > _AT_ONCE_SECONDS:
         error.billed = "maybe"
-    elif kind == "json" and error.billed == "maybe" and streaming:
+    elif code is not None and error.billed == "maybe" and streaming:
         error.billed = "no"
     return error
 
 
-def failure_of_event(status: int | None, code: str | None, message: str, *, any_text: bool) -> CompletionError:
+def failure_of_event(
+    status: int | None, code: str | None, message: str, *, any_text: bool, secret: str = ""
+) -> CompletionError:
     """Return the error that an ``error`` event stands for (contract §4.7).
 
     :param any_text: whether text came before it; if so, tokens were used
+    :param secret: what to blot out, should the server have echoed it
     """
+    if secret:
+        code, message = code and code.replace(secret, "***"), message.replace(secret, "***")
     error = _describe(status or 500, "json", code, message)
     error.status = status
     error.billed = "yes" if any_text else ("no" if error.billed == "maybe" else error.billed)

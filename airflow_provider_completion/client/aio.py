@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import ssl
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 
 import aiohttp
@@ -18,7 +19,7 @@ from airflow_provider_completion.api.answers import WHOLE, AppInfo, AppParameter
 from airflow_provider_completion.api.endpoints import Endpoint, Reply
 from airflow_provider_completion.api.errors import BrokenAnswerError, CompletionError, ConfigurationError, ConnectError
 from airflow_provider_completion.api.events import Event, UnknownEvent
-from airflow_provider_completion.api.exchange import CompletionExchange
+from airflow_provider_completion.api.exchange import CompletionExchange, State
 from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.client.settings import (
     BODY_END_SECONDS,
@@ -116,12 +117,17 @@ class AsyncCompletionClient:
         return await self._perform(endpoint, self.settings.connect_seconds, self.settings.silence_seconds)
 
     async def _perform(self, endpoint: Endpoint[T], connect_seconds: float, silence_seconds: float) -> T:
-        with _typed_errors(self.settings):
-            async with self._send(
-                endpoint.method, endpoint.path, endpoint.body, connect_seconds, silence_seconds
-            ) as response:
-                reply = Reply(response.status, response.headers, await response.read())
-            return endpoint.read(reply)
+        try:
+            async with (
+                asyncio.timeout(connect_seconds + silence_seconds),
+                self._send(endpoint.method, endpoint.path, endpoint.body, connect_seconds, silence_seconds) as response,
+            ):
+                reply = Reply(response.status, response.headers, await response.read(), self.settings.api_key)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            typed = _typed(error, self.settings)
+            typed.billed = "no"  # only a completion costs money
+            raise typed from None
+        return endpoint.read(reply)
 
     def _send(
         self, method: str, path: str, body: bytes | None, connect_seconds: float, silence_seconds: float
@@ -147,7 +153,7 @@ class AsyncCompletionRun:
 
     def __init__(self, client: AsyncCompletionClient, request: CompletionRequest) -> None:
         self._client = client
-        self._exchange = CompletionExchange(request)
+        self._exchange = CompletionExchange(request, secret=client.settings.api_key)
         self._events = self._run()
         self._stop_wanted = False
         self._stop_sent = False
@@ -203,17 +209,16 @@ class AsyncCompletionRun:
             log.info("Asked the server to stop the generation %s", self.task_id)
 
     async def _run(self) -> AsyncGenerator[Event, None]:
-        with _typed_errors(self._client.settings):
-            try:
-                async with self._client._slots, aclosing(self._receive()) as events:
-                    async for event in events:
-                        yield event
-            finally:
-                if not self._exchange.ended_by_server:
-                    # Also after an error, a cancellation or when the caller has lost interest: the model would run on
-                    # and be billed. Shielded, since what cancelled the call may cancel again.
-                    await asyncio.shield(self.stop())
-            self._exchange.completion()
+        try:
+            async with self._client._slots, aclosing(self._receive()) as events:
+                async for event in events:
+                    yield event
+        finally:
+            if not self._exchange.ended_by_server:
+                # Also after an error, a cancellation or when the caller has lost interest: the model would run on and
+                # be billed. Shielded, since what cancelled the call may cancel again.
+                await asyncio.shield(self.stop())
+        self._exchange.completion()
 
     async def _receive(self) -> AsyncGenerator[Event, None]:
         exchange, client = self._exchange, self._client
@@ -221,43 +226,76 @@ class AsyncCompletionRun:
         path, body = endpoints.complete(exchange.request)
         silence = settings.silence_of(exchange.request)
         started = time.monotonic()
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + settings.total_seconds
 
         def elapsed() -> float:
             return time.monotonic() - started
 
         try:
             connect = min(settings.connect_seconds, settings.total_seconds)
-            async with asyncio.timeout(settings.total_seconds) as limit:
+            async with asyncio.timeout_at(ends_at):
                 response = await client._send("POST", path, body, connect, silence)
             async with response:
                 exchange.receive_head(response.status, response.headers)
+                answer = _Body(response)
                 while not exchange.finished:
-                    # Not around the whole loop: the limit must not fire while the caller works on an event.
-                    async with asyncio.timeout_at(limit.when()):
-                        data = await response.content.readany()
+                    # Not around the whole loop: the limits must not fire while the caller works on an event. The one
+                    # for silence is aiohttp's too, but there it is lost after a broken chunk.
+                    async with asyncio.timeout_at(min(ends_at, loop.time() + silence)):
+                        data = await answer.read()
                     events = exchange.receive_data(data, elapsed()) if data else exchange.receive_end(elapsed())
                     if self._stop_wanted:
                         await self.stop()
                     for event in events:
                         if isinstance(event, UnknownEvent):
-                            log.debug("Ignored the unknown event %.80r", event.event)
+                            log.debug("Ignored an event of an unknown type")
                         yield event
                 if exchange.ended_by_server:
                     with suppress(aiohttp.ClientError, TimeoutError):
                         async with asyncio.timeout(BODY_END_SECONDS):
-                            await response.content.readany()
-        except aiohttp.ConnectionTimeoutError as error:
-            exchange.fail(_typed(error, settings))
-        except TimeoutError:
+                            await answer.read()
+        except TimeoutError as error:  # aiohttp's own are these too
+            if isinstance(error, aiohttp.ConnectionTimeoutError):
+                exchange.fail(_typed(error, settings))
             over = elapsed() >= settings.total_seconds
             exchange.fail(settings.total_limit_reached() if over else settings.silence_limit_reached())
-        except (aiohttp.ClientPayloadError, aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-            if _never_sent(error):
+        except aiohttp.ClientError as error:
+            if exchange.state is State.AWAITING_HEAD:
                 exchange.fail(_typed(error, settings))
             for event in exchange.receive_break(elapsed(), "The connection ended before the answer did."):
                 yield event
-        except aiohttp.ClientError as error:
-            exchange.fail(_typed(error, settings))
+
+
+class _Body:
+    """Reads an answer's body, around two habits of aiohttp's reader: when the connection breaks, it raises before it
+    has handed out what came before the break, and after a broken chunk it waits for ever.
+    """
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._content = response.content
+        closed = response.connection.protocol.closed if response.connection and response.connection.protocol else None
+        if closed is not None:
+            closed.add_done_callback(self._connection_ended)
+
+    async def read(self) -> bytes:
+        """Return the next bytes, none at the end.
+
+        :raises aiohttp.ClientError: the connection ended before the body did
+        """
+        try:
+            return await self._content.readany()
+        except (aiohttp.ClientError, RuntimeError) as error:
+            if rest := self._content._read_nowait(-1):
+                return rest
+            if isinstance(error, RuntimeError):  # what the reader says when it is asked after the connection's end
+                raise aiohttp.ClientPayloadError from None
+            raise
+
+    def _connection_ended(self, closed: asyncio.Future[None]) -> None:
+        closed.exception()
+        if not self._content.is_eof() and self._content.exception() is None:
+            self._content.set_exception(aiohttp.ClientPayloadError())
 
 
 def _new_session(settings: ClientSettings) -> aiohttp.ClientSession:
@@ -271,9 +309,10 @@ def _new_session(settings: ClientSettings) -> aiohttp.ClientSession:
 
 def _tls(settings: ClientSettings) -> ssl.SSLContext:
     try:
-        context = ssl.create_default_context()
         # The same certificates that requests trusts, so that both clients reach the same servers.
-        context.load_verify_locations(settings.trusted_certificates or certifi.where())
+        trusted = settings.trusted_certificates or certifi.where()
+        folder = os.path.isdir(trusted)
+        context = ssl.create_default_context(cafile=None if folder else trusted, capath=trusted if folder else None)
         if settings.client_cert:
             context.load_cert_chain(settings.client_cert, settings.client_key)
     except OSError as error:
@@ -284,18 +323,7 @@ def _tls(settings: ClientSettings) -> ssl.SSLContext:
     return context
 
 
-@contextmanager
-def _typed_errors(settings: ClientSettings) -> Iterator[None]:
-    try:
-        yield
-    except aiohttp.ClientError as error:
-        raise _typed(error, settings) from None
-    except CompletionError as error:
-        error.message = settings.without_key(error.message)
-        raise
-
-
-def _typed(error: aiohttp.ClientError, settings: ClientSettings) -> CompletionError:
+def _typed(error: Exception, settings: ClientSettings) -> CompletionError:
     """Say what a transport error means. Its text is not used: it would quote addresses with all they contain."""
     host, kind = settings.base_url, type(error).__name__
     if isinstance(error, aiohttp.ClientSSLError):
@@ -309,11 +337,12 @@ def _typed(error: aiohttp.ClientError, settings: ClientSettings) -> CompletionEr
         return ConnectError(
             f"No connection to {host} ({kind}).", hint="Check the Base URL and that the server is running."
         )
-    if isinstance(error, aiohttp.ServerTimeoutError):
+    if isinstance(error, TimeoutError):
         return settings.silence_limit_reached()
-    if isinstance(error, aiohttp.ClientConnectionError | aiohttp.ClientPayloadError):
-        return BrokenAnswerError(f"The connection to {host} ended before its answer did ({kind}).")
-    return ConfigurationError(f"The request could not be made ({kind}).", hint="Check the connection's fields.")
+    if isinstance(error, aiohttp.InvalidURL):
+        return ConfigurationError(f"The request could not be made ({kind}).", hint="Check the connection's fields.")
+    # Whatever else it was, the request may have been processed.
+    return BrokenAnswerError(f"The connection to {host} ended before its answer did ({kind}).")
 
 
 def _never_sent(error: Exception) -> bool:

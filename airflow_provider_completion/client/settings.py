@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import os
 import urllib.request
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from airflow_provider_completion import __version__
 from airflow_provider_completion.api.address import normalised_base_url
 from airflow_provider_completion.api.endpoints import checked_user
-from airflow_provider_completion.api.errors import ConfigurationError, TimeLimitError
+from airflow_provider_completion.api.errors import ConfigurationError, InvalidRequestError, TimeLimitError
 from airflow_provider_completion.api.requests import CompletionRequest
 
 USER_AGENT = f"airflow-provider-completion/{__version__}"
@@ -66,7 +66,10 @@ class ClientSettings:
     def __post_init__(self) -> None:
         object.__setattr__(self, "base_url", normalised_base_url(self.base_url))
         object.__setattr__(self, "api_key", _checked_key(self.api_key))
-        checked_user(self.user)
+        try:
+            checked_user(self.user)
+        except InvalidRequestError as error:
+            raise ConfigurationError(error.message) from None
         for name in ("connect_seconds", "silence_seconds", "total_seconds"):
             seconds = getattr(self, name)
             if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
@@ -79,8 +82,10 @@ class ClientSettings:
                 raise ConfigurationError(f"{name} names a file that does not exist: {path!r}.")
         if self.client_key and not self.client_cert:
             raise ConfigurationError("client_key is set without client_cert.")
-        if self.proxy and (urlsplit(self.proxy).scheme not in ("http", "https") or not urlsplit(self.proxy).hostname):
+        if self.proxy and not _is_http_address(self.proxy):
             raise ConfigurationError("proxy is not an http:// or https:// address.")
+        if not self.user_agent.isascii() or not self.user_agent.isprintable():
+            raise ConfigurationError("user_agent contains characters that a header field cannot have.")
 
     @property
     def headers(self) -> dict[str, str]:
@@ -110,7 +115,8 @@ class ClientSettings:
         proxies = urllib.request.getproxies_environment()
         if urllib.request.proxy_bypass_environment(url.netloc, proxies):  # type: ignore[attr-defined]
             return None
-        return proxies.get(url.scheme) or proxies.get("all")
+        proxy = proxies.get(url.scheme) or proxies.get("all")
+        return f"http://{proxy}" if proxy and "://" not in proxy else proxy
 
     def silence_of(self, request: CompletionRequest) -> float:
         """Seconds without a byte that end this call. A blocking answer is silent until it is there."""
@@ -131,12 +137,13 @@ class ClientSettings:
             hint="Raise the limit if answers take this long.",
         )
 
-    def without_key(self, text: str) -> str:
-        """Return the text with the API key blotted out, should a server have echoed it."""
-        return text.replace(self.api_key, "***")
 
-
-SETTING_NAMES = frozenset(setting.name for setting in fields(ClientSettings))
+def _is_http_address(address: str) -> bool:
+    try:
+        url = urlsplit(address)
+        return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        return False
 
 
 def _checked_key(key: str) -> str:

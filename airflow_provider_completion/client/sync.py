@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.cookiejar
+import io
 import logging
 import time
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
@@ -132,29 +133,55 @@ class CompletionClient:
         return self._perform(self._session, endpoint, (self.settings.connect_seconds, self.settings.silence_seconds))
 
     def _perform(self, session: requests.Session, endpoint: Endpoint[T], timeout: tuple[float, float]) -> T:
-        with _typed_errors(self.settings):
-            with self._send(session, endpoint.method, endpoint.path, endpoint.body, timeout) as response:
-                reply = Reply(response.status_code, response.headers, response.content)
-            return endpoint.read(reply)
+        body = None if endpoint.body is None else _Body(endpoint.body)
+        try:
+            with self._send(session, endpoint.method, endpoint.path, body, timeout) as response:
+                reply = Reply(response.status_code, response.headers, response.content, self.settings.api_key)
+        except requests.exceptions.RequestException as error:
+            # Without a body to watch: this is how urllib3 wraps what keeps a connection from being made.
+            made = not isinstance(next(iter(error.args), None), urllib3.exceptions.MaxRetryError)
+            typed = _typed(error, self.settings, sent=made if body is None else body.sent)
+            typed.billed = "no"  # only a completion costs money
+            raise typed from None
+        return endpoint.read(reply)
 
     @contextmanager
     def _send(
-        self, session: requests.Session, method: str, path: str, body: bytes | None, timeout: tuple[float, float]
+        self, session: requests.Session, method: str, path: str, body: _Body | None, timeout: tuple[float, float]
     ) -> Iterator[requests.Response]:
         if session is self._session and time.monotonic() - self._last_used > KEEPALIVE_SECONDS:
             session.close()  # only the idle connections; it stays usable
-        with session.request(
-            method,
-            self.settings.base_url + path,
-            data=body,
-            headers={"Content-Type": "application/json"} if body is not None else None,
-            timeout=timeout,
-            allow_redirects=False,
-            stream=True,
-        ) as response:
+        try:
+            response = session.request(
+                method,
+                self.settings.base_url + path,
+                data=body,
+                headers={"Content-Type": "application/json"} if body is not None else None,
+                timeout=timeout,
+                allow_redirects=False,
+                stream=True,
+            )
+        except requests.exceptions.RequestException:
+            raise
+        except OSError as error:  # how requests says that it cannot read the certificates
+            raise ConfigurationError(f"The TLS files of the connection cannot be used ({error}).") from None
+        with response:
             yield response
         if session is self._session:
             self._last_used = time.monotonic()
+
+
+class _Body(io.BytesIO):
+    """A request's body that knows whether any of it was asked for.
+
+    Until then the connection, with its handshake, was not there, so nothing can have been processed.
+    """
+
+    sent = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.sent = True
+        return super().read(size)
 
 
 class CompletionRun:
@@ -165,7 +192,7 @@ class CompletionRun:
 
     def __init__(self, client: CompletionClient, request: CompletionRequest) -> None:
         self._client = client
-        self._exchange = CompletionExchange(request)
+        self._exchange = CompletionExchange(request, secret=client.settings.api_key)
         self._events = self._run()
         self._stop_wanted = False
         self._stop_sent = False
@@ -223,19 +250,19 @@ class CompletionRun:
             log.info("Asked the server to stop the generation %s", self.task_id)
 
     def _run(self) -> Generator[Event, None, None]:
-        with _typed_errors(self._client.settings):
-            try:
-                yield from self._receive()
-            finally:
-                if not self._exchange.ended_by_server:
-                    # Also after an error or when the caller has lost interest: the model would run on and be billed.
-                    self.stop()
-            self._exchange.completion()
+        try:
+            yield from self._receive()
+        finally:
+            if not self._exchange.ended_by_server:
+                # Also after an error or when the caller has lost interest: the model would run on and be billed.
+                self.stop()
+        self._exchange.completion()
 
     def _receive(self) -> Iterator[Event]:
         exchange, client = self._exchange, self._client
         settings = client.settings
-        path, body = endpoints.complete(exchange.request)
+        path, content = endpoints.complete(exchange.request)
+        body = _Body(content)
         silence = settings.silence_of(exchange.request)
         started = time.monotonic()
 
@@ -258,23 +285,32 @@ class CompletionRun:
                         self.stop()
                     for event in events:
                         if isinstance(event, UnknownEvent):
-                            log.debug("Ignored the unknown event %.80r", event.event)
+                            log.debug("Ignored an event of an unknown type")
                         yield event
                 if exchange.ended_by_server:
                     _limit_next_read(response, BODY_END_SECONDS)
                     with suppress(urllib3.exceptions.HTTPError):
-                        response.raw.read1(_READ_SIZE)
-        except (requests.exceptions.ReadTimeout, urllib3.exceptions.ReadTimeoutError):
+                        response.raw.read1(_READ_SIZE, decode_content=True)
+        except (requests.exceptions.Timeout, urllib3.exceptions.ReadTimeoutError) as error:
+            if not body.sent:
+                exchange.fail(_typed(error, settings, sent=False))
             over = elapsed() >= settings.total_seconds
             exchange.fail(settings.total_limit_reached() if over else settings.silence_limit_reached())
         except requests.exceptions.RequestException as error:
-            exchange.fail(_typed(error, settings))
+            exchange.fail(_typed(error, settings, sent=body.sent))
         except (urllib3.exceptions.HTTPError, OSError):
             yield from exchange.receive_break(elapsed(), "The connection ended before the answer did.")
 
 
+class _Session(requests.Session):
+    """A session that does not look at redirects: looking alone can fail."""
+
+    def get_redirect_target(self, _: requests.Response) -> None:
+        return None
+
+
 def _new_session(settings: ClientSettings) -> requests.Session:
-    session = requests.Session()
+    session = _Session()
     session.trust_env = False
     session.headers.clear()
     session.headers.update(settings.headers)
@@ -300,62 +336,33 @@ def _limit_next_read(response: requests.Response, seconds: float) -> None:
         connection.sock.settimeout(seconds)
 
 
-@contextmanager
-def _typed_errors(settings: ClientSettings) -> Iterator[None]:
-    try:
-        yield
-    except requests.exceptions.RequestException as error:
-        raise _typed(error, settings) from None
-    except CompletionError as error:
-        error.message = settings.without_key(error.message)
-        raise
+def _typed(error: Exception, settings: ClientSettings, *, sent: bool) -> CompletionError:
+    """Say what a transport error means. Its text is not used: it would quote addresses with all they contain.
 
-
-def _typed(error: requests.exceptions.RequestException, settings: ClientSettings) -> CompletionError:
-    """Say what a transport error means. Its text is not used: it would quote addresses with all they contain."""
-    host = settings.base_url
-    causes = _causes(error)
-    kinds = ", ".join(dict.fromkeys(type(cause).__name__ for cause in causes))
+    :param sent: whether the connection was there, so that the request may have been processed
+    """
+    host, kind = settings.base_url, _kind(error)
+    if isinstance(error, requests.exceptions.RequestException) and isinstance(error, ValueError):
+        # requests' classes for addresses and header fields that cannot be
+        return ConfigurationError(f"The request could not be made ({kind}).", hint="Check the connection's fields.")
+    if sent and not isinstance(error, requests.exceptions.ConnectTimeout):
+        if isinstance(error, requests.exceptions.Timeout):
+            return settings.silence_limit_reached()
+        return BrokenAnswerError(f"The connection to {host} ended before its answer did ({kind}).")
     if isinstance(error, requests.exceptions.SSLError):
         return ConnectError(
-            f"No secure connection to {host} ({kinds}).",
+            f"No secure connection to {host} ({kind}).",
             hint="Check the server's certificate, or the connection's CA bundle and client certificate.",
         )
     if isinstance(error, requests.exceptions.ProxyError):
-        return ConnectError(f"The proxy before {host} gave no connection ({kinds}).", hint="Check the proxy setting.")
-    if _never_sent(error):
-        return ConnectError(
-            f"No connection to {host} ({kinds}).", hint="Check the Base URL and that the server is running."
-        )
-    if isinstance(error, requests.exceptions.Timeout):
-        return settings.silence_limit_reached()
-    if isinstance(error, requests.exceptions.ConnectionError | requests.exceptions.ChunkedEncodingError):
-        return BrokenAnswerError(f"The connection to {host} ended before its answer did ({kinds}).")
-    return ConfigurationError(f"The request could not be made ({kinds}).", hint="Check the connection's fields.")
+        return ConnectError(f"The proxy before {host} gave no connection ({kind}).", hint="Check the proxy setting.")
+    return ConnectError(f"No connection to {host} ({kind}).", hint="Check the Base URL and that the server is running.")
 
 
-def _never_sent(error: BaseException) -> bool:
-    """Whether the connection was never made, so that nothing can have been processed."""
-    return any(
-        isinstance(
-            cause,
-            urllib3.exceptions.NewConnectionError
-            | urllib3.exceptions.ConnectTimeoutError
-            | urllib3.exceptions.ProxyError
-            | requests.exceptions.ConnectTimeout
-            | requests.exceptions.SSLError,
-        )
-        for cause in _causes(error)
-    )
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    causes: list[BaseException] = []
-    pending: BaseException | None = error
-    while pending is not None and pending not in causes and len(causes) < 8:
-        causes.append(pending)
-        reason = getattr(pending, "reason", None) or next(
-            (argument for argument in pending.args if isinstance(argument, BaseException)), None
-        )
-        pending = reason if isinstance(reason, BaseException) else pending.__cause__
-    return causes
+def _kind(error: Exception) -> str:
+    """Return the name of the error that says most: requests and urllib3 wrap it some layers deep."""
+    inner: object = error
+    while isinstance(inner, Exception):
+        kind = type(inner).__name__
+        inner = getattr(inner, "reason", None) or next(iter(inner.args), None)
+    return kind

@@ -1,0 +1,74 @@
+"""What a request looks like on the wire, and what is refused before it is sent (contract §2, §11 case 49)."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from airflow_provider_completion.api import endpoints
+from airflow_provider_completion.api.errors import InvalidRequestError
+from airflow_provider_completion.api.requests import CompletionRequest
+
+FILE = {"type": "image", "transfer_method": "remote_url", "url": "https://x/f.png"}
+
+
+def build(**changes):
+    return CompletionRequest.build(**{"inputs": {"query": "x"}, "user": "u1", **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "body"),
+    [
+        ({}, {"inputs": {"query": "x"}, "user": "u1", "response_mode": "streaming"}),
+        ({"inputs": {}, "response_mode": "blocking"}, {"inputs": {}, "user": "u1", "response_mode": "blocking"}),
+        ({"query": "q", "files": [FILE]}, {"inputs": {"query": "x"}, "user": "u1", "response_mode": "streaming",
+                                           "query": "q", "files": [FILE]}),
+    ],
+)  # fmt: skip
+def test_case_04_body(changes, body):
+    assert json.loads(build(**changes).body()) == body
+
+
+def test_text_travels_as_it_is():
+    inputs = {"日本 🙂": "é\u2028\x00\n", "n": 1.5, "b": True, "none": None, "list": [1, {"a": "b"}]}
+    assert json.loads(build(inputs=inputs).body())["inputs"] == inputs
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"user": user} for user in (None, 5, True, "", " ", "\u3000", "u" * 256, "a\nb", "a\x00")]
+    + [{"inputs": inputs} for inputs in (None, [], "x", {"a": object()}, {1: "x"}, {"a": b"x"}, {"a": math.nan},
+                                         {"a": math.inf}, {"a": "\ud83d"}, {"a": [[object()]]})]
+    + [{"response_mode": mode} for mode in ("", "Streaming", "sse")]
+    + [{"query": query} for query in (None, 5)]
+    + [{"files": files} for files in ([5], [{}], [{**FILE, "url": ""}], [{**FILE, "type": "movie"}],
+                                      [{**FILE, "transfer_method": "local_file"}], [{**FILE, "remote_url": "x"}])],
+)  # fmt: skip
+def test_case_49_refused(changes):
+    with pytest.raises(InvalidRequestError) as caught:
+        build(**changes)
+    assert (caught.value.retry, caught.value.billed) == ("never", "no")
+    assert "Nothing was sent" in str(caught.value)
+
+
+def test_all_problems_are_named_and_no_values():
+    with pytest.raises(InvalidRequestError) as caught:
+        build(inputs={"doc": {"secret": object()}}, user="", files=[{**FILE, "url": None}])
+    for name in ("inputs['doc']", "user", "files[0]"):
+        assert name in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert "secret" not in repr(build(inputs={"doc": "secret"}, query="secret"))
+
+
+@pytest.mark.parametrize("user", ["u" * 255, "é" * 255, "team a"])
+def test_users_of_all_kinds_are_taken(user):
+    assert json.loads(build(user=user).body())["user"] == user
+    assert json.loads(endpoints.stop("t", user).body)["user"] == user
+
+
+def test_stop_quotes_the_task():
+    assert endpoints.stop("a/b?c#d é", "u").path == "/completion-messages/a%2Fb%3Fc%23d%20%C3%A9/stop"
+    with pytest.raises(InvalidRequestError):
+        endpoints.stop("t", " ")

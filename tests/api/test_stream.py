@@ -1,0 +1,447 @@
+"""The contract's stream cases on bytes (contract §11, cases 1-29): framing, meaning, and how a stream ends."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+
+import pytest
+
+from airflow_provider_completion.api import events
+from airflow_provider_completion.api.errors import (
+    BrokenAnswerError,
+    CompletionError,
+    ModelError,
+    ProtocolError,
+    ServerError,
+    UnfinishedAnswerError,
+)
+from airflow_provider_completion.api.exchange import CompletionExchange, State
+from airflow_provider_completion.api.requests import CompletionRequest
+from airflow_provider_completion.api.sse import MAX_FRAME_BYTES, Frame, FrameDecoder, FrameTooLongError
+
+HEADERS = {"Content-Type": "text/event-stream; charset=utf-8"}
+IDS = {"task_id": "t", "message_id": "m"}
+
+
+def data(event, **fields):
+    content = {"event": event, **IDS, **fields}
+    return b"data: " + json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+
+
+def text(answer, event="message"):
+    return data(event, answer=answer)
+
+
+PING = b"event: ping\n\n"
+END = data("message_end", metadata={})
+
+
+def exchange_of(*pieces, headers=HEADERS, status=200, mode="streaming", seconds=1.0, limit=MAX_FRAME_BYTES, end=True):
+    request = CompletionRequest.build(inputs={}, user="u", response_mode=mode)
+    exchange = CompletionExchange(request, max_frame_bytes=limit)
+    exchange.receive_head(status, headers)
+    for piece in pieces:
+        exchange.receive_data(piece, seconds)
+    if end:
+        exchange.receive_end(seconds)
+    return exchange
+
+
+def answer_of(*pieces, **options):
+    return exchange_of(*pieces, **options).completion().answer
+
+
+def error_of(*pieces, **options):
+    with pytest.raises(CompletionError) as caught:
+        exchange_of(*pieces, **options).completion()
+    return caught.value
+
+
+def blocking(content, **options):
+    body = content if isinstance(content, bytes) else json.dumps(content).encode()
+    return exchange_of(body, headers={"content-type": "application/json"}, mode="blocking", **options)
+
+
+# -- happy paths --------------------------------------------------------------------------------------------------
+
+
+def test_case_01_blocking_minimal():
+    completion = blocking({"answer": "Hola", "message_id": "m1"}).completion()
+    assert (completion.answer, completion.message_id, completion.task_id) == ("Hola", "m1", None)
+    assert (completion.usage, completion.created_at, completion.finish) == (None, None, "complete")
+
+
+def test_case_02_streaming():
+    usage = {"prompt_tokens": 9, "total_tokens": 11, "total_price": "0.0000026", "currency": "USD", "latency": 0.81}
+    completion = exchange_of(
+        text("Ho"), text("la"), text(""), data("message_end", created_at=1767225600, metadata={"usage": usage})
+    ).completion()
+    assert (completion.answer, completion.task_id, completion.message_id) == ("Hola", "t", "m")
+    assert completion.usage is not None
+    assert (completion.usage.prompt_tokens, completion.usage.total_tokens) == (9, 11)
+    assert completion.usage.total_price == Decimal("0.0000026")
+    assert completion.usage.as_json()["total_price"] == "0.0000026"
+    assert completion.created_at is not None
+    assert completion.created_at.isoformat() == "2026-01-01T00:00:00+00:00"
+
+
+@pytest.mark.parametrize("ping", [PING, b"event:ping\n\n", b"event: ping\r\n\r\n", data("ping")])
+def test_case_03_pings_anywhere(ping):
+    assert answer_of(ping, ping, text("a"), ping, text("b"), END, ping) == "ab"
+
+
+def test_case_05_speech_goes_on_after_the_end():
+    exchange = exchange_of(text("a"), data("tts_message", audio="SUQz"), END, end=False)
+    assert exchange.finished
+    assert exchange.receive_data(data("tts_message", audio="SUQz") + data("tts_message_end", audio=""), 1.0) == []
+    assert exchange.completion().answer == "a"
+
+
+@pytest.mark.parametrize("pieces", [(END,), (text(""), text(""), END)])
+def test_case_06_an_empty_answer_is_an_answer(pieces):
+    completion = exchange_of(*pieces).completion()
+    assert (completion.answer, completion.seconds_to_first_text) == ("", None)
+    assert blocking({"answer": ""}).completion().answer == ""
+
+
+# -- framing ------------------------------------------------------------------------------------------------------
+
+
+def test_case_07_byte_by_byte():
+    stream = text("é\n\n日本 🙂") + PING + text("👨\u200d👩\u200d👧") + END
+    assert answer_of(*(stream[i : i + 1] for i in range(len(stream)))) == "é\n\n日本 🙂👨\u200d👩\u200d👧"
+
+
+def test_case_08_unicode_line_separators_are_text():
+    assert answer_of(text("a\u2028b\u2029c\u0085d\x0be\x0cf\x1cg"), END) == "a\u2028b\u2029c\u0085d\x0be\x0cf\x1cg"
+
+
+ONE, TWO = (json.dumps({"event": "message", "answer": word}).encode() for word in "12")
+LAST = json.dumps({"event": "message_end"}).encode()
+FRAMINGS = {
+    "LF": b"data: %s\n\ndata: %s\n\ndata: %s\n\n",
+    "CRLF": b"data: %s\r\n\r\ndata: %s\r\n\r\ndata: %s\r\n\r\n",
+    "CR": b"data: %s\r\rdata: %s\r\rdata: %s\r\r",
+    "mixed": b"data: %s\r\n\ndata: %s\n\r\ndata: %s\r\r\n",
+    "no space": b"data:%s\n\ndata:%s\n\ndata:%s\n\n",
+    "BOM": b"\xef\xbb\xbfdata: %s\n\ndata: %s\n\ndata: %s\n\n",
+    "comments": b": hi\n\n:\n\ndata: %s\n: in between\n\ndata: %s\n\n: more\ndata: %s\n\n",
+    "retry and id": b"retry: 3000\n\nid: 7\ndata: %s\n\nid\nretry: x\ndata: %s\n\nid:\ndata: %s\n\n",
+    "unknown fields": b"datas: x\nfoo: bar\ndata: %s\n\nfoo\ndata: %s\n\ndata: %s\n\n",
+    "event field": b"event: message\ndata: %s\n\nevent: x\ndata: %s\n\nevent\ndata: %s\n\n",
+    "blank lines": b"\n\n\n\ndata: %s\n\n\n\n\ndata: %s\n\n\ndata: %s\n\n\n",
+}
+
+
+@pytest.mark.parametrize("framing", FRAMINGS.values(), ids=FRAMINGS)
+def test_case_09_what_other_servers_and_proxies_make_of_frames(framing):
+    stream = framing % (ONE, TWO, LAST)
+    assert answer_of(stream) == "12"
+    assert answer_of(*(stream[i : i + 1] for i in range(len(stream)))) == "12"
+
+
+def test_case_10_several_data_lines_are_one():
+    assert answer_of(b'data: {"event":\ndata: "message",\r\ndata:"answer": "a"}\n\n', END) == "a"
+    decoder = FrameDecoder()
+    assert decoder.receive_data(b"data: a\ndata\ndata:\ndata:  b\n\n") == [Frame("", b"a\n\n\n b")]
+
+
+@pytest.mark.parametrize("missing", [1, 2])
+def test_case_11_the_last_frame_without_its_blank_line(missing):
+    assert answer_of(text("a"), END[:-missing]) == "a"
+
+
+def test_case_11_a_last_frame_that_lacks_more_is_a_broken_stream():
+    error = error_of(text("a"), END[:-3])
+    assert type(error) is BrokenAnswerError
+    assert error.partial_text == "a"
+
+
+@pytest.mark.parametrize("content_type", ["text/event-stream", "Text/Event-Stream;charset=ISO-8859-1"])
+def test_case_12_the_text_is_utf8_whatever_the_header_says(content_type):
+    assert answer_of(text("é日🙂"), END, headers={"CONTENT-TYPE": content_type}) == "é日🙂"
+
+
+def test_case_13_a_large_frame():
+    large = "é" * 2_500_000
+    stream = text(large) + END
+    assert answer_of(*(stream[i : i + 65536] for i in range(0, len(stream), 65536))) == large
+
+
+@pytest.mark.parametrize(
+    ("piece", "most"),
+    [(b"x" * 100, 1000), (b"data: " + b"x" * 93 + b"\n", 1100), (b"data:\n", 6000)],
+    ids=["garbage", "data lines", "empty data lines"],
+)
+def test_case_13_a_frame_without_end_is_an_error_before_it_fills_the_memory(piece, most):
+    decoder, taken = FrameDecoder(1000), 0
+    while taken <= most:
+        try:
+            decoder.receive_data(piece)
+        except FrameTooLongError:
+            return
+        taken += len(piece)
+    raise AssertionError(f"{taken} bytes were taken")
+
+
+@pytest.mark.parametrize("headers", [HEADERS, {"content-type": "application/json"}, {"content-type": "text/html"}])
+def test_case_13_an_answer_without_end_is_an_error(headers):
+    exchange = exchange_of(*[b"x" * 100] * 11, headers=headers, limit=1000)
+    with pytest.raises(ProtocolError, match="more than 1000 bytes") as caught:
+        exchange.completion()
+    assert caught.value.billed == "maybe"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [b"{", b"nonsense", b"[1]", b'"text"', b"12", b"null", b'{"event":"message","answer":"\xff"}',
+     b'{"event":"message","answer":5}', b'{"event":"message","answer":["a"]}', b"[" * 100_000, b"1" * 5000],
+)  # fmt: skip
+def test_case_14_a_frame_that_is_none_of_the_apis(bad):
+    error = error_of(text("half "), b"data: " + bad + b"\n\n", text("an answer"), END)
+    assert type(error) is ProtocolError
+    assert (error.partial_text, error.task_id, error.message_id) == ("half ", "t", "m")
+    assert (error.retry, error.billed) == ("delay", "maybe")
+    assert "half" not in str(error)
+
+
+def test_case_15_unknown_events_and_fields():
+    stream = [data("foo", answer="no"), data("agent_thought", thought="x"), text("a"), data("message", answer="b", x=1)]
+    assert answer_of(*stream, data("message_end", x={})) == "ab"
+
+
+@pytest.mark.parametrize("name", ["Message", "MESSAGE", "", None, 5, ["message"], {}])
+def test_case_16_events_that_are_none(name):
+    assert answer_of(text("a"), data(name, answer="no"), b'data: {"answer":"no"}\n\n', END) == "a"
+
+
+# -- meaning ------------------------------------------------------------------------------------------------------
+
+
+def test_case_17_text_under_the_label_of_a_file():
+    assert answer_of(text("a", "message_file"), text("b", "message_file"), text("", "message_file"), END) == "ab"
+
+
+def test_case_18_a_file_is_no_text():
+    file = {"id": "f1", "type": "image", "belongs_to": "assistant", "url": "https://x/f.png"}
+    completion = exchange_of(text("a"), data("message_file", **file), END).completion()
+    assert completion.answer == "a"
+    assert [dict(f)["url"] for f in completion.files] == ["https://x/f.png"]
+    listed = exchange_of(text("a"), data("message_end", files=[{"url": "u"}, None])).completion()
+    assert listed.files == ({"url": "u"},)
+
+
+REPLACE = data("message_replace", answer="X", reason="")
+
+
+@pytest.mark.parametrize(
+    ("pieces", "answer"),
+    [([text("a"), text("b"), REPLACE, text("Y"), END], "XY"), ([REPLACE, END], "X"),
+     ([text("a"), REPLACE, REPLACE, text("b"), END], "Xb"),
+     ([text("a"), data("message_replace", answer=""), END], "")],
+)  # fmt: skip
+def test_case_19_moderation_replaces_what_came_before(pieces, answer):
+    assert answer_of(*pieces) == answer
+
+
+def test_case_20_moderation_right_before_the_end():
+    assert answer_of(text("a"), text("b"), REPLACE, END) == "X"
+
+
+@pytest.mark.parametrize(
+    ("price", "value", "shown"),
+    [("0E-7", Decimal("0E-7"), "0.0000000"), ("0.0000", Decimal("0.0000"), "0.0000"), (0, Decimal(0), "0"),
+     (0.1, Decimal("0.1"), "0.1"), ("1.5E+3", Decimal(1500), "1500"), (None, None, None), ("free", None, None),
+     ("NaN", None, None), ([], None, None)],
+)  # fmt: skip
+def test_case_21_prices(price, value, shown):
+    completion = exchange_of(data("message_end", metadata={"usage": {"total_price": price, "x": 1}})).completion()
+    assert completion.usage is not None
+    assert completion.usage.total_price == value
+    assert completion.usage.as_json().get("total_price") == shown
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"metadata": None}, {"metadata": {}}, {"metadata": []}, {"metadata": {"usage": None}},
+     {"metadata": {"usage": {}}}, {"metadata": {"usage": "none"}}, {"metadata": {"usage": [1]}}],
+)  # fmt: skip
+def test_case_22_no_usage(fields):
+    assert exchange_of(text("a"), data("message_end", **fields)).completion().usage is None
+    assert blocking({"answer": "a", **fields}).completion().usage is None
+
+
+def test_case_22_odd_counts_are_none_and_never_an_error():
+    usage = {"total_tokens": "many", "prompt_tokens": None, "completion_tokens": "7", "latency": "fast", "currency": 5}
+    found = exchange_of(data("message_end", metadata={"usage": usage})).completion().usage
+    assert found is not None
+    assert (found.total_tokens, found.prompt_tokens, found.completion_tokens) == (0, 0, 7)
+    assert (found.latency, found.currency) == (None, None)
+
+
+def test_case_23_message_id_wins():
+    assert exchange_of(data("message", id="other", answer="a"), END).completion().message_id == "m"
+    assert blocking({"answer": "a", "id": "other", "message_id": "m"}).completion().message_id == "m"
+    assert blocking({"answer": "a", "id": "only"}).completion().message_id == "only"
+
+
+ZERO = {"usage": {"total_tokens": 0, "total_price": "0.0"}}
+SOME = {"usage": {"total_tokens": 5}}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "metadata", "answer", "finish"),
+    [(1, ZERO, "long" * 1000, "complete"), (234, ZERO, "a", "complete"), (1300, SOME, "a", "complete"),
+     (1300, ZERO, "", "complete"), (236, ZERO, "a", "suspect"), (1300, {}, "a", "suspect")],
+)  # fmt: skip
+def test_case_24_zero_usage_alone_is_no_failure(seconds, metadata, answer, finish):
+    end = data("message_end", metadata=metadata)
+    completion = exchange_of(text(answer), end, seconds=float(seconds)).completion()
+    assert completion.finish == finish
+    if finish == "complete":
+        assert completion.accepted() is completion
+    else:
+        with pytest.raises(UnfinishedAnswerError) as caught:
+            completion.accepted()
+        assert (caught.value.billed, caught.value.retry, caught.value.partial_text) == ("yes", "never", answer)
+        assert completion.accepted(("complete", "suspect")) is completion
+
+
+# -- failures in the stream ---------------------------------------------------------------------------------------
+
+LIMITED = {"code": "completion_request_error", "status": 400, "message": "[openai] Rate Limit Error, 429"}
+CRASHED = {"code": "internal_server_error", "status": 500, "message": "Internal Server Error, please contact support."}
+
+
+def failed(**fields):
+    return b"data: " + json.dumps({"event": "error", "message_id": "m", **fields}).encode() + b"\n\n"
+
+
+def test_case_25_error_first():
+    error = error_of(PING, failed(**LIMITED))
+    assert (type(error), error.retry, error.billed) == (ModelError, "delay", "no")
+    assert (error.task_id, error.message_id, error.status) == (None, "m", 400)
+
+
+def test_case_26_error_in_the_middle():
+    error = error_of(text("half an answer"), failed(**CRASHED), END)
+    assert (type(error), error.retry, error.billed, error.partial_text) == (
+        ServerError, "delay", "yes", "half an answer")  # fmt: skip
+    assert "half an answer" not in str(error)
+
+
+def test_case_27_an_error_wins_over_speech_after_it():
+    assert type(error_of(failed(**LIMITED), data("tts_message_end", audio=""), END)) is ModelError
+
+
+@pytest.mark.parametrize("fields", [{}, {"status": None, "code": 5, "message": None}, {"status": "x", "message": []}])
+def test_an_error_event_without_facts_is_a_failure(fields):
+    assert isinstance(error_of(text("a"), failed(**fields), END), ServerError)
+
+
+def test_case_28_a_clean_end_without_the_last_event():
+    error = error_of(PING, text("half"))
+    assert (type(error), error.retry, error.billed, error.partial_text) == (
+        BrokenAnswerError, "delay", "maybe", "half")  # fmt: skip
+    assert (error.task_id, error.message_id) == ("t", "m")
+    assert type(error_of()) is BrokenAnswerError
+
+
+def test_case_29_a_cut_connection_is_the_same_failure():
+    exchange = exchange_of(text("half"), END[:40], end=False)
+    exchange.receive_break(1.0, "cut")
+    with pytest.raises(BrokenAnswerError) as caught:
+        exchange.completion()
+    assert (caught.value.partial_text, caught.value.billed) == ("half", "maybe")
+
+
+def test_a_cut_after_the_last_event_does_not_lose_the_answer():
+    exchange = exchange_of(text("whole"), END[:-2], end=False)
+    exchange.receive_break(1.0, "cut")
+    assert exchange.completion().answer == "whole"
+
+
+# -- the machine --------------------------------------------------------------------------------------------------
+
+
+def test_surrogate_halves_of_two_pieces_are_joined():
+    pieces = [b'data: {"event":"message","answer":"\\ud83d"}\n\n', b'data: {"event":"message","answer":"\\ude42"}\n\n']
+    assert answer_of(*pieces, END) == "🙂"
+    assert answer_of(pieces[0], text("x"), END) == "\ufffdx"
+
+
+def test_a_stop_makes_every_regular_end_a_stopped_one():
+    exchange = exchange_of(text("a"), end=False)
+    exchange.stop_requested = True
+    exchange.receive_data(END, 1.0)
+    assert exchange.completion().finish == "stopped"
+
+
+def test_events_come_with_the_bytes_that_complete_them():
+    exchange = exchange_of(end=False)
+    assert [type(event) for event in exchange.receive_data(PING + text("a")[:-1], 1.0)] == [events.Ping]
+    assert [type(event) for event in exchange.receive_data(b"\n" + END + PING, 2.0)] == [
+        events.Message, events.MessageEnd]  # fmt: skip
+    assert exchange.completion().seconds_to_first_text == 2.0
+
+
+def test_no_completion_before_the_end():
+    exchange = exchange_of(text("a"), end=False)
+    with pytest.raises(CompletionError, match="not come to its end"):
+        exchange.completion()
+
+
+def test_impossible_moves_are_refused():
+    exchange = CompletionExchange(CompletionRequest.build(inputs={}, user="u"))
+    for move in (lambda: exchange.receive_data(b"", 0.0), lambda: exchange.receive_end(0.0)):
+        with pytest.raises(RuntimeError, match="AWAITING_HEAD"):
+            move()
+    exchange.receive_head(200, HEADERS)
+    with pytest.raises(RuntimeError, match="RECEIVING_STREAM"):
+        exchange.receive_head(200, HEADERS)
+
+
+def test_the_first_outcome_stays():
+    exchange = exchange_of(text("a"), END)
+    exchange.fail(BrokenAnswerError("late"))
+    assert exchange.receive_break(9.0, "late") == []
+    assert exchange.receive_end(9.0) == []
+    assert (exchange.state, exchange.completion().answer) == (State.FINISHED, "a")
+
+
+# -- plain bodies -------------------------------------------------------------------------------------------------
+
+
+def test_a_plain_answer_to_a_streaming_call_is_taken():
+    """A gateway may gather the stream, and servers before 0.3 may not stream."""
+    exchange = exchange_of(b'{"answer":"a"}', headers={"content-type": "application/json"})
+    assert exchange.completion().answer == "a"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"answer":"half an ans', b"", b"null", b"[]", b'{"answer":null}', b'{"answer":5}', b"{}", b'"answer"', b"\xff"],
+)
+@pytest.mark.parametrize("mode", ["blocking", "streaming"])
+def test_a_200_without_an_answer_may_have_been_billed(body, mode):
+    error = error_of(body, headers={"content-type": "application/json"}, mode=mode)
+    assert type(error) is ProtocolError
+    assert error.billed == "maybe"
+
+
+def test_a_cut_plain_answer_is_broken_and_its_text_not_in_the_message():
+    exchange = blocking(b'{"event":"message","answer":"the secret of', end=False)
+    exchange.receive_break(1.0, "cut")
+    with pytest.raises(BrokenAnswerError):
+        exchange.completion()
+    with pytest.raises(BrokenAnswerError) as caught:
+        blocking(b'{"event":"message","answer":"the secret of').completion()
+    assert "secret" not in str(caught.value)
+
+
+def test_a_cut_error_page_is_still_its_error():
+    exchange = blocking(b'{"code":"internal_server_error","mess', status=500, end=False)
+    exchange.receive_break(1.0, "cut")
+    with pytest.raises(ServerError):
+        exchange.completion()

@@ -1,0 +1,491 @@
+"""Reaching the server and nobody else: redirects, proxies, TLS, ``.netrc``, cookies, and connections that fail."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import socket
+import ssl
+import threading
+
+import pytest
+import trustme
+
+from airflow_provider_completion.api.errors import (
+    BrokenAnswerError,
+    CompletionError,
+    ConfigurationError,
+    ConnectError,
+    TimeLimitError,
+)
+from tests.client.conftest import INPUTS, KEY, complete, info, settings_for
+from tests.client.raw_server import END, LAST_CHUNK, STREAM_HEAD, RawServer, chunk, json_reply, message, reply
+
+INFO = json_reply({"name": "app", "mode": "completion"})
+#: What goes over the wire for a call whose answer is plain.
+POSTS = {"complete": complete, "stop": lambda client: client.stop("t1")}
+
+
+def answer_all(peer):
+    """Answer any call as a healthy server does."""
+    if peer.request.method == "GET":
+        peer.send(INFO)
+    else:
+        peer.whole_stream(message("a"), END)
+
+
+def failure(calls, settings, call):
+    with pytest.raises(CompletionError) as caught:
+        calls.each(settings, call)
+    return caught.value
+
+
+# -- redirects ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("call", [complete, info, POSTS["stop"]], ids=["complete", "info", "stop"])
+def test_case_39_redirects_are_never_followed(calls, status, call):
+    with RawServer(answer_all) as other:
+        moved = reply(status, b"moved", "text/html", Location=f"{other.url}/info?token=t0k3n")
+        with RawServer(moved, stop=moved) as server:
+            error = failure(calls, settings_for(server.url), call)
+            assert type(error) is ConfigurationError
+            assert (error.status, error.retry, error.billed) == (status, "never", "no")
+            assert "Base URL" in str(error)
+            assert "t0k3n" not in str(error)
+            assert len(server.requests) + len(server.stops) == 1
+        assert other.requests == []
+        assert other.stops == []
+
+
+@pytest.mark.parametrize("location", ["", "http://[::1", "http://", "//", "ftp://x/", "http://\xff/", "x" * 4000])
+@pytest.mark.parametrize("call", [complete, info], ids=["complete", "info"])
+def test_redirects_to_nowhere(calls, location, call):
+    with RawServer(reply(302, Location=location)) as server:
+        error = failure(calls, settings_for(server.url), call)
+    assert type(error) is ConfigurationError
+    assert error.status == 302
+
+
+# -- what is sent beside the call ---------------------------------------------------------------------------------
+
+
+def test_netrc_never_takes_the_place_of_the_key(calls, monkeypatch, tmp_path):
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login someone password hunter2\ndefault login d password hunter2\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    with RawServer(answer_all) as server:
+        calls.each(settings_for(server.url), complete, info, POSTS["stop"])
+        sent = [request.headers["authorization"] for request in server.requests + server.stops]
+    assert sent == [f"Bearer {KEY}"] * 3
+
+
+def test_cookies_are_not_kept(calls):
+    def answer(peer):
+        cookies = "session=1; Path=/"
+        if peer.request.method == "GET":
+            peer.send(json_reply({}, Set_Cookie=cookies))
+        else:
+            peer.send(STREAM_HEAD.replace(b"X-Version", b"Set-Cookie: a=b\r\nX-Version"), chunk(END), LAST_CHUNK)
+
+    with RawServer(answer) as server:
+        calls.each(settings_for(server.url), info, complete, info, complete, POSTS["stop"])
+        assert len(server.requests) == 4
+        assert not [request for request in server.requests + server.stops if "cookie" in request.headers]
+
+
+def test_headers_of_every_call(calls):
+    with RawServer(answer_all) as server:
+        calls.each(settings_for(server.url, user_agent="my-dags/7"), info, complete, POSTS["stop"])
+        for request in server.requests + server.stops:
+            assert request.headers["authorization"] == f"Bearer {KEY}"
+            assert request.headers["user-agent"] == "my-dags/7"
+            assert request.headers["host"] == f"127.0.0.1:{server.port}"
+            assert request.headers.get("content-type") == ("application/json" if request.method == "POST" else None)
+
+
+def test_a_base_url_with_a_prefix(calls):
+    with RawServer(answer_all) as server:
+        calls.each(settings_for(f"127.0.0.1:{server.port}/dify/v1/info"), info, complete)
+        assert [request.path for request in server.requests] == ["/dify/v1/info", "/dify/v1/completion-messages"]
+
+
+# -- connections --------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def closed_port():
+    """A port that nobody listens on and nobody else gets."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+@pytest.mark.parametrize("call", [complete, info, POSTS["stop"]], ids=["complete", "info", "stop"])
+def test_case_56_connection_refused(calls, call):
+    with closed_port() as port:
+        error = failure(calls, settings_for(f"http://127.0.0.1:{port}"), call)
+    assert type(error) is ConnectError
+    assert (error.retry, error.billed) == ("delay", "no")
+    assert f"http://127.0.0.1:{port}/v1" in str(error)
+
+
+@pytest.mark.parametrize("call", [complete, info], ids=["complete", "info"])
+def test_case_56_no_such_host(calls, call):
+    error = failure(calls, settings_for("http://no-such-host.invalid"), call)
+    assert type(error) is ConnectError
+    assert (error.retry, error.billed) == ("delay", "no")
+
+
+@pytest.mark.parametrize("end", ["close", "reset"])
+@pytest.mark.parametrize("call", [complete, info], ids=["complete", "info"])
+def test_case_56_the_connection_ends_after_the_request_was_sent(calls, end, call):
+    with RawServer(lambda peer: getattr(peer, end)()) as server:
+        error = failure(calls, settings_for(server.url), call)
+        assert isinstance(error, BrokenAnswerError)
+        # Only a completion costs money; and it is sent once. (aiohttp sends a GET again by itself.)
+        assert (error.retry, error.billed) == ("delay", "maybe" if call is complete else "no")
+        assert len(server.requests) == 1 or call is info
+        assert server.stops == []
+
+
+@pytest.mark.parametrize("call", [complete, info], ids=["complete", "info"])
+@pytest.mark.parametrize(
+    "garbage",
+    [b"garbage\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"HTTP/9.9 OK\r\n\r\n",
+     b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100_000 + b"\r\n\r\n"],
+    ids=["text", "TLS", "status line", "long header"],
+)  # fmt: skip
+def test_an_answer_that_is_no_http(calls, garbage, call):
+    """The request was sent, so it may have been billed, whatever came back."""
+
+    def answer(peer):
+        peer.send(garbage)
+        peer.close()
+
+    with RawServer(answer) as server:
+        error = failure(calls, settings_for(server.url), call)
+    assert isinstance(error, BrokenAnswerError)
+    assert not isinstance(error, TimeLimitError)
+    assert error.billed == ("maybe" if call is complete else "no")
+
+
+@pytest.mark.parametrize("status", [200, 204, 500, 503, 504, 520, 700])
+@pytest.mark.parametrize("call", [info, lambda client: client.parameters(), POSTS["stop"]])
+def test_what_costs_nothing_is_never_billed(calls, status, call):
+    with RawServer(reply(status), stop=reply(status)) as server:
+        assert failure(calls, settings_for(server.url), call).billed == "no"
+
+
+def test_info_has_a_silence_limit_and_costs_nothing(calls):
+    with RawServer(lambda peer: peer.hold()) as server:
+        error = failure(calls, settings_for(server.url, silence_seconds=0.3), info)
+        assert isinstance(error, TimeLimitError)
+        assert error.billed == "no"
+
+
+def test_a_connection_that_the_server_closed_when_idle_is_not_used_again(calls):
+    def answer(peer):
+        answer_all(peer)
+        peer.close()
+
+    def closed():
+        return server.closed == len(server.requests)
+
+    def call_when_closed(client):
+        if calls.name == "sync":
+            server.wait_until(closed)
+            return client.complete(INPUTS)
+
+        async def call():
+            await asyncio.to_thread(server.wait_until, closed)
+            await asyncio.sleep(0.05)  # the loop needs a turn to see it too
+            return await client.complete(INPUTS)
+
+        return call()
+
+    with RawServer(answer) as server:
+        calls.each(settings_for(server.url), info, *[call_when_closed] * 3)
+        assert len(server.requests) == 4
+
+
+# -- proxies ------------------------------------------------------------------------------------------------------
+
+
+class Proxy(RawServer):
+    """A forward proxy that keeps what it was asked; it answers plain requests itself and tunnels the rest."""
+
+    def __init__(self):
+        super().__init__(self._forward)
+
+    @property
+    def address(self):
+        return f"http://127.0.0.1:{self.port}"
+
+    def _forward(self, peer):
+        if peer.request.method != "CONNECT":
+            return answer_all(peer)
+        host, _, port = peer.request.path.rpartition(":")
+        with socket.create_connection((host, int(port))) as upstream:
+            peer.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            peer.close()
+            while True:
+                ready, _, _ = select.select([peer.socket, upstream], [], [], 10)
+                for source in ready:
+                    if not (data := source.recv(65536)):
+                        return None
+                    (upstream if source is peer.socket else peer.socket).sendall(data)
+
+
+NOWHERE = "http://app.invalid/v1"
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+@pytest.mark.parametrize("scheme", ["http://", ""])
+def test_proxy_of_the_environment(calls, monkeypatch, variable, scheme):
+    with Proxy() as proxy:
+        monkeypatch.setenv(variable, f"{scheme}127.0.0.1:{proxy.port}")
+        calls.each(settings_for(NOWHERE), info, complete)
+        assert [request.path for request in proxy.requests] == [f"{NOWHERE}/info", f"{NOWHERE}/completion-messages"]
+        assert {request.headers["authorization"] for request in proxy.requests} == {f"Bearer {KEY}"}
+        assert {request.headers["host"] for request in proxy.requests} == {"app.invalid"}
+
+
+@pytest.mark.parametrize("bypass", ["127.0.0.1", "*", "10.0.0.1, 127.0.0.1", "127.0.0.1:{port}"])
+def test_no_proxy(calls, monkeypatch, bypass):
+    with Proxy() as proxy, RawServer(answer_all) as server:
+        monkeypatch.setenv("HTTP_PROXY", proxy.address)
+        monkeypatch.setenv("NO_PROXY", bypass.format(port=server.port))
+        calls.each(settings_for(server.url), info, complete)
+        assert len(server.requests) == 2
+        assert proxy.requests == []
+
+
+def test_the_proxy_of_the_settings_wins(calls, monkeypatch):
+    with Proxy() as proxy, Proxy() as other:
+        monkeypatch.setenv("HTTP_PROXY", other.address)
+        monkeypatch.setenv("NO_PROXY", "app.invalid")
+        calls.each(settings_for(NOWHERE, proxy=proxy.address), info, complete, POSTS["stop"])
+        assert len(proxy.requests + proxy.stops) == 3
+        assert other.requests == []
+
+
+def test_the_proxys_password_goes_to_the_proxy_and_nowhere_else(calls):
+    with Proxy() as proxy:
+        settings = settings_for(NOWHERE, proxy=proxy.address.replace("//", "//me:hunter2@"))
+        calls.each(settings, info)
+        assert proxy.requests[0].headers["proxy-authorization"] == "Basic bWU6aHVudGVyMg=="
+        assert proxy.requests[0].headers["authorization"] == f"Bearer {KEY}"
+    assert "hunter2" not in repr(settings)
+    error = failure(calls, settings, info)
+    assert "hunter2" not in str(error) + repr(error)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_no_connection_to_the_proxy(calls, scheme):
+    with closed_port() as port:
+        error = failure(calls, settings_for(f"{scheme}://app.invalid", proxy=f"http://127.0.0.1:{port}"), complete)
+    assert type(error) is ConnectError
+    assert (error.billed, error.retry) == ("no", "delay")
+    assert "proxy" in str(error)
+
+
+def test_a_proxy_that_refuses_the_tunnel(calls):
+    with RawServer(reply(407, b"who are you?", "text/plain")) as proxy:
+        error = failure(calls, settings_for("https://app.invalid", proxy=f"http://127.0.0.1:{proxy.port}"), complete)
+        assert type(error) is ConnectError
+        assert "proxy" in str(error)
+        assert [request.method for request in proxy.requests] == ["CONNECT"]
+        # The key is for the app, not for a proxy that only tunnels.
+        assert "authorization" not in proxy.requests[0].headers
+
+
+# -- TLS ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def ca_file(authority, tmp_path_factory):
+    path = tmp_path_factory.mktemp("tls") / "ca.pem"
+    authority.cert_pem.write_to_path(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def client_files(authority, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("client")
+    issued = authority.issue_cert("client@example.com")
+    issued.private_key_pem.write_to_path(folder / "key.pem")
+    issued.cert_chain_pems[0].write_to_path(folder / "cert.pem")
+    issued.private_key_and_cert_chain_pem.write_to_path(folder / "both.pem")
+    return {name: str(folder / f"{name}.pem") for name in ("key", "cert", "both")}
+
+
+def tls_of(authority, host="127.0.0.1", *, client=False):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(host).configure_cert(context)
+    if client:
+        context.verify_mode = ssl.CERT_REQUIRED
+        authority.configure_trust(context)
+    return context
+
+
+def test_tls_with_the_ca_bundle(calls, authority, ca_file):
+    with RawServer(answer_all, tls=tls_of(authority)) as server:
+        _, completion, _ = calls.each(settings_for(server.url, ca_bundle=ca_file), info, complete, POSTS["stop"])
+        assert completion.answer == "a"
+        assert len(server.stops) == 1
+
+
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_tls_with_the_ca_bundle_of_the_environment(calls, authority, ca_file, monkeypatch, variable):
+    monkeypatch.setenv(variable, ca_file)
+    with RawServer(answer_all, tls=tls_of(authority)) as server:
+        calls.each(settings_for(server.url), info, complete)
+
+
+@pytest.mark.parametrize("call", [complete, info, POSTS["stop"]], ids=["complete", "info", "stop"])
+def test_case_56_tls_that_is_not_trusted(calls, authority, call):
+    with RawServer(answer_all, tls=tls_of(authority)) as server:
+        error = failure(calls, settings_for(server.url), call)
+        assert type(error) is ConnectError
+        assert error.billed == "no"
+        assert "CA bundle" in str(error)
+        assert server.requests == server.stops == []
+
+
+def test_tls_of_another_host(calls, authority, ca_file):
+    with RawServer(answer_all, tls=tls_of(authority, "other.example")) as server:
+        error = failure(calls, settings_for(server.url, ca_bundle=ca_file), complete)
+        assert type(error) is ConnectError
+        assert server.requests == []
+
+
+def test_the_ca_bundle_takes_the_place_of_all_other_certificates(calls, authority, ca_file, monkeypatch, tmp_path):
+    """OpenSSL's own store, here made to hold the server's CA, does not count beside the one that was named."""
+    other = tmp_path / "other.pem"
+    trustme.CA().cert_pem.write_to_path(other)
+    monkeypatch.setenv("SSL_CERT_FILE", ca_file)
+    with RawServer(answer_all, tls=tls_of(authority)) as server:
+        for settings in (settings_for(server.url, ca_bundle=str(other)), settings_for(server.url)):
+            assert type(failure(calls, settings, complete)) is ConnectError
+        assert server.requests == []
+
+
+def test_a_folder_is_a_ca_bundle_too(calls, authority, tmp_path):
+    with RawServer(answer_all, tls=tls_of(authority)) as server:
+        error = failure(calls, settings_for(server.url, ca_bundle=str(tmp_path)), complete)
+    assert type(error) is ConnectError
+
+
+def test_tls_verification_switched_off(calls, authority):
+    with RawServer(answer_all, tls=tls_of(authority, "other.example")) as server:
+        _, completion = calls.each(settings_for(server.url, disable_tls_verification=True), info, complete)
+        assert completion.answer == "a"
+
+
+@pytest.mark.parametrize("files", [("cert", "key"), ("both", None)], ids=["two files", "one file"])
+def test_client_certificate(calls, authority, ca_file, client_files, files):
+    cert, key = files
+    changes = {"client_cert": client_files[cert], "client_key": client_files.get(key)}
+    with RawServer(answer_all, tls=tls_of(authority, client=True)) as server:
+        settings = settings_for(server.url, ca_bundle=ca_file, **changes)
+        calls.each(settings, info, complete, POSTS["stop"])
+        assert len(server.requests + server.stops) == 3
+
+
+def test_no_client_certificate(calls, authority, ca_file):
+    with RawServer(answer_all, tls=tls_of(authority, client=True)) as server:
+        error = failure(calls, settings_for(server.url, ca_bundle=ca_file), complete)
+        # TLS 1.3 refuses the client after its first bytes, so either is honest.
+        assert isinstance(error, ConnectError | BrokenAnswerError)
+        assert server.requests == []
+
+
+@pytest.mark.parametrize("wrong", ["ca_bundle", "client_cert", "REQUESTS_CA_BUNDLE", "missing"])
+@pytest.mark.parametrize("call", [complete, info], ids=["complete", "info"])
+def test_certificate_files_that_cannot_be_used(calls, authority, ca_file, monkeypatch, tmp_path, wrong, call):
+    garbage = tmp_path / "garbage.pem"
+    garbage.write_text("garbage")
+    changes = {"ca_bundle": ca_file}
+    if wrong in changes or wrong == "client_cert":
+        changes[wrong] = str(garbage)
+    else:
+        changes = {}
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(garbage if wrong != "missing" else tmp_path / "missing.pem"))
+    with RawServer(answer_all, tls=tls_of(authority)) as server:
+        error = failure(calls, settings_for(server.url, **changes), call)
+        assert isinstance(error, ConfigurationError | ConnectError)
+        assert error.billed == "no"
+        assert server.requests == []
+
+
+def test_plain_http_where_tls_is_spoken_and_the_reverse(calls, authority):
+    with RawServer(answer_all) as server:
+        error = failure(calls, settings_for(server.url.replace("http:", "https:"), connect_seconds=0.5), complete)
+        assert type(error) is ConnectError
+        assert error.billed == "no"
+    with RawServer(answer_all, tls=tls_of(authority)) as server:
+        error = failure(calls, settings_for(server.url.replace("https:", "http:")), complete)
+        assert isinstance(error, BrokenAnswerError | ConnectError)
+
+
+def test_a_handshake_that_never_comes_is_no_connection(calls):
+    """Nothing was sent, so it may be sent again."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        settings = settings_for(f"https://127.0.0.1:{listener.getsockname()[1]}", connect_seconds=0.3)
+        error = failure(calls, settings, complete)
+    assert type(error) is ConnectError
+    assert error.billed == "no"
+
+
+def test_a_tls_failure_after_the_request_was_sent_may_have_been_billed(calls, authority, ca_file):
+    def answer(peer):
+        # Past the TLS layer, on the bare connection.
+        os.write(peer.socket.fileno(), b"\x17\x03\x03\x00\x20" + b"garbage " * 4)
+        peer.hold()
+
+    with RawServer(answer, tls=tls_of(authority)) as server:
+        error = failure(calls, settings_for(server.url, ca_bundle=ca_file), complete)
+        assert len(server.requests) == 1
+    assert isinstance(error, BrokenAnswerError)
+    assert error.billed == "maybe"
+
+
+def test_tls_through_a_proxy(calls, authority, ca_file, monkeypatch):
+    with Proxy() as proxy, RawServer(answer_all, tls=tls_of(authority)) as server:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.address)
+        calls.each(settings_for(server.url, ca_bundle=ca_file), info)
+        assert [(request.method, request.path) for request in proxy.requests] == [
+            ("CONNECT", f"127.0.0.1:{server.port}")
+        ]
+        assert "authorization" not in proxy.requests[0].headers
+        assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
+
+
+def test_the_sync_client_is_shared_by_threads():
+    from airflow_provider_completion.client.sync import CompletionClient
+
+    failures = []
+
+    def work(client):
+        try:
+            assert client.complete(INPUTS).answer == "a"
+        except Exception as error:
+            failures.append(error)
+
+    with RawServer(answer_all) as server, CompletionClient(settings_for(server.url)) as client:
+        threads = [threading.Thread(target=work, args=(client,)) for _ in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert failures == []
