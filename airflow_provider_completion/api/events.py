@@ -49,7 +49,7 @@ class MessageReplace(Event):
     """Moderation: ``answer`` takes the place of all text before it; later text is added to it."""
 
     event: Literal["message_replace"] = "message_replace"
-    answer: str = Field(default="", repr=False)
+    answer: str = Field(repr=False)
     reason: OptionalText = None
 
 
@@ -129,7 +129,7 @@ def parse_event(frame: Frame) -> Event:
         kind = _TYPES.get(name, UnknownEvent) if isinstance(name, str) else UnknownEvent
     if kind is UnknownEvent:
         return UnknownEvent(event=name if isinstance(name, str) else "", payload=payload)
-    if payload.get("answer", "") is None:
+    if kind is Message and payload.get("answer") is None:
         payload["answer"] = ""
     try:
         return kind.model_validate(payload)

@@ -24,7 +24,7 @@ _MESSAGE_LENGTH = 300
 #: Longest wait that a server can ask for; a date next year or a forged header must not stall a task.
 _MAX_RETRY_AFTER = 600.0
 #: A gateway that fails this fast has not waited for the app; later, a worker may have died half way.
-_AT_ONCE_SECONDS = 5.0
+_AT_ONCE_SECONDS = 1.0
 
 _TRANSIENT = re.compile(
     r"rate.?limit|\b429\b|too many requests|throttl|overloaded|\b529\b|server unavailable|service unavailable"
@@ -37,6 +37,8 @@ _PERMANENT = re.compile(
     r"|context.?length|maximum context|content.?filter|safety|model .{0,80}not exist|invalid_request",
     re.IGNORECASE,
 )
+#: The model had the request and may have worked on it, although no text has come.
+_BEGUN = re.compile(r"timed? ?out|connection.{0,20}reset|ended prematurely|ChunkedEncodingError", re.IGNORECASE)
 _UPSTREAM = re.compile(r"PluginInvokeError|plugin daemon|^\s*(req_id: \S* ?)?\[[\w./-]+\]", re.IGNORECASE)
 _CEILING = re.compile(r"maximum concurrent requests allowed for \S+ is (\d+)")
 
@@ -210,7 +212,10 @@ def failure_of_event(
         code, message = code and code.replace(secret, "***"), message.replace(secret, "***")
     error = _describe(status or 500, "json", code, message)
     error.status = status
-    error.billed = "yes" if any_text else ("no" if error.billed == "maybe" else error.billed)
+    if any_text:
+        error.billed = "yes"
+    elif error.billed == "maybe" and not _BEGUN.search(message):
+        error.billed = "no"
     return error
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, GetCoreSchemaHandler, PlainSerializer
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, PlainSerializer
 from pydantic_core import core_schema
 
 
@@ -39,9 +39,9 @@ OptionalSeconds: TypeAlias = Annotated[float | None, _OR_NONE]
 OptionalDatetime: TypeAlias = Annotated[AwareDatetime | None, _OR_NONE]
 #: A count that is 0 when the server does not tell it.
 Count: TypeAlias = Annotated[int, Otherwise(int)]
-#: Decimal text in any notation (``0E-7``, contract §3) or a number; serialised in fixed notation.
+#: Decimal text in any notation (``0E-7``, contract §3) or a number; serialised in fixed notation, hence the bounds.
 Money: TypeAlias = Annotated[
-    Decimal | None,
+    Annotated[Decimal, Field(max_digits=40, decimal_places=30)] | None,
     _OR_NONE,
     PlainSerializer(lambda amount: None if amount is None else f"{amount:f}", return_type=str | None, when_used="json"),
 ]

@@ -130,7 +130,9 @@ class CompletionClient:
 
         :raises CompletionError: it failed
         """
-        return self._perform(self._session, endpoint, (self.settings.connect_seconds, self.settings.silence_seconds))
+        return self._perform(
+            self._fresh_session(), endpoint, (self.settings.connect_seconds, self.settings.silence_seconds)
+        )
 
     def _perform(self, session: requests.Session, endpoint: Endpoint[T], timeout: tuple[float, float]) -> T:
         body = None if endpoint.body is None else _Body(endpoint.body)
@@ -149,8 +151,6 @@ class CompletionClient:
     def _send(
         self, session: requests.Session, method: str, path: str, body: _Body | None, timeout: tuple[float, float]
     ) -> Iterator[requests.Response]:
-        if session is self._session and time.monotonic() - self._last_used > KEEPALIVE_SECONDS:
-            session.close()  # only the idle connections; it stays usable
         try:
             response = session.request(
                 method,
@@ -167,8 +167,14 @@ class CompletionClient:
             raise ConfigurationError(f"The TLS files of the connection cannot be used ({error}).") from None
         with response:
             yield response
-        if session is self._session:
-            self._last_used = time.monotonic()
+        self._last_used = time.monotonic()
+
+    def _fresh_session(self) -> requests.Session:
+        """Return the session whose connections the server has not closed yet."""
+        if time.monotonic() - self._last_used > KEEPALIVE_SECONDS:
+            # Replaced, not closed: another thread may be taking a connection out of it at this moment.
+            self._session = _new_session(self.settings)
+        return self._session
 
 
 class _Body(io.BytesIO):
@@ -271,7 +277,7 @@ class CompletionRun:
 
         try:
             timeout = (min(settings.connect_seconds, settings.total_seconds), silence)
-            with client._send(client._session, "POST", path, body, timeout) as response:
+            with client._send(client._fresh_session(), "POST", path, body, timeout) as response:
                 exchange.receive_head(response.status_code, response.headers)
                 while not exchange.finished:
                     left = settings.total_seconds - elapsed()
