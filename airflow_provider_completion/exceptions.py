@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, TypeAlias
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
@@ -23,6 +22,7 @@ from airflow_provider_completion.api.errors import (
     TimeLimitError,
     UnfinishedAnswerError,
 )
+from airflow_provider_completion.client.retries import OnMaybeBilled, may_be_sent_again
 
 __all__ = [
     "AuthenticationError",
@@ -42,10 +42,6 @@ __all__ = [
     "failing_for_good",
 ]
 
-#: What to do about a failed call that may have been billed: ``fail`` for good, or ``retry`` it as often as the task's
-#: ``retries`` say.
-OnMaybeBilled: TypeAlias = Literal["fail", "retry"]
-
 
 @contextmanager
 def failing_for_good(on_maybe_billed: OnMaybeBilled = "fail") -> Iterator[None]:
@@ -58,7 +54,7 @@ def failing_for_good(on_maybe_billed: OnMaybeBilled = "fail") -> Iterator[None]:
     try:
         yield
     except CompletionError as error:
-        if error.retry != "never" and (error.billed == "no" or on_maybe_billed == "retry"):
+        if may_be_sent_again(error, on_maybe_billed):
             raise
         if isinstance(error, AirflowFailException):
             raise

@@ -15,7 +15,17 @@ STDLIB = sys.stdlib_module_names
 #: What each layer may import beside the standard library.
 LAYERS = {
     "api": {"pydantic", "pydantic_core", f"{OURS}.api"},
-    "client": {"pydantic", "requests", "urllib3", "aiohttp", "certifi", OURS, f"{OURS}.api", f"{OURS}.client"},
+    "client": {
+        "pydantic",
+        "requests",
+        "urllib3",
+        "aiohttp",
+        "certifi",
+        "tenacity",
+        OURS,
+        f"{OURS}.api",
+        f"{OURS}.client",
+    },
     "testing": {"pydantic", "aiohttp", "pytest", OURS, f"{OURS}.api", f"{OURS}.testing"},
 }
 

@@ -77,6 +77,12 @@ class ErrorEvent(Event):
     message: OptionalText = None
 
 
+class SentAgain(Event):
+    """Not the server's: the call failed and is sent again, so all text before this event is void."""
+
+    event: Literal["sent_again"] = "sent_again"
+
+
 class UnknownEvent(Event):
     """An event of a later server, or of none: to be ignored."""
 

@@ -13,14 +13,16 @@ from typing import Any, TypeVar
 
 import aiohttp
 import certifi
+import tenacity
 
 from airflow_provider_completion.api import endpoints
 from airflow_provider_completion.api.answers import WHOLE, AppInfo, AppParameters, Completion, Finish
 from airflow_provider_completion.api.endpoints import Endpoint, Reply
 from airflow_provider_completion.api.errors import BrokenAnswerError, CompletionError, ConfigurationError, ConnectError
-from airflow_provider_completion.api.events import Event, UnknownEvent
+from airflow_provider_completion.api.events import Event, SentAgain, UnknownEvent
 from airflow_provider_completion.api.exchange import CompletionExchange, State
 from airflow_provider_completion.api.requests import CompletionRequest
+from airflow_provider_completion.client.retries import OnMaybeBilled, policy
 from airflow_provider_completion.client.settings import (
     BODY_END_SECONDS,
     KEEPALIVE_SECONDS,
@@ -64,12 +66,20 @@ class AsyncCompletionClient:
         user: str | None = None,
         response_mode: str = "streaming",
         accept: Collection[Finish] = WHOLE,
+        on_maybe_billed: OnMaybeBilled = "fail",
     ) -> Completion:
         """Generate one answer and return it when it is whole.
 
         Parameters and errors as for :meth:`airflow_provider_completion.client.sync.CompletionClient.complete`.
         """
-        async with self.stream(inputs, query=query, files=files, user=user, response_mode=response_mode) as run:
+        async with self.stream(
+            inputs,
+            query=query,
+            files=files,
+            user=user,
+            response_mode=response_mode,
+            on_maybe_billed=on_maybe_billed,
+        ) as run:
             async for _ in run:
                 pass
         return run.completion.accepted(accept)
@@ -82,11 +92,13 @@ class AsyncCompletionClient:
         files: Sequence[Mapping[str, Any]] | None = None,
         user: str | None = None,
         response_mode: str = "streaming",
+        on_maybe_billed: OnMaybeBilled = "fail",
     ) -> AsyncCompletionRun:
         """Generate one answer and iterate over its events as they come; parameters as for :meth:`complete`.
 
         Nothing is sent before the first step of the iteration. Use it in an ``async with`` block: leaving that early
-        stops the generation on the server.
+        stops the generation on the server. After a :class:`~airflow_provider_completion.api.events.SentAgain` event the
+        text before it is void.
 
         :raises InvalidRequestError: the request is wrong; nothing was sent
         """
@@ -94,7 +106,7 @@ class AsyncCompletionClient:
         request = CompletionRequest.build(
             inputs=inputs, user=user, response_mode=response_mode, query=query, files=files
         )
-        return AsyncCompletionRun(self, request)
+        return AsyncCompletionRun(self, request, on_maybe_billed)
 
     async def stop(self, task_id: str, user: str | None = None) -> None:
         """Stop a generation. Only the user that it was made for can; the server never says whether it did."""
@@ -114,7 +126,9 @@ class AsyncCompletionClient:
 
         :raises CompletionError: it failed
         """
-        return await self._perform(endpoint, self.settings.connect_seconds, self.settings.silence_seconds)
+        limits = (self.settings.connect_seconds, self.settings.silence_seconds)
+        retrying = tenacity.AsyncRetrying(**policy(self.settings))
+        return await retrying(self._perform, endpoint, *limits)
 
     async def _perform(self, endpoint: Endpoint[T], connect_seconds: float, silence_seconds: float) -> T:
         try:
@@ -151,12 +165,19 @@ class AsyncCompletionRun:
     Made by :meth:`AsyncCompletionClient.stream`.
     """
 
-    def __init__(self, client: AsyncCompletionClient, request: CompletionRequest) -> None:
+    def __init__(
+        self, client: AsyncCompletionClient, request: CompletionRequest, on_maybe_billed: OnMaybeBilled
+    ) -> None:
         self._client = client
-        self._exchange = CompletionExchange(request, secret=client.settings.api_key)
+        self._request = request
+        self._on_maybe_billed = on_maybe_billed
+        self._exchange = self._new_exchange()
         self._events = self._run()
-        self._stop_wanted = False
+        self._stop_wanted = asyncio.Event()
         self._stop_sent = False
+
+    def _new_exchange(self) -> CompletionExchange:
+        return CompletionExchange(self._request, secret=self._client.settings.api_key)
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self._events
@@ -196,19 +217,41 @@ class AsyncCompletionRun:
         Before the first event there is nothing to name to the server; then the stop is sent as soon as there is.
         Failures are logged, not raised.
         """
-        self._stop_wanted = True
+        self._stop_wanted.set()
+        await self._stop()
+
+    async def _stop(self) -> None:
         self._exchange.stop_requested = True
         if self.task_id is None or self._stop_sent or self._exchange.ended_by_server:
             return
         self._stop_sent = True
         try:
-            await self._client.stop(self.task_id, self._exchange.request.user)
+            await self._client.stop(self.task_id, self._request.user)
         except Exception as error:  # whatever ended the generation must not be hidden by its clearing up
             log.warning("The generation %s could not be stopped on the server: %s", self.task_id, error)
         else:
             log.info("Asked the server to stop the generation %s", self.task_id)
 
     async def _run(self) -> AsyncGenerator[Event, None]:
+        given_up = self._stop_wanted
+        rules = policy(self._client.settings, self._on_maybe_billed, given_up.is_set)
+        async for attempt in tenacity.AsyncRetrying(**rules, sleep=self._wait):
+            with attempt:
+                if attempt.retry_state.attempt_number > 1:
+                    if given_up.is_set():  # while it waited
+                        self._exchange.completion()
+                    self._exchange, self._stop_sent = self._new_exchange(), False
+                    yield SentAgain()
+                async with aclosing(self._try()) as events:
+                    async for event in events:
+                        yield event
+
+    async def _wait(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stop_wanted.wait()
+
+    async def _try(self) -> AsyncGenerator[Event, None]:
         try:
             async with self._client._slots, aclosing(self._receive()) as events:
                 async for event in events:
@@ -217,7 +260,7 @@ class AsyncCompletionRun:
             if not self._exchange.ended_by_server:
                 # Also after an error, a cancellation or when the caller has lost interest: the model would run on and
                 # be billed. Shielded, since what cancelled the call may cancel again.
-                await asyncio.shield(self.stop())
+                await asyncio.shield(self._stop())
         self._exchange.completion()
 
     async def _receive(self) -> AsyncGenerator[Event, None]:
@@ -245,8 +288,8 @@ class AsyncCompletionRun:
                     async with asyncio.timeout_at(min(ends_at, loop.time() + silence)):
                         data = await answer.read()
                     events = exchange.receive_data(data, elapsed()) if data else exchange.receive_end(elapsed())
-                    if self._stop_wanted:
-                        await self.stop()
+                    if self._stop_wanted.is_set():
+                        await self._stop()
                     for event in events:
                         if isinstance(event, UnknownEvent):
                             log.debug("Ignored an event of an unknown type")

@@ -37,7 +37,12 @@ class ClientSettings:
     :param silence_seconds: limit for the time without a single byte, the answer's head included. A healthy server can
         be silent for over 10 s; with its pings a silence of 35 s means a dead connection (contract §4.5). Does not
         apply to blocking calls, which are silent until they are done
-    :param total_seconds: limit for a whole call. The server's own default limit is 1200 s (contract §4.6)
+    :param total_seconds: limit for a whole call, each try by itself. The server's own default limit is 1200 s (contract
+        §4.6)
+    :param max_tries: how often one call is sent at most, the first time included; again only what surely was not
+        billed, unless the call says otherwise
+    :param retry_seconds: no further try begins later than this after the first
+    :param backoff_seconds: wait before the second try; it doubles with each, up to 60 s
     :param ca_bundle: file of CA certificates to trust instead of the usual ones. Without it ``REQUESTS_CA_BUNDLE`` and
         ``CURL_CA_BUNDLE`` count
     :param client_cert: file of the client's certificate, with its key unless ``client_key`` names it
@@ -55,6 +60,9 @@ class ClientSettings:
     connect_seconds: float = 10.0
     silence_seconds: float = 60.0
     total_seconds: float = 1260.0
+    max_tries: int = 4
+    retry_seconds: float = 300.0
+    backoff_seconds: float = 2.0
     ca_bundle: str | None = None
     client_cert: str | None = None
     client_key: str | None = None
@@ -70,12 +78,13 @@ class ClientSettings:
             checked_user(self.user)
         except InvalidRequestError as error:
             raise ConfigurationError(error.message) from None
-        for name in ("connect_seconds", "silence_seconds", "total_seconds"):
+        for name in ("connect_seconds", "silence_seconds", "total_seconds", "retry_seconds", "backoff_seconds"):
             seconds = getattr(self, name)
             if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
                 raise ConfigurationError(f"{name} is not a number of seconds above 0.")
-        if type(self.max_concurrency) is not int or self.max_concurrency < 1:
-            raise ConfigurationError("max_concurrency is not a whole number above 0.")
+        for name in ("max_tries", "max_concurrency"):
+            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
+                raise ConfigurationError(f"{name} is not a whole number above 0.")
         for name in ("ca_bundle", "client_cert", "client_key"):
             path = getattr(self, name)
             if path is not None and not os.path.exists(path):

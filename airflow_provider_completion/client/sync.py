@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.cookiejar
 import io
 import logging
+import threading
 import time
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -12,6 +13,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import requests
+import tenacity
 import urllib3.exceptions
 from requests.adapters import HTTPAdapter
 
@@ -24,9 +26,10 @@ from airflow_provider_completion.api.errors import (
     ConfigurationError,
     ConnectError,
 )
-from airflow_provider_completion.api.events import Event, UnknownEvent
+from airflow_provider_completion.api.events import Event, SentAgain, UnknownEvent
 from airflow_provider_completion.api.exchange import CompletionExchange
 from airflow_provider_completion.api.requests import CompletionRequest
+from airflow_provider_completion.client.retries import OnMaybeBilled, policy
 from airflow_provider_completion.client.settings import (
     BODY_END_SECONDS,
     KEEPALIVE_SECONDS,
@@ -71,6 +74,7 @@ class CompletionClient:
         user: str | None = None,
         response_mode: str = "streaming",
         accept: Collection[Finish] = WHOLE,
+        on_maybe_billed: OnMaybeBilled = "fail",
     ) -> Completion:
         """Generate one answer and return it when it is whole.
 
@@ -81,9 +85,18 @@ class CompletionClient:
         :param response_mode: ``streaming`` (gateways cut long silent calls) or ``blocking``; the result is the same
         :param accept: which ends of a generation to accept as an answer, see
             :data:`~airflow_provider_completion.api.answers.Finish`
+        :param on_maybe_billed: what surely was not billed is sent again by itself, within the settings' limits. What
+            may have been is an error (``fail``) or sent again too (``retry``)
         :raises CompletionError: there is no whole answer; its attributes say what to do
         """
-        with self.stream(inputs, query=query, files=files, user=user, response_mode=response_mode) as run:
+        with self.stream(
+            inputs,
+            query=query,
+            files=files,
+            user=user,
+            response_mode=response_mode,
+            on_maybe_billed=on_maybe_billed,
+        ) as run:
             for _ in run:
                 pass
         return run.completion.accepted(accept)
@@ -96,11 +109,13 @@ class CompletionClient:
         files: Sequence[Mapping[str, Any]] | None = None,
         user: str | None = None,
         response_mode: str = "streaming",
+        on_maybe_billed: OnMaybeBilled = "fail",
     ) -> CompletionRun:
         """Generate one answer and iterate over its events as they come; parameters as for :meth:`complete`.
 
         Nothing is sent before the first step of the iteration. Use it in a ``with`` block: leaving that early stops the
-        generation on the server.
+        generation on the server. After a :class:`~airflow_provider_completion.api.events.SentAgain` event the text
+        before it is void.
 
         :raises InvalidRequestError: the request is wrong; nothing was sent
         """
@@ -108,7 +123,7 @@ class CompletionClient:
         request = CompletionRequest.build(
             inputs=inputs, user=user, response_mode=response_mode, query=query, files=files
         )
-        return CompletionRun(self, request)
+        return CompletionRun(self, request, on_maybe_billed)
 
     def stop(self, task_id: str, user: str | None = None) -> None:
         """Stop a generation. Only the user that it was made for can; the server never says whether it did."""
@@ -130,9 +145,9 @@ class CompletionClient:
 
         :raises CompletionError: it failed
         """
-        return self._perform(
-            self._fresh_session(), endpoint, (self.settings.connect_seconds, self.settings.silence_seconds)
-        )
+        limits = (self.settings.connect_seconds, self.settings.silence_seconds)
+        retrying = tenacity.Retrying(**policy(self.settings))
+        return retrying(lambda: self._perform(self._fresh_session(), endpoint, limits))
 
     def _perform(self, session: requests.Session, endpoint: Endpoint[T], timeout: tuple[float, float]) -> T:
         body = None if endpoint.body is None else _Body(endpoint.body)
@@ -196,12 +211,17 @@ class CompletionRun:
     Made by :meth:`CompletionClient.stream`.
     """
 
-    def __init__(self, client: CompletionClient, request: CompletionRequest) -> None:
+    def __init__(self, client: CompletionClient, request: CompletionRequest, on_maybe_billed: OnMaybeBilled) -> None:
         self._client = client
-        self._exchange = CompletionExchange(request, secret=client.settings.api_key)
+        self._request = request
+        self._on_maybe_billed = on_maybe_billed
+        self._exchange = self._new_exchange()
         self._events = self._run()
-        self._stop_wanted = False
+        self._stop_wanted = threading.Event()
         self._stop_sent = False
+
+    def _new_exchange(self) -> CompletionExchange:
+        return CompletionExchange(self._request, secret=self._client.settings.api_key)
 
     def __iter__(self) -> Iterator[Event]:
         return self._events
@@ -243,25 +263,40 @@ class CompletionRun:
         May be called from another thread or a signal handler. Before the first event there is nothing to name to the
         server; then the stop is sent as soon as there is. Failures are logged, not raised.
         """
-        self._stop_wanted = True
+        self._stop_wanted.set()
+        self._stop()
+
+    def _stop(self) -> None:
         self._exchange.stop_requested = True
         if self.task_id is None or self._stop_sent or self._exchange.ended_by_server:
             return
         self._stop_sent = True
         try:
-            self._client.stop(self.task_id, self._exchange.request.user)
+            self._client.stop(self.task_id, self._request.user)
         except Exception as error:  # whatever ended the generation must not be hidden by its clearing up
             log.warning("The generation %s could not be stopped on the server: %s", self.task_id, error)
         else:
             log.info("Asked the server to stop the generation %s", self.task_id)
 
     def _run(self) -> Generator[Event, None, None]:
+        given_up = self._stop_wanted
+        rules = policy(self._client.settings, self._on_maybe_billed, given_up.is_set)
+        for attempt in tenacity.Retrying(**rules, sleep=tenacity.sleep_using_event(given_up)):
+            with attempt:
+                if attempt.retry_state.attempt_number > 1:
+                    if given_up.is_set():  # while it waited
+                        self._exchange.completion()
+                    self._exchange, self._stop_sent = self._new_exchange(), False
+                    yield SentAgain()
+                yield from self._try()
+
+    def _try(self) -> Generator[Event, None, None]:
         try:
             yield from self._receive()
         finally:
             if not self._exchange.ended_by_server:
                 # Also after an error or when the caller has lost interest: the model would run on and be billed.
-                self.stop()
+                self._stop()
         self._exchange.completion()
 
     def _receive(self) -> Iterator[Event]:
@@ -287,8 +322,8 @@ class CompletionRun:
                     _limit_next_read(response, min(silence, left))
                     data: bytes = response.raw.read1(_READ_SIZE, decode_content=True)
                     events = exchange.receive_data(data, elapsed()) if data else exchange.receive_end(elapsed())
-                    if self._stop_wanted:
-                        self.stop()
+                    if self._stop_wanted.is_set():
+                        self._stop()
                     for event in events:
                         if isinstance(event, UnknownEvent):
                             log.debug("Ignored an event of an unknown type")

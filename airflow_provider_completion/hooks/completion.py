@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
@@ -42,7 +43,7 @@ class CompletionHook(BaseHook):
     :param conn_id: a connection of the type ``completion``
     :param silence_seconds: takes the place of the connection's limit for the time without a byte
     :param total_seconds: takes the place of the connection's limit for a whole call
-    :param on_maybe_billed: ``fail`` (a failed call that may have been billed is not retried by Airflow) or ``retry``
+    :param on_maybe_billed: what to do about a failed call that may have been billed: ``fail``, for good, or ``retry``
     """
 
     conn_name_attr = "conn_id"
@@ -81,12 +82,15 @@ class CompletionHook(BaseHook):
 
     @cached_property
     def _client(self) -> CompletionClient:
+        return self._new_client()
+
+    def _new_client(self, **changes: Any) -> CompletionClient:
         from airflow_provider_completion.client.sync import CompletionClient
 
         if self._settings is None:
             connection = self.get_connection(self.conn_id)
             self._settings = self._settings_of(connection, connection.extra_dejson)
-        return CompletionClient(self._settings)
+        return CompletionClient(replace(self._settings, **changes))
 
     async def get_async_conn(self) -> AsyncCompletionClient:
         """Return a new async client of this connection. Use it in an ``async with`` block, or close it."""
@@ -137,7 +141,11 @@ class CompletionHook(BaseHook):
 
         :raises CompletionError: the call failed
         """
-        with self._final_failures(), self.get_conn().stream(inputs, **options) as run:
+        client = self.get_conn()
+        with (
+            self._final_failures(),
+            client.stream(inputs, on_maybe_billed=self.on_maybe_billed, **options) as run,
+        ):
             yield run
 
     def stop(self, task_id: str, user: str | None = None) -> None:
@@ -158,13 +166,14 @@ class CompletionHook(BaseHook):
     def test_connection(self) -> tuple[bool, str]:
         """Say whether the connection leads to a completion app, and what the app takes. Free of charge."""
         try:
-            info = self.info()
+            client = self._new_client(max_tries=1)  # somebody is waiting for the answer
+            info = client.info()
             if info.mode not in (None, "completion"):
                 return False, (
                     f"“{info.name}” is an app of the kind {info.mode!r}. This connection needs the API key of a "
                     "text-generation (completion) app."
                 )
-            variables = self.parameters().user_input_form
+            variables = client.parameters().user_input_form
         except Exception as error:
             return False, str(error) or type(error).__name__
         names = ", ".join(

@@ -55,6 +55,20 @@ EXTRA_FIELDS = (
         default=1260,
     ),
     ExtraField(
+        name="max_tries",
+        label="Tries",
+        description="How often a call is sent at most. Again only what surely was not billed.",
+        type="integer",
+        default=4,
+    ),
+    ExtraField(
+        name="retry_seconds",
+        label="Retry limit (seconds)",
+        description="No further try begins later than this after the first.",
+        type="integer",
+        default=300,
+    ),
+    ExtraField(
         name="max_concurrency",
         label="Calls in flight",
         description="How many completions one task may have in flight at a time. A stock server serves 10.",

@@ -125,7 +125,9 @@ def test_airflow_retries_only_what_was_not_billed_and_may_succeed(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     with LocalCompletionServer(app) as server, caplog.at_level(logging.DEBUG):
-        monkeypatch.setenv("AIRFLOW_CONN_COMPLETION_DEFAULT", server.connection_json().replace("app-another", KEY))
+        monkeypatch.setenv(
+            "AIRFLOW_CONN_COMPLETION_DEFAULT", server.connection_json(max_tries=1).replace("app-another", KEY)
+        )
         outcome = run(one(retries=1, retry_delay=timedelta(0), **arguments), read=("answer",))
         assert server.count("POST", "/completion-messages") == posts
     assert outcome.states == {"ask": "failed", "reader": "upstream_failed"}

@@ -1,0 +1,77 @@
+"""Sending again, the one place where that happens: what surely was not billed, and what the user said may be."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
+
+import tenacity
+
+from airflow_provider_completion.api.errors import CompletionError
+from airflow_provider_completion.client.settings import ClientSettings
+
+log = logging.getLogger(__name__)
+
+#: What to do about a failed call that may have been billed: ``fail``, or ``retry`` as if it had not been.
+OnMaybeBilled: TypeAlias = Literal["fail", "retry"]
+
+_LONGEST_WAIT = 60.0
+#: A throttled app frees a slot when a generation ends, which takes longer than a server takes to come back.
+_THROTTLE_FACTOR = 2.5
+
+
+def may_be_sent_again(error: BaseException | None, on_maybe_billed: OnMaybeBilled) -> bool:
+    """Say whether a failed call may be sent again without paying twice in silence."""
+    return (
+        isinstance(error, CompletionError)
+        and error.retry != "never"
+        and (error.billed == "no" or on_maybe_billed == "retry")
+    )
+
+
+def policy(
+    settings: ClientSettings,
+    on_maybe_billed: OnMaybeBilled = "fail",
+    given_up: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Return the arguments of a tenacity ``Retrying`` or ``AsyncRetrying``.
+
+    :param given_up: whether nobody wants the answer any more
+    """
+    used_up = tenacity.stop_after_attempt(settings.max_tries) | tenacity.stop_before_delay(settings.retry_seconds)
+
+    def wait(state: tenacity.RetryCallState) -> float:
+        error = _error_of(state)
+        if error.retry_after is not None:
+            return error.retry_after
+        seconds = settings.backoff_seconds * 2.0 ** (state.attempt_number - 1)
+        if error.retry == "ceiling" or error.status == 429:
+            seconds *= _THROTTLE_FACTOR
+        # Jitter, or all that failed together comes again together.
+        return min(seconds, _LONGEST_WAIT) * random.uniform(0.75, 1.25)  # noqa: S311 - no secret depends on it
+
+    def before_sleep(state: tenacity.RetryCallState) -> None:
+        log.warning(
+            "Try %d of %d failed, the next one follows in %.1f s: %s",
+            state.attempt_number,
+            settings.max_tries,
+            state.upcoming_sleep,
+            _error_of(state),
+        )
+
+    return {
+        "retry": tenacity.retry_if_exception(lambda error: may_be_sent_again(error, on_maybe_billed)),
+        "wait": wait,
+        "stop": lambda state: given_up() or used_up(state),
+        "before_sleep": before_sleep,
+        "reraise": True,
+    }
+
+
+def _error_of(state: tenacity.RetryCallState) -> CompletionError:
+    error = state.outcome.exception() if state.outcome else None
+    if not isinstance(error, CompletionError):
+        raise TypeError(f"only errors of calls are retried, not {error!r}")
+    return error

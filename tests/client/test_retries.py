@@ -1,0 +1,207 @@
+"""Sending again: what surely was not billed, and only that, unless the user says otherwise."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+
+import pytest
+
+from airflow_provider_completion.api.errors import CompletionError, ConnectError, ThrottledError
+from airflow_provider_completion.api.events import Message, SentAgain
+from airflow_provider_completion.client.retries import may_be_sent_again, policy
+from airflow_provider_completion.client.settings import ClientSettings
+from airflow_provider_completion.client.sync import CompletionClient
+from tests.client.conftest import INPUTS, complete, info, settings_for
+from tests.client.raw_server import END, RawServer, frame, json_reply, message, reply
+
+THROTTLE = json_reply({"code": "invalid_param", "message": "Too many requests. ... is 3.", "status": 400}, 400)
+UNAVAILABLE = reply(503, b"<html><title>503</title></html>", "text/html")
+GATEWAY = reply(504, b"<html><title>504</title></html>", "text/html")
+
+
+def one_after_another(*answers):
+    """Return an answering function that plays the answers, one a connection, and the last one from then on."""
+    left = list(answers)
+
+    def answer(peer):
+        now = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(now, bytes):
+            peer.send(now)
+            peer.close()
+        else:
+            now(peer)
+
+    return answer
+
+
+def whole(peer):
+    peer.whole_stream(message("whole"), END)
+
+
+def half_then(*frames):
+    return lambda peer: peer.whole_stream(message("half"), *frames)
+
+
+def cut(peer):
+    peer.stream(message("half"))
+    peer.close()
+
+
+def fast(url, **changes):
+    return settings_for(url, **{"max_tries": 4, "backoff_seconds": 0.001, **changes})
+
+
+def error(text):
+    return frame("error", status=400, code="completion_request_error", message=text)
+
+
+def model_error(text):
+    return lambda peer: peer.whole_stream(error(text))
+
+
+SENT_AGAIN = {
+    "throttled as 400": THROTTLE,
+    "throttled as 429": json_reply({"code": "too_many_requests", "message": "x", "status": 429}, 429),
+    "not reachable": UNAVAILABLE,
+    "rate limit of the model": model_error("[m] Rate Limit Error, 429"),
+    "server error instead of a stream": json_reply({"code": "internal_server_error", "message": "x"}, 500),
+}
+
+
+@pytest.mark.parametrize("failure", SENT_AGAIN.values(), ids=SENT_AGAIN)
+def test_what_surely_was_not_billed_is_sent_again(calls, failure):
+    with RawServer(one_after_another(failure, failure, whole)) as server:
+        assert calls.each(fast(server.url), complete)[0].answer == "whole"
+        assert len(server.requests) == 3
+
+
+NOT_SENT_AGAIN = {
+    "a gateway that gave up": GATEWAY,
+    "a broken stream": cut,
+    "an error after text": half_then(error("[m] Server Unavailable Error, 503")),
+    "a server error in a web page": reply(500, b"<html><h1>Internal Server Error</h1></html>", "text/html"),
+    "a bad key": json_reply({"code": "unauthorized", "message": "Access token is invalid"}, 401),
+    "a model's refusal": model_error("Incorrect API key provided"),
+}
+
+
+@pytest.mark.parametrize("failure", NOT_SENT_AGAIN.values(), ids=NOT_SENT_AGAIN)
+def test_what_may_have_been_billed_or_fails_again_is_not(calls, failure):
+    with RawServer(one_after_another(failure, whole)) as server, pytest.raises(CompletionError):
+        calls.each(fast(server.url), complete)
+    assert sum(request.path.endswith("/completion-messages") for request in server.requests) == 1
+
+
+@pytest.mark.parametrize("failure", [GATEWAY, cut], ids=["gateway", "cut"])
+def test_the_user_can_say_that_it_may_be_paid_twice(calls, failure):
+    def ask(client):
+        return client.complete(INPUTS, on_maybe_billed="retry")
+
+    with RawServer(one_after_another(failure, whole)) as server:
+        assert calls.each(fast(server.url), ask)[0].answer == "whole"
+    assert sum(request.path.endswith("/completion-messages") for request in server.requests) == 2
+
+
+def test_tries_are_limited_and_the_last_error_counts(calls):
+    with RawServer(one_after_another(THROTTLE)) as server, pytest.raises(ThrottledError) as caught:
+        calls.each(fast(server.url, max_tries=3), complete)
+    assert len(server.requests) == 3
+    assert caught.value.ceiling is None
+    assert caught.value.retry == "ceiling"
+
+
+def test_no_try_begins_after_the_retry_limit(calls):
+    with RawServer(one_after_another(THROTTLE)) as server, pytest.raises(ThrottledError):
+        calls.each(fast(server.url, backoff_seconds=30.0, retry_seconds=1.0), complete)
+    assert len(server.requests) == 1
+
+
+def test_what_is_free_is_sent_again_too(calls):
+    with RawServer(one_after_another(UNAVAILABLE, json_reply({"name": "App"}))) as server:
+        assert calls.each(fast(server.url), info)[0].name == "App"
+    assert len(server.requests) == 2
+
+
+def test_the_caller_is_told_that_the_text_before_is_void():
+    with RawServer(one_after_another(half_then(), whole)) as server, CompletionClient(fast(server.url)) as client:
+        with client.stream(INPUTS, on_maybe_billed="retry") as run:
+            events = [event.answer if isinstance(event, Message) else type(event) for event in run]
+        assert events[:3] == ["half", SentAgain, "whole"]
+        assert run.completion.answer == "whole"
+
+
+def test_a_stop_ends_the_waiting():
+    with RawServer(one_after_another(THROTTLE)) as server:
+        settings = fast(server.url, backoff_seconds=60.0)
+        with CompletionClient(settings) as client, client.stream(INPUTS) as run:
+            threading.Timer(0.2, run.stop).start()
+            started = time.monotonic()
+            with pytest.raises(ThrottledError):
+                list(run)
+        assert time.monotonic() - started < 30
+        assert len(server.requests) == 1
+
+
+def test_each_retry_is_logged_with_its_reason(calls, caplog):
+    with RawServer(one_after_another(THROTTLE, whole)) as server:
+        calls.each(fast(server.url), complete)
+    assert "Try 1 of 4 failed, the next one follows in 0.0 s: The app admits no more requests" in caplog.text
+
+
+def test_retry_after_is_waited_for(calls, caplog):
+    named = reply(503, b"", Retry_After="1")
+    with RawServer(one_after_another(named, whole)) as server:
+        started = time.monotonic()
+        calls.each(fast(server.url), complete)
+    assert time.monotonic() - started >= 1
+    assert "follows in 1.0 s" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("failure", "tries", "least", "most"),
+    [
+        (ConnectError("x"), 1, 1.5, 2.5),
+        (ConnectError("x"), 3, 6.0, 10.0),
+        (ConnectError("x"), 9, 45.0, 75.0),
+        (ThrottledError("x", retry="ceiling"), 1, 3.75, 6.25),
+        (ThrottledError("x", status=429), 1, 3.75, 6.25),
+        (ThrottledError("x", status=429, retry_after=7.0), 1, 7.0, 7.0),
+        (ThrottledError("x", status=429, retry_after=600.0), 3, 600.0, 600.0),
+    ],
+)
+def test_the_waits_grow_with_jitter_up_to_a_minute(failure, tries, least, most):
+    from tenacity import Future, RetryCallState
+
+    state = RetryCallState(None, None, (), {})
+    state.attempt_number, state.outcome = tries, Future(tries)
+    state.outcome.set_exception(failure)
+    waits = {policy(ClientSettings(base_url="http://x", api_key="k"))["wait"](state) for _ in range(50)}
+    assert least <= min(waits) <= max(waits) <= most
+    assert len(waits) > 1 or failure.retry_after is not None
+
+
+@pytest.mark.parametrize(
+    ("error", "on_maybe_billed", "again"),
+    [
+        (ConnectError("x"), "fail", True),
+        (ConnectError("x", retry="never"), "retry", False),
+        (ConnectError("x", billed="maybe"), "fail", False),
+        (ConnectError("x", billed="maybe"), "retry", True),
+        (ConnectError("x", billed="yes"), "fail", False),
+        (ValueError("x"), "retry", False),
+        (KeyboardInterrupt(), "retry", False),
+        (None, "retry", False),
+    ],
+)
+def test_the_rule(error, on_maybe_billed, again):
+    assert may_be_sent_again(error, on_maybe_billed) is again
+
+
+def test_a_body_is_sent_whole_each_time(calls):
+    with RawServer(one_after_another(THROTTLE, whole)) as server:
+        calls.each(fast(server.url), complete)
+    first, second = server.requests
+    assert first.json == second.json
+    assert json.dumps(first.json)

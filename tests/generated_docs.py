@@ -1,0 +1,81 @@
+"""The documents that are made from the code: ``python -m tests.generated_docs`` writes them, a test holds them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from airflow_provider_completion.api.failures import CATALOGUE, Failure
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+_ERRORS = """# The catalogue of failures
+
+What each answer of the server, or of a proxy before it, becomes. The first row that fits wins. Made from
+`airflow_provider_completion/api/failures.py` by `python -m tests.generated_docs`.
+
+`retry`: `never`, the same request fails again; `delay`, it may succeed later; `ceiling`, it may once fewer requests are
+in flight. `billed` is what is known from the answer alone. Three things sharpen it: an error of the app in place of a
+stream means that nothing was generated (`no`); a 502 or 503 that comes after more than a second may have been billed
+(`maybe`); an error after text was billed (`yes`).
+
+What has `billed` `no` and `retry` not `never` is sent again by itself, up to `max_tries` times and for `retry_seconds`.
+What may have been billed is not, unless you say `on_maybe_billed="retry"`.
+
+| HTTP status | answer | what happened | error | retry | billed | what to do |
+| --- | --- | --- | --- | --- | --- | --- |
+"""
+
+_BEFORE_ANY_ANSWER = """
+Without an answer:
+
+| what happened | error | retry | billed |
+| --- | --- | --- | --- |
+| no connection: refused, no such host, TLS or proxy failed | `ConnectError` | delay | no |
+| the connection ended before the answer, or in it | `BrokenAnswerError` | delay | maybe |
+| the stream ended without the event that says that it is complete | `BrokenAnswerError` | delay | maybe |
+| a time limit: silence, or the whole call | `TimeLimitError` | delay | maybe |
+| what came is not what the API allows | `ProtocolError` | delay | maybe |
+| a regular end, but stopped or with the marks of truncation | `UnfinishedAnswerError` | never | yes |
+"""
+
+
+def errors() -> str:
+    """Return the catalogue as Markdown."""
+    return _ERRORS + "".join(map(_row, CATALOGUE)) + _BEFORE_ANY_ANSWER
+
+
+def _row(failure: Failure) -> str:
+    needs = [failure.body] if failure.body else []
+    needs += [f"`{code}`" for code in sorted(failure.codes)]
+    if failure.pattern:
+        needs.append("a certain text")
+    cells = (
+        _statuses(sorted(failure.statuses)),
+        ", ".join(needs) or "any",
+        failure.what,
+        f"`{failure.error.__name__}`",
+        failure.retry or failure.error.retry,
+        failure.billed or failure.error.billed,
+        failure.hint if failure.hint is not None else failure.error.hint,
+    )
+    return f"| {' | '.join(cells)} |\n"
+
+
+def _statuses(numbers: list[int]) -> str:
+    """Return ``502, 503`` or ``500-599``."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    shown = [f"{run[0]}-{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs]
+    return ", ".join(shown) or "any"
+
+
+DOCUMENTS = {"errors.md": errors}
+
+
+if __name__ == "__main__":
+    for name, make in DOCUMENTS.items():
+        (DOCS / name).write_text(make())
