@@ -43,6 +43,7 @@ class AnswerLog:
             self._line = ""
 
     def _write_wrapped(self, line: str) -> None:
+        line = line.removesuffix("\r")
         while len(line) > _WIDTH:
             end = self._break(line) or _WIDTH
             self._emit(line[:end])
