@@ -37,6 +37,8 @@ def normalised_base_url(address: str) -> str:
         raise ConfigurationError(f"The Base URL has the scheme {scheme!r}, not http or https.", hint=_HINT)
     if not url.hostname:
         raise ConfigurationError("The Base URL names no host.", hint=_HINT)
+    if not all(0 < len(label) < 64 for label in url.hostname.rstrip(".").split(".")):
+        raise ConfigurationError("The Base URL has a host name that cannot be.", hint=_HINT)
     segments = [segment for segment in url.path.split("/") if segment]
     if "v1" in segments:
         del segments[segments.index("v1") :]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import Field, WrapValidator
 
-from airflow_provider_completion.api.errors import UnfinishedAnswerError
+from airflow_provider_completion.api.errors import InvalidRequestError, UnfinishedAnswerError
 from airflow_provider_completion.api.fields import (
     ApiModel,
     Count,
@@ -31,6 +31,23 @@ SUSPECT_AFTER_SECONDS = 235.0
 
 #: The ends that are accepted as an answer unless the user accepts more.
 WHOLE: tuple[Finish, ...] = ("complete",)
+
+
+def checked_accept(accept: Collection[Finish]) -> Collection[Finish]:
+    """Return which ends are an answer; asked before a call, since after it a slip would have cost an answer.
+
+    :raises InvalidRequestError: it is no collection of :data:`Finish`, or an empty one
+    """
+    if (
+        isinstance(accept, str)
+        or not isinstance(accept, Collection)
+        or not accept
+        or set(accept) - set(get_args(Finish))
+    ):
+        raise InvalidRequestError(
+            f"accept is no collection of {', '.join(map(repr, get_args(Finish)))}.", hint="Nothing was sent."
+        )
+    return accept
 
 
 class Usage(ApiModel):

@@ -168,6 +168,9 @@ class CompletionExchange:
         return taken
 
     def _apply(self, event: events.Event, seconds: float) -> None:
+        if event.task_id and self.task_id and event.task_id != self.task_id:
+            self._protocol_error("the events of another generation")
+            return
         if isinstance(event, events.Message):
             if event.answer:
                 if self._seconds_to_first_text is None:
@@ -265,7 +268,11 @@ def _blocking_answer(status: int, body: bytearray) -> dict[str, Any] | None:
         answer = json.loads(body.decode("utf-8"))
     except (ValueError, RecursionError):
         return None
-    return answer if isinstance(answer, dict) and isinstance(answer.get("answer"), str) else None
+    if not isinstance(answer, dict) or not isinstance(answer.get("answer"), str):
+        return None
+    # Old servers send neither; anything else in their place says that this is the answer of another kind of app.
+    ours = answer.get("event") in (None, "message") and answer.get("mode") in (None, "completion")
+    return answer if ours else None
 
 
 def _joined(text: str) -> str:

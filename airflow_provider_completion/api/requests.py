@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -11,6 +12,22 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, St
 from airflow_provider_completion.api.errors import InvalidRequestError
 
 ResponseMode: TypeAlias = Literal["streaming", "blocking"]
+
+
+_REWRITTEN = re.compile(r"\{\{\w{1,30}\}\}|<\|.*?\|>")
+
+
+def _without_nul(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("it contains a NUL character, which the server drops without a word")
+    return text
+
+
+def _inputs_without_nul(inputs: dict[str, Any]) -> dict[str, Any]:
+    for name, value in inputs.items():
+        if isinstance(value, str) and "\x00" in value:
+            raise ValueError(f"{name!r} contains a NUL character, which the server drops without a word")
+    return inputs
 
 
 def _checked_user(user: str) -> str:
@@ -55,10 +72,10 @@ class CompletionRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    inputs: dict[str, JsonValue] = Field(repr=False)
+    inputs: Annotated[dict[str, JsonValue], AfterValidator(_inputs_without_nul)] = Field(repr=False)
     user: User
     response_mode: ResponseMode = "streaming"
-    query: Annotated[str, StringConstraints(strict=True)] = Field(default="", repr=False)
+    query: Annotated[str, StringConstraints(strict=True), AfterValidator(_without_nul)] = Field(default="", repr=False)
     files: tuple[FileReference, ...] = ()
 
     @classmethod
@@ -90,6 +107,14 @@ class CompletionRequest(BaseModel):
             raise InvalidRequestError(f"The request is wrong: {problems}.", hint="Nothing was sent.") from None
         request.body()
         return request
+
+    @property
+    def rewritten_inputs(self) -> list[str]:
+        """Names of the inputs whose text the server rewrites before the model sees it (contract §2.2).
+
+        That is ``{{x}}`` and ``<|...|>``, often what is left of a template that was not rendered.
+        """
+        return [name for name, value in self.inputs.items() if isinstance(value, str) and _REWRITTEN.search(value)]
 
     def body(self) -> bytes:
         """Return the request's JSON.

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import ssl
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Coroutine, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import aiohttp
@@ -16,13 +15,14 @@ import certifi
 import tenacity
 
 from airflow_provider_completion.api import endpoints
-from airflow_provider_completion.api.answers import WHOLE, AppInfo, AppParameters, Completion, Finish
+from airflow_provider_completion.api.answers import WHOLE, AppInfo, AppParameters, Completion, Finish, checked_accept
 from airflow_provider_completion.api.endpoints import Endpoint, Reply
 from airflow_provider_completion.api.errors import BrokenAnswerError, CompletionError, ConfigurationError, ConnectError
-from airflow_provider_completion.api.events import Event, SentAgain, UnknownEvent
-from airflow_provider_completion.api.exchange import CompletionExchange, State
+from airflow_provider_completion.api.events import Event, SentAgain
+from airflow_provider_completion.api.exchange import State
 from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.client.retries import OnMaybeBilled, policy
+from airflow_provider_completion.client.run import Run, log_unknown
 from airflow_provider_completion.client.settings import (
     BODY_END_SECONDS,
     KEEPALIVE_SECONDS,
@@ -31,7 +31,6 @@ from airflow_provider_completion.client.settings import (
     ClientSettings,
 )
 
-log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -45,6 +44,8 @@ class AsyncCompletionClient:
         self.settings = settings
         self._session: aiohttp.ClientSession | None = None
         self._slots = asyncio.Semaphore(settings.max_concurrency)
+        self._runs: set[AsyncCompletionRun] = set()
+        self._stops: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> AsyncCompletionClient:
         return self
@@ -53,9 +54,29 @@ class AsyncCompletionClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections that are kept open."""
+        """Stop what is under way, on the server too, and close all connections."""
+        for run in tuple(self._runs):
+            await run.stop()
+        if self._stops:
+            await asyncio.wait(self._stops)
         if self._session is not None:
             await self._session.close()
+
+    @asynccontextmanager
+    async def _slot(self, run: AsyncCompletionRun) -> AsyncIterator[None]:
+        async with self._slots:
+            self._runs.add(run)
+            try:
+                yield
+            finally:
+                self._runs.discard(run)
+
+    def outliving(self, stop: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Return a task for a stop that goes on though whoever waits for it is cancelled; closing waits for it."""
+        task = asyncio.create_task(stop)
+        self._stops.add(task)
+        task.add_done_callback(self._stops.discard)
+        return task
 
     async def complete(
         self,
@@ -72,6 +93,7 @@ class AsyncCompletionClient:
 
         Parameters and errors as for :meth:`airflow_provider_completion.client.sync.CompletionClient.complete`.
         """
+        checked_accept(accept)
         async with self.stream(
             inputs,
             query=query,
@@ -159,7 +181,7 @@ class AsyncCompletionClient:
         )
 
 
-class AsyncCompletionRun:
+class AsyncCompletionRun(Run):
     """One generation under way: an async iterator over its events, with the completion at hand at the end.
 
     Made by :meth:`AsyncCompletionClient.stream`.
@@ -168,16 +190,11 @@ class AsyncCompletionRun:
     def __init__(
         self, client: AsyncCompletionClient, request: CompletionRequest, on_maybe_billed: OnMaybeBilled
     ) -> None:
+        super().__init__(request, client.settings)
         self._client = client
-        self._request = request
-        self._on_maybe_billed = on_maybe_billed
-        self._exchange = self._new_exchange()
-        self._events = self._run()
         self._stop_wanted = asyncio.Event()
-        self._stop_sent = False
-
-    def _new_exchange(self) -> CompletionExchange:
-        return CompletionExchange(self._request, secret=self._client.settings.api_key)
+        self._rules = policy(client.settings, on_maybe_billed, self._stop_wanted.is_set)
+        self._events = self._run()
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self._events
@@ -187,29 +204,6 @@ class AsyncCompletionRun:
 
     async def __aexit__(self, *_: object) -> None:
         await self._events.aclose()
-
-    @property
-    def task_id(self) -> str | None:
-        """The generation on the server, None before the first event has shown it."""
-        return self._exchange.task_id
-
-    @property
-    def message_id(self) -> str | None:
-        """The message on the server, None before the first event has shown it."""
-        return self._exchange.message_id
-
-    @property
-    def server_version(self) -> str | None:
-        """What the server says of its version."""
-        return self._exchange.server_version
-
-    @property
-    def completion(self) -> Completion:
-        """The finished generation. Look at its ``finish``, or call ``accepted()``.
-
-        :raises CompletionError: the call failed, or the iteration has not come to its end
-        """
-        return self._exchange.completion()
 
     async def stop(self) -> None:
         """Stop the generation on the server, once. What comes after is never a complete answer.
@@ -221,26 +215,21 @@ class AsyncCompletionRun:
         await self._stop()
 
     async def _stop(self) -> None:
-        self._exchange.stop_requested = True
-        if self.task_id is None or self._stop_sent or self._exchange.ended_by_server:
-            return
-        self._stop_sent = True
-        try:
-            await self._client.stop(self.task_id, self._request.user)
-        except Exception as error:  # whatever ended the generation must not be hidden by its clearing up
-            log.warning("The generation %s could not be stopped on the server: %s", self.task_id, error)
-        else:
-            log.info("Asked the server to stop the generation %s", self.task_id)
+        if task_id := self._task_to_stop():
+            try:
+                await self._client.stop(task_id, self.request.user)
+            except Exception as error:
+                self._log_stop(task_id, error)
+            else:
+                self._log_stop(task_id, None)
 
     async def _run(self) -> AsyncGenerator[Event, None]:
-        given_up = self._stop_wanted
-        rules = policy(self._client.settings, self._on_maybe_billed, given_up.is_set)
-        async for attempt in tenacity.AsyncRetrying(**rules, sleep=self._wait):
+        async for attempt in tenacity.AsyncRetrying(**self._rules, sleep=self._wait):
             with attempt:
                 if attempt.retry_state.attempt_number > 1:
-                    if given_up.is_set():  # while it waited
+                    if self._stop_wanted.is_set():  # while it waited
                         self._exchange.completion()
-                    self._exchange, self._stop_sent = self._new_exchange(), False
+                    self._begin_again()
                     yield SentAgain()
                 async with aclosing(self._try()) as events:
                     async for event in events:
@@ -253,21 +242,22 @@ class AsyncCompletionRun:
 
     async def _try(self) -> AsyncGenerator[Event, None]:
         try:
-            async with self._client._slots, aclosing(self._receive()) as events:
+            async with self._client._slot(self), aclosing(self._receive()) as events:
+                if self._stop_wanted.is_set():
+                    self._give_up_unsent()
                 async for event in events:
                     yield event
         finally:
             if not self._exchange.ended_by_server:
                 # Also after an error, a cancellation or when the caller has lost interest: the model would run on and
                 # be billed. Shielded, since what cancelled the call may cancel again.
-                await asyncio.shield(self._stop())
+                await asyncio.shield(self._client.outliving(self._stop()))
         self._exchange.completion()
 
     async def _receive(self) -> AsyncGenerator[Event, None]:
-        exchange, client = self._exchange, self._client
-        settings = client.settings
-        path, body = endpoints.complete(exchange.request)
-        silence = settings.silence_of(exchange.request)
+        exchange, client, settings = self._exchange, self._client, self._client.settings
+        path, body = endpoints.complete(self.request)
+        silence = settings.silence_of(self.request)
         started = time.monotonic()
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + settings.total_seconds
@@ -291,8 +281,7 @@ class AsyncCompletionRun:
                     if self._stop_wanted.is_set():
                         await self._stop()
                     for event in events:
-                        if isinstance(event, UnknownEvent):
-                            log.debug("Ignored an event of an unknown type")
+                        log_unknown(event)
                         yield event
                 if exchange.ended_by_server:
                     with suppress(aiohttp.ClientError, TimeoutError):

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 import tenacity
 
-from airflow_provider_completion.api.errors import CompletionError
+from airflow_provider_completion.api.errors import CompletionError, InvalidRequestError
 from airflow_provider_completion.client.settings import ClientSettings
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,10 @@ def policy(
     """Return the arguments of a tenacity ``Retrying`` or ``AsyncRetrying``.
 
     :param given_up: whether nobody wants the answer any more
+    :raises InvalidRequestError: ``on_maybe_billed`` is none of its values
     """
+    if on_maybe_billed not in ("fail", "retry"):
+        raise InvalidRequestError("on_maybe_billed is neither 'fail' nor 'retry'.", hint="Nothing was sent.")
     used_up = tenacity.stop_after_attempt(settings.max_tries) | tenacity.stop_before_delay(settings.retry_seconds)
 
     def wait(state: tenacity.RetryCallState) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.cookiejar
 import io
-import logging
 import threading
 import time
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ import urllib3.exceptions
 from requests.adapters import HTTPAdapter
 
 from airflow_provider_completion.api import endpoints
-from airflow_provider_completion.api.answers import WHOLE, AppInfo, AppParameters, Completion, Finish
+from airflow_provider_completion.api.answers import WHOLE, AppInfo, AppParameters, Completion, Finish, checked_accept
 from airflow_provider_completion.api.endpoints import Endpoint, Reply
 from airflow_provider_completion.api.errors import (
     BrokenAnswerError,
@@ -26,10 +25,10 @@ from airflow_provider_completion.api.errors import (
     ConfigurationError,
     ConnectError,
 )
-from airflow_provider_completion.api.events import Event, SentAgain, UnknownEvent
-from airflow_provider_completion.api.exchange import CompletionExchange
+from airflow_provider_completion.api.events import Event, SentAgain
 from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.client.retries import OnMaybeBilled, policy
+from airflow_provider_completion.client.run import Run, log_unknown
 from airflow_provider_completion.client.settings import (
     BODY_END_SECONDS,
     KEEPALIVE_SECONDS,
@@ -38,7 +37,6 @@ from airflow_provider_completion.client.settings import (
     ClientSettings,
 )
 
-log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _READ_SIZE = 64 * 1024
@@ -89,6 +87,7 @@ class CompletionClient:
             may have been is an error (``fail``) or sent again too (``retry``)
         :raises CompletionError: there is no whole answer; its attributes say what to do
         """
+        checked_accept(accept)
         with self.stream(
             inputs,
             query=query,
@@ -184,6 +183,10 @@ class CompletionClient:
             yield response
         self._last_used = time.monotonic()
 
+    def forget_connections(self) -> None:
+        """Make the next call use a new connection: what broke one may have broken the others."""
+        self._last_used = 0.0
+
     def _fresh_session(self) -> requests.Session:
         """Return the session whose connections the server has not closed yet."""
         if time.monotonic() - self._last_used > KEEPALIVE_SECONDS:
@@ -205,23 +208,20 @@ class _Body(io.BytesIO):
         return super().read(size)
 
 
-class CompletionRun:
+class CompletionRun(Run):
     """One generation under way: an iterator over its events, with the completion at hand at the end.
 
     Made by :meth:`CompletionClient.stream`.
     """
 
     def __init__(self, client: CompletionClient, request: CompletionRequest, on_maybe_billed: OnMaybeBilled) -> None:
+        super().__init__(request, client.settings)
+        #: Whether the request was on its way at some time, so that the call may have been billed.
+        self.sent = False
         self._client = client
-        self._request = request
-        self._on_maybe_billed = on_maybe_billed
-        self._exchange = self._new_exchange()
-        self._events = self._run()
         self._stop_wanted = threading.Event()
-        self._stop_sent = False
-
-    def _new_exchange(self) -> CompletionExchange:
-        return CompletionExchange(self._request, secret=self._client.settings.api_key)
+        self._rules = policy(client.settings, on_maybe_billed, self._stop_wanted.is_set)
+        self._events = self._run()
 
     def __iter__(self) -> Iterator[Event]:
         return self._events
@@ -234,29 +234,6 @@ class CompletionRun:
     ) -> None:
         self._events.close()
 
-    @property
-    def task_id(self) -> str | None:
-        """The generation on the server, None before the first event has shown it."""
-        return self._exchange.task_id
-
-    @property
-    def message_id(self) -> str | None:
-        """The message on the server, None before the first event has shown it."""
-        return self._exchange.message_id
-
-    @property
-    def server_version(self) -> str | None:
-        """What the server says of its version."""
-        return self._exchange.server_version
-
-    @property
-    def completion(self) -> Completion:
-        """The finished generation. Look at its ``finish``, or call ``accepted()``.
-
-        :raises CompletionError: the call failed, or the iteration has not come to its end
-        """
-        return self._exchange.completion()
-
     def stop(self) -> None:
         """Stop the generation on the server, once. What comes after is never a complete answer.
 
@@ -267,30 +244,27 @@ class CompletionRun:
         self._stop()
 
     def _stop(self) -> None:
-        self._exchange.stop_requested = True
-        if self.task_id is None or self._stop_sent or self._exchange.ended_by_server:
-            return
-        self._stop_sent = True
-        try:
-            self._client.stop(self.task_id, self._request.user)
-        except Exception as error:  # whatever ended the generation must not be hidden by its clearing up
-            log.warning("The generation %s could not be stopped on the server: %s", self.task_id, error)
-        else:
-            log.info("Asked the server to stop the generation %s", self.task_id)
+        if task_id := self._task_to_stop():
+            try:
+                self._client.stop(task_id, self.request.user)
+            except Exception as error:
+                self._log_stop(task_id, error)
+            else:
+                self._log_stop(task_id, None)
 
     def _run(self) -> Generator[Event, None, None]:
-        given_up = self._stop_wanted
-        rules = policy(self._client.settings, self._on_maybe_billed, given_up.is_set)
-        for attempt in tenacity.Retrying(**rules, sleep=tenacity.sleep_using_event(given_up)):
+        for attempt in tenacity.Retrying(**self._rules, sleep=tenacity.sleep_using_event(self._stop_wanted)):
             with attempt:
                 if attempt.retry_state.attempt_number > 1:
-                    if given_up.is_set():  # while it waited
+                    if self._stop_wanted.is_set():  # while it waited
                         self._exchange.completion()
-                    self._exchange, self._stop_sent = self._new_exchange(), False
+                    self._begin_again()
                     yield SentAgain()
                 yield from self._try()
 
     def _try(self) -> Generator[Event, None, None]:
+        if self._stop_wanted.is_set():
+            self._give_up_unsent()
         try:
             yield from self._receive()
         finally:
@@ -300,11 +274,10 @@ class CompletionRun:
         self._exchange.completion()
 
     def _receive(self) -> Iterator[Event]:
-        exchange, client = self._exchange, self._client
-        settings = client.settings
-        path, content = endpoints.complete(exchange.request)
+        exchange, client, settings = self._exchange, self._client, self._client.settings
+        path, content = endpoints.complete(self.request)
         body = _Body(content)
-        silence = settings.silence_of(exchange.request)
+        silence = settings.silence_of(self.request)
         started = time.monotonic()
 
         def elapsed() -> float:
@@ -325,10 +298,9 @@ class CompletionRun:
                     if self._stop_wanted.is_set():
                         self._stop()
                     for event in events:
-                        if isinstance(event, UnknownEvent):
-                            log.debug("Ignored an event of an unknown type")
+                        log_unknown(event)
                         yield event
-                if exchange.ended_by_server:
+                if exchange.ended_by_server and response.raw.connection is not None:
                     _limit_next_read(response, BODY_END_SECONDS)
                     with suppress(urllib3.exceptions.HTTPError):
                         response.raw.read1(_READ_SIZE, decode_content=True)
@@ -341,6 +313,10 @@ class CompletionRun:
             exchange.fail(_typed(error, settings, sent=body.sent))
         except (urllib3.exceptions.HTTPError, OSError):
             yield from exchange.receive_break(elapsed(), "The connection ended before the answer did.")
+        finally:
+            self.sent = self.sent or body.sent
+            if not exchange.ended_by_server:
+                client.forget_connections()
 
 
 class _Session(requests.Session):
@@ -362,7 +338,7 @@ def _new_session(settings: ClientSettings) -> requests.Session:
         session.proxies = {"http": proxy, "https": proxy}
     # Calls share nothing, cookies included.
     session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-    adapter = HTTPAdapter(pool_maxsize=settings.max_concurrency)
+    adapter = HTTPAdapter(pool_maxsize=max(settings.max_concurrency, 32))
     session.mount("https://", adapter)
     session.mount("http://", adapter)
     return session

@@ -38,7 +38,8 @@ class CompletionHook(BaseHook):
     """Calls a completion app through an Airflow connection.
 
     The connection is read on the first call, once. Errors are :class:`~airflow_provider_completion.exceptions
-    .CompletionError`; those that a retry cannot mend, or must not repeat, stop Airflow's retries.
+    .CompletionError`; those of the hook's own methods that a retry cannot mend, or must not repeat, stop Airflow's
+    retries, and :meth:`failing_for_good` does the same for the clients that it hands out.
 
     :param conn_id: a connection of the type ``completion``
     :param silence_seconds: takes the place of the connection's limit for the time without a byte
@@ -128,10 +129,8 @@ class CompletionHook(BaseHook):
             :meth:`~airflow_provider_completion.client.sync.CompletionClient.complete`
         :raises CompletionError: there is no whole answer
         """
-        with self.stream(inputs, **options) as run:
-            for _ in run:
-                pass
-            return run.completion.accepted(accept)
+        with self.failing_for_good():
+            return self.get_conn().complete(inputs, accept=accept, on_maybe_billed=self.on_maybe_billed, **options)
 
     @contextmanager
     def stream(self, inputs: Mapping[str, Any], **options: Unpack[CallOptions]) -> Iterator[CompletionRun]:
@@ -141,27 +140,37 @@ class CompletionHook(BaseHook):
 
         :raises CompletionError: the call failed
         """
-        client = self.get_conn()
-        with (
-            self._final_failures(),
-            client.stream(inputs, on_maybe_billed=self.on_maybe_billed, **options) as run,
-        ):
-            yield run
+        with self.failing_for_good():
+            run = self.get_conn().stream(inputs, on_maybe_billed=self.on_maybe_billed, **options)
+            with run:
+                yield run
 
     def stop(self, task_id: str, user: str | None = None) -> None:
         """Stop a generation. Only the user that it was made for can; the server never says whether it did."""
-        with self._final_failures():
+        with self.failing_for_good():
             self.get_conn().stop(task_id, user)
 
     def info(self) -> AppInfo:
         """Return what the app is. Free of charge."""
-        with self._final_failures():
+        with self.failing_for_good():
             return self.get_conn().info()
 
     def parameters(self) -> AppParameters:
         """Return what the app takes. Free of charge."""
-        with self._final_failures():
+        with self.failing_for_good():
             return self.get_conn().parameters()
+
+    @contextmanager
+    def failing_for_good(self) -> Iterator[None]:
+        """Let errors that must not be retried stop Airflow's retries; for calls of the clients themselves.
+
+        The hook's own methods do it already. Around ``get_conn()`` and ``get_async_conn()`` it stands apart, because
+        what fails there is often only one call of many.
+        """
+        from airflow_provider_completion.exceptions import failing_for_good
+
+        with failing_for_good(self.on_maybe_billed):
+            yield
 
     def test_connection(self) -> tuple[bool, str]:
         """Say whether the connection leads to a completion app, and what the app takes. Free of charge."""
@@ -173,7 +182,10 @@ class CompletionHook(BaseHook):
                     f"“{info.name}” is an app of the kind {info.mode!r}. This connection needs the API key of a "
                     "text-generation (completion) app."
                 )
-            variables = client.parameters().user_input_form
+            parameters = client.parameters()
+            if not info.name or "user_input_form" not in parameters.model_fields_set:
+                return False, "The server answers, but not as a completion app does. Check the Base URL."
+            variables = parameters.user_input_form
         except Exception as error:
             return False, str(error) or type(error).__name__
         names = ", ".join(
@@ -182,10 +194,3 @@ class CompletionHook(BaseHook):
         )
         kind = "" if info.mode else " This server does not tell the app's kind; it must be text generation."
         return True, f"Connected to “{info.name}”. Input variables: {names or 'none'}.{kind}"
-
-    @contextmanager
-    def _final_failures(self) -> Iterator[None]:
-        from airflow_provider_completion.exceptions import failing_for_good
-
-        with failing_for_good(self.on_maybe_billed):
-            yield

@@ -60,9 +60,14 @@ def base_url_of(connection: ConnectionFields) -> str:
     host, schema = (connection.host or "").strip(), (connection.schema or "").strip("/ ")
     if not host:
         return ""
+    if host.count(":") > 1 and "://" not in host and not host.startswith("["):
+        host = f"[{host}]"  # an IPv6 address out of a URI; Airflow takes its brackets off
     if "://" not in host:
         host = f"{schema}://{host}" if schema in ("http", "https") else f"//{host}"
-    url = urlsplit(host)
+    try:
+        url = urlsplit(host)
+    except ValueError:
+        return host  # what is wrong with it is said where it is checked
     if connection.port and ":" not in url.netloc.rpartition("]")[2].rpartition("@")[2]:
         url = url._replace(netloc=f"{url.netloc}:{connection.port}")
     if schema and schema not in ("http", "https"):
@@ -87,5 +92,6 @@ def _settings_in(extra: Mapping[str, Any]) -> dict[str, Any]:
                 raise ValueError("a truth value would count as 0 or 1")
             settings[name] = _TYPES[name].validate_python(value)
         except ValueError:  # pydantic's text would quote the value
-            raise ConfigurationError(f"the extra {name!r} is no {known[name].type}.") from None
+            what = {"integer": "number", "string": "text", "boolean": "truth value"}[known[name].type]
+            raise ConfigurationError(f"the extra {name!r} is no {what}.") from None
     return settings

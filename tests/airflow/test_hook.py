@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 from urllib.parse import quote
 
@@ -51,6 +54,7 @@ def connection(**fields: Any) -> str:
         (f"completion://:{KEY}@api.example.com/v1", "https://api.example.com/v1"),
         (f"completion://:{KEY}@api.example.com:8443/v1", "https://api.example.com:8443/v1"),
         (f"completion://:{KEY}@localhost:5001/v1", "http://localhost:5001/v1"),
+        (f"completion://:{KEY}@[::1]:5001/v1", "http://[::1]:5001/v1"),
         (f"completion://:{KEY}@api.example.com/http", "http://api.example.com/v1"),
         (f"completion://:{KEY}@{quote('https://api.example.com/gate/v1', safe='')}", "https://api.example.com/gate/v1"),
     ],
@@ -104,10 +108,10 @@ def test_extras_are_read_as_every_form_writes_them(
         ({"password": f"{KEY}\nX-Injected: 1"}, "characters that no key has"),
         ({"login": "x" * 256}, "at most 255 characters"),
         ({"extra": {"silence_second": 3}}, "Did you mean 'silence_seconds'"),
-        ({"extra": {"silence_seconds": "soon"}}, "no integer"),
+        ({"extra": {"silence_seconds": "soon"}}, "no number"),
         ({"extra": {"silence_seconds": 0}}, "above 0"),
-        ({"extra": {"total_seconds": True}}, "no integer"),
-        ({"extra": {"max_concurrency": 2.5}}, "no integer"),
+        ({"extra": {"total_seconds": True}}, "no number"),
+        ({"extra": {"max_concurrency": 2.5}}, "no number"),
         ({"extra": {"ca_bundle": "/no/such/file"}}, "does not exist"),
         ({"extra": {"client_key": "/dev/null"}}, "without client_cert"),
         ({"extra": {"proxy": "socks5://proxy"}}, "http:// or https://"),
@@ -206,12 +210,22 @@ class TestTestConnection:
         assert said in message
         assert KEY not in message
 
-    def test_case_58_a_web_page_instead_of_the_api(self, web_page: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv(VARIABLE, connection(host=web_page))
-        ok, message = CompletionHook().test_connection()
+    def test_case_58_a_web_page_instead_of_the_api(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        page = b"<!doctype html><html><head><title>My console</title></head><body>Log in</body></html>"
+        with answering(page, "text/html") as address:
+            monkeypatch.setenv(VARIABLE, connection(host=address))
+            ok, message = CompletionHook().test_connection()
         assert not ok
         assert "web page: My console" in message
         assert "Check the Base URL" in message
+
+    @pytest.mark.parametrize("body", [b"{}", b'{"status":"ok"}', b'{"name":"x"}'])
+    def test_case_58_json_that_is_not_the_apis(self, body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+        with answering(body, "application/json") as address:
+            monkeypatch.setenv(VARIABLE, connection(host=address))
+            ok, message = CompletionHook().test_connection()
+        assert not ok
+        assert "not as a completion app does" in message
 
     def test_case_58_nobody_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(VARIABLE, connection(host="http://127.0.0.1:9"))
@@ -220,16 +234,14 @@ class TestTestConnection:
         assert "No connection to http://127.0.0.1:9/v1" in message
 
 
-@pytest.fixture
-def web_page() -> Iterator[str]:
-    import threading
-    from http.server import BaseHTTPRequestHandler, HTTPServer
+@contextmanager
+def answering(body: bytes, content_type: str) -> Iterator[str]:
+    """A server that gives the same answer to everything; yields its address."""
 
     class Page(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = b"<!doctype html><html><head><title>My console</title></head><body>Log in</body></html>"
             self.send_response(200)
-            self.send_header("Content-Type", "text/html")
+            self.send_header("Content-Type", content_type)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

@@ -41,7 +41,7 @@ BAD = [
     "https://api.example.com/v1?key=x", "https://api.example.com/v1#top", "https://api.example.com/v 1",
     "https://api.\nexample.com", "https://api\x00.example.com", "https://api.example.com/\x7f",
     "https://api.example.com:0/v1", "https://api.example.com:99999/v1", "https://api.example.com:port/v1",
-    "http://[::1", "http://[nonsense]/v1",
+    "http://[::1", "http://[nonsense]/v1", "http://a..b", "http://" + "a" * 70,
     # A slip of the keyboard must not become the host "https".
     "https:/api.example.com/v1", "https://https://api.example.com/v1", "https:api.example.com",
 ]  # fmt: skip

@@ -32,7 +32,7 @@ def test_case_04_body(changes, body):
 
 
 def test_text_travels_as_it_is():
-    inputs = {"日本 🙂": "é\u2028\x00\n", "n": 1.5, "b": True, "none": None, "list": [1, {"a": "b"}]}
+    inputs = {"日本 🙂": "é\u2028\x01\n", "n": 1.5, "b": True, "none": None, "list": [1, {"a": "b"}]}
     assert json.loads(build(inputs=inputs).body())["inputs"] == inputs
 
 
@@ -40,9 +40,9 @@ def test_text_travels_as_it_is():
     "changes",
     [{"user": user} for user in (None, 5, True, "", " ", "\u3000", "u" * 256, "a\nb", "a\x00")]
     + [{"inputs": inputs} for inputs in (None, [], "x", {"a": object()}, {1: "x"}, {"a": b"x"}, {"a": math.nan},
-                                         {"a": math.inf}, {"a": "\ud83d"}, {"a": [[object()]]})]
+                                         {"a": math.inf}, {"a": "\ud83d"}, {"a": [[object()]]}, {"a": "x\x00"})]
     + [{"response_mode": mode} for mode in ("", "Streaming", "sse")]
-    + [{"query": query} for query in (None, 5)]
+    + [{"query": query} for query in (None, 5, "x\x00")]
     + [{"files": files} for files in ([5], [{}], [{**FILE, "url": ""}], [{**FILE, "type": "movie"}],
                                       [{**FILE, "transfer_method": "local_file"}], [{**FILE, "remote_url": "x"}])],
 )  # fmt: skip
@@ -60,6 +60,16 @@ def test_all_problems_are_named_and_no_values():
         assert name in str(caught.value)
     assert "secret" not in str(caught.value)
     assert "secret" not in repr(build(inputs={"doc": "secret"}, query="secret"))
+
+
+@pytest.mark.parametrize(
+    ("value", "rewritten"),
+    [("{{x}}", True), ("a {{long_name_9}} b", True), ("<|im_end|>", True), ("{x}", False), ("{{ x }}", False),
+     ("{{x}", False), ("<|", False), ("<|a\n|>", False), ("{{" + "x" * 31 + "}}", False), (5, False),
+     (["{{x}}"], False)],
+)  # fmt: skip
+def test_case_46_what_the_server_rewrites(value, rewritten):
+    assert build(inputs={"a": "plain", "b": value}).rewritten_inputs == (["b"] if rewritten else [])
 
 
 @pytest.mark.parametrize("user", ["u" * 255, "é" * 255, "team a"])

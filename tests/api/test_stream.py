@@ -445,3 +445,23 @@ def test_a_cut_error_page_is_still_its_error():
     exchange.receive_break(1.0, "cut")
     with pytest.raises(ServerError):
         exchange.completion()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"event":"error","answer":"par"}',
+        b'{"event":"workflow_paused","answer":"par"}',
+        b'{"mode":"chat","answer":"x"}',
+    ],
+)
+def test_the_answer_of_another_kind_of_app_is_none(body):
+    with pytest.raises(ProtocolError):
+        blocking(body).completion()
+
+
+def test_events_of_another_generation_are_not_joined():
+    other = b'data: {"event":"message","task_id":"another","answer":"b"}\n\n'
+    error = error_of(text("a"), other, END)
+    assert type(error) is ProtocolError
+    assert error.partial_text == "a"

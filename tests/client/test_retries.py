@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
 
 import pytest
 
-from airflow_provider_completion.api.errors import CompletionError, ConnectError, ThrottledError
+from airflow_provider_completion.api.errors import CompletionError, ConnectError, InvalidRequestError, ThrottledError
 from airflow_provider_completion.api.events import Message, SentAgain
+from airflow_provider_completion.client.aio import AsyncCompletionClient
 from airflow_provider_completion.client.retries import may_be_sent_again, policy
 from airflow_provider_completion.client.settings import ClientSettings
 from airflow_provider_completion.client.sync import CompletionClient
@@ -205,3 +207,65 @@ def test_a_body_is_sent_whole_each_time(calls):
     first, second = server.requests
     assert first.json == second.json
     assert json.dumps(first.json)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"accept": accept} for accept in ("complete", (), ("completed",), None, 5, ["complete", "x"])]
+    + [{"on_maybe_billed": value} for value in ("Retry", None, True)],
+)
+def test_a_slip_is_found_before_it_costs_an_answer(calls, arguments):
+    def ask(client):
+        return client.complete(INPUTS, **arguments)
+
+    with RawServer(whole) as server, pytest.raises(InvalidRequestError, match="Nothing was sent"):
+        calls.each(settings_for(server.url), ask)
+    assert server.requests == []
+
+
+def test_closing_the_client_stops_what_is_under_way():
+    """As it happens when one call of many fails and leaves the client's block."""
+
+    async def run(url):
+        async with AsyncCompletionClient(settings_for(url)) as client:
+            events = aiter(client.stream(INPUTS))
+            await anext(events)
+        with pytest.raises(CompletionError):
+            await asyncio.wait_for(anext(events), 4)
+
+    def slow(peer):
+        peer.stream(message("half"))
+        peer.server.go_on.wait(10)
+
+    with RawServer(slow) as server:
+        asyncio.run(run(server.url))
+        server.go_on.set()
+        assert len(server.stops) == 1
+
+
+def test_a_call_that_is_cancelled_twice_is_still_stopped():
+    async def run(url):
+        seen = asyncio.Event()
+
+        async def follow(client):
+            async with client.stream(INPUTS) as run:
+                async for _ in run:
+                    seen.set()
+
+        async with AsyncCompletionClient(settings_for(url)) as client:
+            going = asyncio.create_task(follow(client))
+            await seen.wait()
+            going.cancel()
+            await asyncio.sleep(0)
+            going.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await going
+
+    def slow(peer):
+        peer.stream(message("half"))
+        peer.server.go_on.wait(10)
+
+    with RawServer(slow) as server:
+        asyncio.run(run(server.url))
+        server.go_on.set()
+        assert len(server.stops) == 1

@@ -21,6 +21,7 @@ from airflow_provider_completion.api.errors import (
 from airflow_provider_completion.api.events import Message, Ping
 from airflow_provider_completion.client.aio import AsyncCompletionClient
 from airflow_provider_completion.client.settings import ClientSettings
+from airflow_provider_completion.client.sync import CompletionClient
 from tests.client.conftest import INPUTS, KEY, PAUSE, complete, settings_for
 from tests.client.raw_server import (
     END,
@@ -541,10 +542,31 @@ def test_case_55_stopped_and_regularly_ended(calls):
         assert len(server.stops) == 1
 
 
-def test_a_stop_before_the_first_event_is_sent_with_it(calls):
+def test_a_run_that_is_stopped_before_it_is_sent_is_not_sent(calls):
     with RawServer(stop_then_end) as server:
         seen = calls.stream(settings_for(server.url), stop_first=True)
-        assert seen.completion.finish == "stopped"
+        assert "stopped before it was sent" in str(seen.error)
+        assert seen.error.billed == "no"
+        assert server.requests == []
+
+
+def test_a_stop_before_the_first_event_is_sent_with_it():
+    asked = threading.Event()
+
+    def late(peer):
+        asked.set()
+        assert peer.server.go_on.wait(10)
+        stop_then_end(peer)
+
+    with RawServer(late) as server, CompletionClient(settings_for(server.url)) as client:
+        run = client.stream(INPUTS)
+        thread = threading.Thread(target=lambda: list(run))
+        thread.start()
+        assert asked.wait(10)
+        run.stop()
+        server.go_on.set()
+        thread.join()
+        assert run.completion.finish == "stopped"
         assert [stop.path for stop in server.stops] == ["/v1/completion-messages/task-1/stop"]
 
 

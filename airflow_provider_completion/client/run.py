@@ -1,0 +1,89 @@
+"""What the runs of both clients share: the request, the exchange that stands for it, whether it is to be stopped."""
+
+from __future__ import annotations
+
+import logging
+
+from airflow_provider_completion.api.answers import Completion
+from airflow_provider_completion.api.errors import CompletionError
+from airflow_provider_completion.api.events import Event, UnknownEvent
+from airflow_provider_completion.api.exchange import CompletionExchange
+from airflow_provider_completion.api.requests import CompletionRequest
+from airflow_provider_completion.client.settings import ClientSettings
+
+log = logging.getLogger(__name__)
+
+
+class Run:
+    """One generation under way: an iterator over its events, with the completion at hand at the end.
+
+    :param request: what is asked
+    :param settings: how to reach the app
+    """
+
+    def __init__(self, request: CompletionRequest, settings: ClientSettings) -> None:
+        self.request = request
+        self._settings = settings
+        self._stop_sent = False
+        self._exchange = CompletionExchange(request, secret=settings.api_key)
+        if rewritten := request.rewritten_inputs:
+            log.warning(
+                "The server rewrites {{...}} and <|...|> in inputs before the model sees them; here in: %s. "
+                "Perhaps a template was not rendered.",
+                ", ".join(map(repr, rewritten)),
+            )
+
+    def _begin_again(self) -> None:
+        self._exchange = CompletionExchange(self.request, secret=self._settings.api_key)
+        self._stop_sent = False
+
+    @property
+    def task_id(self) -> str | None:
+        """The generation on the server, None before the first event has shown it."""
+        return self._exchange.task_id
+
+    @property
+    def message_id(self) -> str | None:
+        """The message on the server, None before the first event has shown it."""
+        return self._exchange.message_id
+
+    @property
+    def server_version(self) -> str | None:
+        """What the server says of its version."""
+        return self._exchange.server_version
+
+    @property
+    def completion(self) -> Completion:
+        """The finished generation. Look at its ``finish``, or call ``accepted()``.
+
+        :raises CompletionError: the call failed, or the iteration has not come to its end
+        """
+        return self._exchange.completion()
+
+    def _give_up_unsent(self) -> None:
+        """End a run that was stopped before its request was sent."""
+        self._exchange.fail(CompletionError("The call was stopped before it was sent.", billed="no"))
+        self._exchange.completion()
+
+    def _task_to_stop(self) -> str | None:
+        """Return the generation that the server is to be asked to stop now: each is named once, and from then on its
+        text is no whole answer.
+        """
+        self._exchange.stop_requested = True
+        if self._stop_sent or self._exchange.ended_by_server:
+            return None
+        self._stop_sent = self.task_id is not None
+        return self.task_id
+
+    def _log_stop(self, task_id: str, error: Exception | None) -> None:
+        # Logged, not raised: whatever ended the generation must not be hidden by its clearing up.
+        if error is None:
+            log.info("Asked the server to stop the generation %s", task_id)
+        else:
+            log.warning("The generation %s could not be stopped on the server: %s", task_id, error)
+
+
+def log_unknown(event: Event) -> None:
+    """Note an event that is ignored. Without its name: a faulty server can put anything there, the key included."""
+    if isinstance(event, UnknownEvent):
+        log.debug("Ignored an event of an unknown type")
