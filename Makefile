@@ -10,7 +10,7 @@ AIRFLOW_HOME := $(CURDIR)/.airflow/demo
 export UV_PYTHON_DOWNLOADS := never
 unexport VIRTUAL_ENV
 
-.PHONY: demo test check $(NEWEST:%=test-%) $(OLDEST:%=test-%) bench clean
+.PHONY: demo test check $(NEWEST:%=test-%) $(OLDEST:%=test-%) bench soak clean
 .SECONDARY:
 
 demo: .venv/airflow-$(NEWEST)/.ready ## run the example Dag, against a local app or AIRFLOW_CONN_COMPLETION_DEFAULT
@@ -33,6 +33,9 @@ endif
 
 bench: .venv/airflow-$(NEWEST)/.ready ## measure; not part of the tests
 	.venv/airflow-$(NEWEST)/bin/python -m tests.bench
+
+soak: .venv/airflow-$(NEWEST)/.ready ## 100,000 calls with random faults, about 4 minutes; not part of the tests
+	.venv/airflow-$(NEWEST)/bin/python -m tests.soak
 
 clean: ## remove what the targets above made
 	rm -rf .venv .airflow .mypy_cache .pytest_cache .ruff_cache

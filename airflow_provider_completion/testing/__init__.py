@@ -6,17 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from airflow_provider_completion.testing.apps import App, GenerationError, Prompt, load_apps
+    from airflow_provider_completion.testing.faults import Fault
     from airflow_provider_completion.testing.server import LocalCompletionServer
 
 _HOMES = {
     "App": "apps",
+    "Fault": "faults",
     "GenerationError": "apps",
     "LocalCompletionServer": "server",
     "Prompt": "apps",
     "load_apps": "apps",
 }
 
-__all__ = ["App", "GenerationError", "LocalCompletionServer", "Prompt", "load_apps"]
+__all__ = ["App", "Fault", "GenerationError", "LocalCompletionServer", "Prompt", "load_apps"]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,7 @@ import sys
 from contextlib import closing
 
 from airflow_provider_completion.testing.apps import load_apps
+from airflow_provider_completion.testing.faults import menu_markdown
 from airflow_provider_completion.testing.server import LocalCompletionServer, serve_until_interrupted
 
 CONNECTION_VARIABLE = "AIRFLOW_CONN_COMPLETION_DEFAULT"
@@ -26,9 +27,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=None, help="port to listen on (default: 5001; any with a command)")
     parser.add_argument("--apps", metavar="FILE", help="TOML file with [[app]] tables (default: a summariser)")
+    parser.add_argument("--faults", action="store_true", help="print the menu of faults and end")
     parser.add_argument("command", nargs="*", metavar="-- COMMAND", help="a command to run")
     options = parser.parse_args(arguments)
 
+    if options.faults:
+        print(menu_markdown(), end="")
+        return 0
     if options.command and os.environ.get(CONNECTION_VARIABLE):
         print(f"{CONNECTION_VARIABLE} is set: running against that server", file=sys.stderr, flush=True)
         return _run(options.command)

@@ -14,6 +14,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, TypeVar
 
 from airflow_provider_completion.testing.apps import App, GenerationError, Prompt
+from airflow_provider_completion.testing.faults import Scene
 
 T = TypeVar("T")
 
@@ -26,6 +27,7 @@ _PROMPT_PRICE, _COMPLETION_PRICE = Decimal("0.15"), Decimal("0.60")
 class Generation:
     """What the server knows of one call. It runs on when the client goes, as the real server's does (contract §4.8).
 
+    :param scene: the fault that is played to the call
     :param billed_tokens: pieces that the generator was asked for, whether anyone received them or not
     :param stopped: whether a stop for it was accepted
     :param disconnected: whether the client of a stream went before the end
@@ -35,6 +37,7 @@ class Generation:
     app: App
     prompt: Prompt
     streaming: bool
+    scene: Scene
     task_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     message_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     created_at: int = field(default_factory=lambda: int(time.time()))
@@ -51,16 +54,7 @@ class Generation:
     async def pieces(self) -> AsyncIterator[str]:
         """Run the generator and yield its pieces to its end; ``error`` says whether it failed."""
         try:
-            answer = await _in_thread(self.app.generator, self.prompt)
-            pieces = iter(_tokens(answer) if isinstance(answer, str) else answer)
-            in_memory = isinstance(answer, str | list | tuple)
-            while True:
-                if self.app.pause_seconds:
-                    await asyncio.sleep(self.app.pause_seconds)
-                # Only a real iterator may block; a thread for each piece of a finished text would be waste.
-                piece = next(pieces, _END) if in_memory else await _in_thread(next, pieces, _END)
-                if piece is _END:
-                    return
+            async for piece in self.scene.entry.pieces(self._said(), self.scene):
                 self._first_token = self._first_token or time.monotonic() - self._started
                 self.billed_tokens += 1
                 self.answer += piece
@@ -73,9 +67,22 @@ class Generation:
                 "Internal Server Error, please contact support.", code="internal_server_error", status=500
             )
 
+    async def _said(self) -> AsyncIterator[str]:
+        answer = await _in_thread(self.app.generator, self.prompt)
+        pieces = iter(_tokens(answer) if isinstance(answer, str) else answer)
+        in_memory = isinstance(answer, str | list | tuple)
+        while True:
+            if self.app.pause_seconds:
+                await asyncio.sleep(self.app.pause_seconds)
+            # Only a real iterator may block; a thread for each piece of a finished text would be waste.
+            piece = next(pieces, _END) if in_memory else await _in_thread(next, pieces, _END)
+            if piece is _END:
+                return
+            yield piece
+
     def stop(self) -> None:
         """End the stream now, though the model may be silent. A blocking run has no id that one could stop."""
-        if self.run is not None and not self.finished:
+        if self.run is not None and not self.finished and self.scene.entry.stop == "works":
             self.stopped = True
             self.run.cancel()
 

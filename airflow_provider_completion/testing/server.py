@@ -8,8 +8,10 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal
@@ -18,23 +20,30 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from airflow_provider_completion.testing.apps import App
+from airflow_provider_completion.testing.faults import HEADER, NOTHING, Fault, Scene, marked, nth, without_markers
 from airflow_provider_completion.testing.form import BadInputError, ServerCrashError, accepted_inputs
 from airflow_provider_completion.testing.generation import Generation, prompt_of
+from airflow_provider_completion.testing.writing import (
+    COMMON,
+    CORS,
+    PING,
+    REASONS,
+    SERVER_VERSION,
+    VARY,
+    ApiError,
+    framed,
+    json_answer,
+)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-SERVER_VERSION = "1.12.1"
-_REASONS = {200: "OK", 201: "CREATED", 400: "BAD REQUEST", 401: "UNAUTHORIZED", 403: "FORBIDDEN", 404: "NOT FOUND",
-            405: "METHOD NOT ALLOWED", 413: "REQUEST ENTITY TOO LARGE", 415: "UNSUPPORTED MEDIA TYPE",
-            429: "TOO MANY REQUESTS", 500: "INTERNAL SERVER ERROR", 503: "SERVICE UNAVAILABLE"}  # fmt: skip
-_COMMON = {"X-Version": SERVER_VERSION, "X-Env": "PRODUCTION"}
-_CORS = {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "X-Env, X-Trace-Id, X-Version"}
-_VARY = {"Vary": "Cookie"}
 _NOT_FOUND_PAGE = (
     "<!doctype html>\n<html lang=en>\n<title>404 Not Found</title>\n<h1>Not Found</h1>\n"
     "<p>The requested URL was not found on the server. If you entered the URL "
     "manually please check your spelling and try again.</p>\n"
 )
+#: The scene of the request that is being handled. Not kept in the request: the keys for that are new in aiohttp.
+_SCENE: ContextVar[Scene] = ContextVar("scene")
 _MEGABYTE = 1024 * 1024
 #: Upload limits by extension, in megabytes; 15 for the rest (contract §6.2).
 _UPLOAD_LIMITS = {
@@ -46,14 +55,6 @@ _UPLOAD_LIMITS = {
 _FORM_KEYS = ("label", "variable", "required", "max_length", "options", "default")
 
 
-class ApiError(Exception):
-    """An answer of the kind ``{"code": ..., "message": ..., "status": ...}``."""
-
-    def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.status, self.code, self.message, self.headers = status, code, message, headers or {}
-
-
 class UnauthorizedError(ApiError):
     """The key is missing or wrong."""
 
@@ -61,18 +62,20 @@ class UnauthorizedError(ApiError):
         super().__init__(401, "unauthorized", message, {"WWW-Authenticate": 'Bearer realm="api"'})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
     """One request that reached the server, for tests to look at.
 
     :param body: the JSON body, None when there was none that could be read
     :param headers: without the key
+    :param fault: name of the fault that was played to it, ``""`` for none
     """
 
     method: str
     path: str
     body: Any
     headers: dict[str, str] = field(repr=False)
+    fault: str = ""
 
 
 class _Body(BaseModel):
@@ -105,6 +108,11 @@ class LocalCompletionServer:
         self.calls: list[Call] = []
         #: All generations, in order of their start.
         self.generations: list[Generation] = []
+        #: What is played to the next completions, one each; see :meth:`fail_next`.
+        self.faults: deque[Fault] = deque()
+        self._by_task: dict[str, Generation] = {}
+        #: How many requests of the same body have asked for the same faults.
+        self._asked: Counter[int] = Counter()
         self._feedback: dict[str, str] = {}
         self._active: dict[str, int] = dict.fromkeys(self.apps, 0)
         self._loop = asyncio.new_event_loop()
@@ -130,6 +138,16 @@ class LocalCompletionServer:
     def count(self, method: str, path_end: str) -> int:
         """Return how many requests came with this method and end of path."""
         return sum(call.method == method and call.path.endswith(path_end) for call in self.calls)
+
+    def fail_next(self, fault: str, *, times: int = 1, **parameters: float) -> None:
+        """Play a fault of the menu (``docs/faults.md``) to the next completions that ask for none themselves.
+
+        :param fault: its name, such as ``throttle_400``
+        :param times: to how many of them
+        :param parameters: the fault's own, such as ``after=3``
+        :raises ValueError: there is no such fault or parameter
+        """
+        self.faults.extend([Fault.parse(fault, **parameters)] * times)
 
     def start(self) -> LocalCompletionServer:
         """Start serving, in a thread.
@@ -206,22 +224,51 @@ class LocalCompletionServer:
             with suppress(ValueError):
                 body = json.loads(await request.read())
         headers = {name: value for name, value in request.headers.items() if name.lower() != "authorization"}
-        self.calls.append(Call(request.method, request.path, body, headers))
+        call = Call(request.method, request.path, body, headers)
+        self.calls.append(call)
         try:
-            return await handler(request)
+            fault = await self._fault_for(request, body)
+            call.fault = fault.name
+            scene = Scene(fault, request)
+            _SCENE.set(scene)
+            return await scene.entry.answer(scene, lambda: handler(request))
         except ApiError as error:
-            content = {"code": error.code, "message": error.message, "status": error.status}
-            return _json(content, error.status, error.headers)
+            return error.answer
         except ServerCrashError:
-            return _json({"message": "Internal Server Error", "code": "unknown", "status": 500}, 500, _VARY)
+            return json_answer({"message": "Internal Server Error", "code": "unknown", "status": 500}, 500, VARY)
         except web.HTTPNotFound:
             return web.Response(
-                status=404, reason=_REASONS[404], text=_NOT_FOUND_PAGE, content_type="text/html", charset="utf-8",
-                headers=_COMMON,
+                status=404, reason=REASONS[404], text=_NOT_FOUND_PAGE, content_type="text/html", charset="utf-8",
+                headers=COMMON,
             )  # fmt: skip
         except web.HTTPMethodNotAllowed:
             message = "The method is not allowed for the requested URL."
-            return _json({"code": "method_not_allowed", "message": message, "status": 405}, 405)
+            return json_answer({"code": "method_not_allowed", "message": message, "status": 405}, 405)
+
+    async def _fault_for(self, request: web.Request, body: Any) -> Fault:
+        """Return what is to be played: what the request asks for or, for a completion, what is next in turn."""
+        completes = request.method == "POST" and request.path.endswith("/completion-messages")
+        content = body if completes and isinstance(body, dict) else {}
+        inputs = content.get("inputs")
+        texts = [*(inputs.values() if isinstance(inputs, dict) else ()), content.get("query")]
+        try:
+            asked = [*map(Fault.parse, request.headers.getall(HEADER, ())), *marked(texts)]
+            fault = await self._in_turn(request, asked)
+            if fault is NOTHING and completes and self.faults:
+                fault = self.faults.popleft()
+            if fault is not NOTHING:
+                fault.check_playable(completes=completes, streaming=content.get("response_mode") == "streaming")
+        except ValueError as error:
+            raise ApiError(400, "unknown_fault", str(error)) from None
+        return fault
+
+    async def _in_turn(self, request: web.Request, asked: Sequence[Fault]) -> Fault:
+        if all(fault.times is None for fault in asked):
+            return asked[0] if asked else NOTHING
+        # Of the same body, so that a request that is sent again is known for what it is.
+        same = hash((request.path, await request.read(), tuple(fault.name for fault in asked)))
+        self._asked[same] += 1
+        return nth(asked, self._asked[same] - 1) or NOTHING
 
     def _app(self, request: web.Request) -> App:
         """Check the key as the server does, with its texts (contract §1)."""
@@ -277,29 +324,32 @@ class LocalCompletionServer:
             )
             raise ApiError(400, "invalid_param", text)
         try:
-            inputs = accepted_inputs(app.form, body.inputs)
+            given = {name: without_markers(value) for name, value in body.inputs.items()}
+            inputs = accepted_inputs(app.form, given)
         except BadInputError as error:
             raise ApiError(400, "invalid_param", str(error)) from None
         except ServerCrashError:
             text = "Internal Server Error, please contact support."
             raise ApiError(500, "internal_server_error", text) from None
-        prompt = prompt_of(app, inputs, body.query.replace("\x00", ""), body.files or (), str(content["user"]))
-        generation = Generation(app, prompt, streaming=body.response_mode == "streaming")
+        query = without_markers(body.query.replace("\x00", ""))
+        prompt = prompt_of(app, inputs, query, body.files or (), str(content["user"]))
+        generation = Generation(app, prompt, streaming=body.response_mode == "streaming", scene=_SCENE.get())
         self.generations.append(generation)
+        self._by_task[generation.task_id] = generation
         self._active[app.api_key] += 1
         try:
             if generation.streaming:
                 return await self._stream(request, generation)
-            return await self._block(generation)
+            return await self._block(request, generation)
         finally:
             self._active[app.api_key] -= 1
 
-    async def _block(self, generation: Generation) -> web.Response:
+    async def _block(self, request: web.Request, generation: Generation) -> web.StreamResponse:
         async for _ in generation.pieces():
             pass
         generation.finished = True
         if (error := generation.error) is not None:
-            raise ApiError(error.status, error.code, error.message, _VARY)
+            raise ApiError(error.status, error.code, error.message, VARY)
         if not generation.answer:
             # What the server really says when a model has nothing to say (wire/blocking_empty_answer).
             text = (
@@ -307,20 +357,29 @@ class LocalCompletionServer:
                 "input_value=[], input_type=list]\n    For further information visit "
                 "https://errors.pydantic.dev/2.11/v/string_type"
             )
-            raise ApiError(400, "invalid_param", text, _VARY)
-        return web.Response(
-            text=json.dumps(generation.blocking_answer()),
-            content_type="application/json",
-            charset="utf-8",
-            headers={**_COMMON, **_CORS, **_VARY},
+            raise ApiError(400, "invalid_param", text, VARY)
+        content = json.dumps(generation.scene.entry.event(generation.blocking_answer())).encode("ascii")
+        response = web.StreamResponse(
+            headers={**COMMON, **CORS, **VARY, "Content-Type": "application/json; charset=utf-8"}
         )
+        response.content_length = len(content)
+        return await self._send(request, response, generation, _in_parts(content))
 
     async def _stream(self, request: web.Request, generation: Generation) -> web.StreamResponse:
-        response = web.StreamResponse(headers={**_COMMON, **_CORS, "Content-Type": "text/event-stream; charset=utf-8"})
+        response = web.StreamResponse(headers={**COMMON, **CORS, "Content-Type": "text/event-stream; charset=utf-8"})
         response.enable_chunked_encoding()
+        return await self._send(request, response, generation, self._frames(generation))
+
+    async def _send(
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        generation: Generation,
+        source: AsyncGenerator[bytes, None],
+    ) -> web.StreamResponse:
         try:
-            async with aclosing(self._frames(generation)) as frames:
-                async for frame in frames:
+            async with aclosing(source):
+                async for frame in generation.scene.entry.frames(source, generation.scene):
                     if not response.prepared:
                         # Not even the status line is sent before the first event (contract §4.1).
                         await response.prepare(request)
@@ -344,11 +403,11 @@ class LocalCompletionServer:
                 event = events.get_nowait() if not events.empty() else await asyncio.wait_for(events.get(), left)
             except TimeoutError:
                 next_ping += self.ping_seconds
-                yield b"event: ping\n\n"
+                yield PING
                 continue
             if event is None:
                 return
-            yield b"data: " + _compact(event).encode("utf-8") + b"\n\n"
+            yield framed(generation.scene.entry.event(event))
 
     async def _run(self, generation: Generation, events: asyncio.Queue[dict[str, Any] | None]) -> None:
         try:
@@ -371,20 +430,21 @@ class LocalCompletionServer:
     async def _stop_generation(self, request: web.Request) -> web.Response:
         body = await self._json_body(request)
         app = self._completion_app(request)
-        for generation in self.generations:
-            same = generation.task_id == request.match_info["task_id"] and generation.app is app
-            if same and generation.prompt.user == str(body["user"]):
-                generation.stop()
-        return _json({"result": "success"})  # whatever it did (contract §5)
+        generation = self._by_task.get(request.match_info["task_id"])
+        if generation and generation.app is app and generation.prompt.user == str(body["user"]):
+            if generation.scene.entry.stop == "fails":
+                raise ApiError(500, "internal_server_error", "Internal Server Error, please contact support.")
+            generation.stop()
+        return json_answer({"result": "success"})  # whatever it did (contract §5)
 
     # -- the rest -------------------------------------------------------------------------------------------------
 
     async def _welcome(self, _: web.Request) -> web.Response:
-        return _json({"welcome": "Dify OpenAPI", "api_version": "v1", "server_version": SERVER_VERSION})
+        return json_answer({"welcome": "Dify OpenAPI", "api_version": "v1", "server_version": SERVER_VERSION})
 
     async def _info(self, request: web.Request) -> web.Response:
         app = self._app(request)
-        return _json(
+        return json_answer(
             {
                 "name": app.name,
                 "description": app.description,
@@ -403,7 +463,7 @@ class LocalCompletionServer:
             form.append({kind: {key: inner[key] for key in (*_FORM_KEYS, *inner) if key in inner}})
         methods = ["remote_url", "local_file"]
         off = {"enabled": False}
-        return _json(
+        return json_answer(
             {
                 "opening_statement": None,
                 "suggested_questions": [],
@@ -440,11 +500,11 @@ class LocalCompletionServer:
 
     async def _meta(self, request: web.Request) -> web.Response:
         self._app(request)
-        return _json({"tool_icons": {}})
+        return json_answer({"tool_icons": {}})
 
     async def _site(self, request: web.Request) -> web.Response:
         app = self._app(request)
-        return _json(
+        return json_answer(
             {
                 "title": app.name,
                 "chat_color_theme": None,
@@ -488,7 +548,7 @@ class LocalCompletionServer:
                 raise ApiError(400, "invalid_param", "rating cannot be None when feedback not exists")
         else:
             self._feedback[message_id] = rating
-        return _json({"result": "success"})
+        return json_answer({"result": "success"})
 
     async def _upload(self, request: web.Request) -> web.Response:
         self._app(request)
@@ -501,7 +561,7 @@ class LocalCompletionServer:
         if size > _UPLOAD_LIMITS.get(extension, 15) * _MEGABYTE:
             raise ApiError(413, "file_too_large", "File size exceeded. {message}")
         user = str(form.get("user") or "DEFAULT-USER")
-        return _json(
+        return json_answer(
             {
                 "id": file_id,
                 "name": name,
@@ -526,20 +586,11 @@ class LocalCompletionServer:
         raise ApiError(400, "not_chat_app", "Please check if your app mode matches the right API route.")
 
 
-def _compact(content: Any) -> str:
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
-
-
-def _json(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    # Escaped slashes, ASCII and the line feed at the end are the real server's.
-    body = json.dumps(content, separators=(",", ":")).replace("/", "\\/") + "\n"
-    return web.Response(
-        status=status,
-        reason=_REASONS.get(status),
-        body=body.encode("ascii"),
-        content_type="application/json",
-        headers={**_COMMON, **_CORS, **(headers or {})},
-    )
+async def _in_parts(content: bytes) -> AsyncGenerator[bytes, None]:
+    """Yield a blocking answer in parts, so that a fault can strike between them."""
+    size = max(1, len(content) // 16)
+    for start in range(0, len(content), size):
+        yield content[start : start + size]
 
 
 def serve_until_interrupted(server: LocalCompletionServer) -> None:

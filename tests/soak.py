@@ -1,0 +1,347 @@
+"""Very many calls with random faults against the local app in a process of its own: ``python -m tests.soak``.
+
+Two things must never happen, whatever fails: that a text is returned which is not the whole answer, and that a call is
+sent again which may have been billed, without its user having said so. The first is seen at the client, the second is
+counted at the server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import random
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import Any
+
+from airflow_provider_completion.api.answers import Completion
+from airflow_provider_completion.api.errors import CompletionError
+from airflow_provider_completion.api.events import Message
+from airflow_provider_completion.client.aio import AsyncCompletionClient
+from airflow_provider_completion.client.settings import ClientSettings
+from airflow_provider_completion.client.sync import CompletionClient
+from airflow_provider_completion.testing import App, LocalCompletionServer, Prompt
+from airflow_provider_completion.testing.apps import LOCAL_API_KEY
+from airflow_provider_completion.testing.faults import MENU, REPLACEMENT, SEPARATORS
+
+IN_FLIGHT, THREADS = 200, 8
+MAX_TRIES = 3
+#: No call is begun any more after this time; each call has a limit of its own.
+LONGEST_SECONDS = 30 * 60
+CALL_SECONDS = 30.0
+
+#: What nobody can tell from an answer (``truncated``), what waits for minutes, and what is for tests of stop.
+LEFT_OUT = {
+    "truncated",
+    "throttle_1015",
+    "retry_after",
+    "retry_after_date",
+    "pings_forever",
+    "stop_ignored",
+    "stop_fails",
+}
+#: How often a fault is drawn, where it is not as often as the others: these cost seconds or megabytes.
+RARE = {"silence": 0.05, "bad_gateway_late": 0.05, "garbage_line": 0.005, "big_frame": 0.1, "bytes": 0.2, "pause": 0.3}
+#: Parameters that keep a call short.
+SHORT = {
+    "big_frame": "megabytes=1",
+    "bad_gateway_late": "seconds=1.2",
+    "pause": "seconds=0.2",
+    "reset_midway": "seconds=0.05",
+    "silence": "seconds=10",
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One call.
+
+    :param fault: name of the fault that is asked for, ``""`` for none
+    :param way: ``complete``; ``leave``: go after the first text; ``stop``: stop after the first text and read on.
+        The answer may be whole all the same, if its end was there already
+    """
+
+    number: int
+    fault: str
+    parameters: str
+    mode: str
+    sync: bool
+    on_maybe_billed: str
+    way: str
+
+    @property
+    def text(self) -> str:
+        return f"{self.number}" + (f" [[fault:{self.fault} {self.parameters}]]" if self.fault else "")
+
+    @property
+    def after(self) -> int:
+        return int(dict(part.split("=") for part in self.parameters.split()).get("after", 0))
+
+    @property
+    def whole_answer(self) -> str:
+        pieces = pieces_of(self.number)
+        before, later = "".join(pieces[: self.after]), "".join(pieces[self.after :])
+        return {
+            "empty": "",
+            "separators": before + SEPARATORS + later,
+            "replace_midway": REPLACEMENT + later,
+            "replace_at_end": REPLACEMENT,
+            "big_frame": before + "x" * 1024 * 1024 + later,
+        }.get(self.fault, before + later)
+
+
+def pieces_of(number: int) -> list[str]:
+    """Return what the model says to a call: a few pieces that no other call gets."""
+    dice = random.Random(number)
+    return [f"{number}.{index} {dice.choice(('plain', 'né', '日本', '🙂'))} " for index in range(dice.randint(3, 8))]
+
+
+def plans(count: int, seed: int) -> Iterator[Plan]:
+    dice = random.Random(seed)
+    names = [name for name in MENU if name not in LEFT_OUT]
+    weights = [RARE.get(name, 1.0) for name in names]
+    for number in range(count):
+        mode = "blocking" if dice.random() < 0.2 else "streaming"
+        fault = dice.choices(names, weights)[0] if dice.random() < 0.8 else ""
+        if fault and mode == "blocking" and (MENU[fault].streams_only or fault == "silence"):
+            mode = "streaming"  # a blocking call is silent for as long as it takes
+        way = dice.choices(("complete", "leave", "stop"), (94, 3, 3))[0] if mode == "streaming" else "complete"
+        yield Plan(
+            number,
+            fault,
+            _parameters(fault, dice) if fault else "",
+            mode,
+            sync=dice.random() < 0.05,
+            on_maybe_billed="retry" if dice.random() < 0.1 else "fail",
+            way=way,
+        )
+
+
+def _parameters(fault: str, dice: random.Random) -> str:
+    chosen = [SHORT[fault]] if fault in SHORT else []
+    if "after" in MENU[fault].parameters:
+        # An error before any text is not billed and has a fault of its own.
+        chosen.append(f"after={dice.randint(1 if fault.startswith('error') else 0, 6)}")
+    if dice.random() < 0.5:
+        chosen.append(f"times={dice.randint(1, 2)}")
+    return " ".join(chosen)
+
+
+@dataclass
+class Tally:
+    """What came of the calls, and what must not have."""
+
+    begun: dict[int, Plan] = field(default_factory=dict)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    paid_twice: list[str] = field(default_factory=list)
+    other: list[str] = field(default_factory=list)
+    #: Calls that failed although nothing in their way should have made them fail.
+    healthy_failed: Counter[str] = field(default_factory=Counter)
+    posts: int = 0
+    seconds: float = 0.0
+
+    def note(self, plan: Plan, outcome: Completion | BaseException | None) -> None:
+        if isinstance(outcome, Completion):
+            self.outcomes["answer"] += 1
+            if outcome.answer != plan.whole_answer:
+                self.wrong.append(f"{plan}: {outcome.answer[:80]!r} and not {plan.whole_answer[:80]!r}")
+        elif isinstance(outcome, CompletionError):
+            self.outcomes[f"{type(outcome).__name__}, billed: {outcome.billed}"] += 1
+            harmless = not plan.fault or MENU[plan.fault].outcome_of(streaming=plan.mode == "streaming") == "answer"
+            if harmless and plan.way == "complete":
+                self.healthy_failed[f"{type(outcome).__name__} ({plan.fault or 'no fault'})"] += 1
+        elif outcome is None:
+            self.outcomes["left early"] += 1
+        else:
+            self.other.append(f"{plan}: {outcome!r}")
+
+    def count_posts(self, faults: dict[int, list[str]]) -> None:
+        """:param faults: by call, the faults that the server played to its POSTs, in their order"""
+        self.posts = sum(map(len, faults.values()))
+        for number, played in faults.items():
+            plan = self.begun[number]
+            streaming = plan.mode == "streaming"
+            outcomes = [MENU[name].outcome_of(streaming=streaming) if name else "answer" for name in played]
+            unasked = plan.on_maybe_billed == "fail" and set(outcomes[:-1]) - {"not billed"}
+            if unasked or len(played) > MAX_TRIES:
+                self.paid_twice.append(f"{plan}: {played}")
+
+    @property
+    def clean(self) -> bool:
+        return not (self.wrong or self.paid_twice or self.other)
+
+    def report(self) -> str:
+        lines = [f"{len(self.begun)} calls, {self.posts} POSTs at the server, in {self.seconds:.0f} s"]
+        lines += [f"  {count:7} {what}" for what, count in self.outcomes.most_common()]
+        if self.healthy_failed:
+            lines.append(f"failed although nothing was in their way: {dict(self.healthy_failed.most_common())}")
+        for title, cases in (
+            ("texts returned that are not the whole answer", self.wrong),
+            ("unasked-for second POSTs of what may have been billed", self.paid_twice),
+            ("failures of another kind", self.other),
+        ):
+            lines += [f"{title}: {len(cases)}", *(f"  {case}" for case in cases[:10])]
+        return "\n".join(lines)
+
+
+# -- the server, in a process of its own ------------------------------------------------------------------------------
+
+
+def _generator(prompt: Prompt) -> list[str]:
+    return pieces_of(int(prompt.text))
+
+
+def _serve(pipe: Connection) -> None:
+    logging.disable(logging.CRITICAL)  # some faults are crashes of the server
+    form = [{"type": "paragraph", "variable": "text"}]
+    with LocalCompletionServer(App(form=form, prompt="{{text}}", generator=_generator)) as server:
+        pipe.send(server.base_url)
+        with suppress(EOFError):
+            pipe.recv()
+            faults: dict[int, list[str]] = {}
+            for call in server.calls:
+                if call.path.endswith("/completion-messages"):
+                    number = int(call.body["inputs"]["text"].partition(" ")[0])
+                    faults.setdefault(number, []).append(call.fault)
+            pipe.send(faults)
+
+
+@contextmanager
+def _server() -> Iterator[tuple[str, Connection]]:
+    context = get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs,), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        yield ours.recv(), ours
+    finally:
+        ours.close()
+        process.join(20)
+        process.kill()
+
+
+# -- the clients ------------------------------------------------------------------------------------------------------
+
+
+def _options(plan: Plan) -> dict[str, Any]:
+    return {"response_mode": plan.mode, "on_maybe_billed": plan.on_maybe_billed}
+
+
+async def _call(client: AsyncCompletionClient, plan: Plan) -> Completion | None:
+    inputs = {"text": plan.text}
+    if plan.way == "complete":
+        return await client.complete(inputs, **_options(plan))
+    async with client.stream(inputs, **_options(plan)) as run:
+        async for event in run:
+            if isinstance(event, Message) and plan.way == "leave":
+                return None
+            if isinstance(event, Message):
+                await run.stop()
+    return run.completion.accepted()
+
+
+def _call_sync(client: CompletionClient, plan: Plan) -> Completion | None:
+    inputs = {"text": plan.text}
+    if plan.way == "complete":
+        return client.complete(inputs, **_options(plan))
+    with client.stream(inputs, **_options(plan)) as run:
+        for event in run:
+            if isinstance(event, Message) and plan.way == "leave":
+                return None
+            if isinstance(event, Message):
+                run.stop()
+    return run.completion.accepted()
+
+
+class _Queue:
+    """Hands out the plans of one kind until there are none or the time is over."""
+
+    def __init__(self, tally: Tally, todo: list[Plan]) -> None:
+        self._tally, self._todo, self._lock = tally, iter(todo), threading.Lock()
+        self._end = time.monotonic() + LONGEST_SECONDS
+
+    def __iter__(self) -> Iterator[Plan]:
+        while time.monotonic() < self._end:
+            with self._lock:
+                plan = next(self._todo, None)
+                if plan is None:
+                    return
+                self._tally.begun[plan.number] = plan
+            yield plan
+
+
+async def _run(url: str, todo: list[Plan], tally: Tally) -> None:
+    settings = ClientSettings(
+        base_url=url,
+        api_key=LOCAL_API_KEY,
+        silence_seconds=4.0,
+        total_seconds=CALL_SECONDS,
+        max_tries=MAX_TRIES,
+        backoff_seconds=0.001,
+        max_concurrency=IN_FLIGHT,
+    )
+    queue = _Queue(tally, [plan for plan in todo if not plan.sync])
+    queue_sync = _Queue(tally, [plan for plan in todo if plan.sync])
+
+    async def work(client: AsyncCompletionClient) -> None:
+        for plan in queue:
+            try:
+                tally.note(plan, await _call(client, plan))
+            except Exception as error:
+                tally.note(plan, error)
+
+    def work_sync(client: CompletionClient) -> None:
+        for plan in queue_sync:
+            try:
+                tally.note(plan, _call_sync(client, plan))
+            except Exception as error:
+                tally.note(plan, error)
+
+    loop = asyncio.get_running_loop()
+    with CompletionClient(settings) as client_sync, ThreadPoolExecutor(THREADS) as pool:
+        async with AsyncCompletionClient(settings) as client:
+            await asyncio.gather(
+                *(work(client) for _ in range(IN_FLIGHT)),
+                *(loop.run_in_executor(pool, work_sync, client_sync) for _ in range(THREADS)),
+            )
+
+
+def soak(streams: int, seed: int) -> Tally:
+    """Make the calls and return what came of them."""
+    tally, todo = Tally(), list(plans(streams, seed))
+    begin = time.monotonic()
+    with _server() as (url, pipe):
+        asyncio.run(_run(url, todo, tally))
+        tally.seconds = time.monotonic() - begin
+        pipe.send("report")
+        tally.count_posts(pipe.recv())
+    if len(tally.begun) < streams:
+        tally.other.append(f"only {len(tally.begun)} of {streams} calls were begun in {LONGEST_SECONDS} s")
+    return tally
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__.partition("\n")[0])
+    parser.add_argument("--streams", type=int, default=100_000, help="how many calls (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="the same seed makes the same calls (default: %(default)s)")
+    options = parser.parse_args()
+    # Each retry and each failing stop is a warning, and there are tens of thousands of them.
+    logging.getLogger("airflow_provider_completion").setLevel(logging.ERROR)
+    tally = soak(options.streams, options.seed)
+    print(tally.report())
+    return 0 if tally.clean else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
