@@ -24,8 +24,6 @@ from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.client.retries import OnMaybeBilled, policy
 from airflow_provider_completion.client.run import Run, log_unknown
 from airflow_provider_completion.client.settings import (
-    BODY_END_SECONDS,
-    KEEPALIVE_SECONDS,
     STOP_CONNECT_SECONDS,
     STOP_SILENCE_SECONDS,
     ClientSettings,
@@ -283,10 +281,6 @@ class AsyncCompletionRun(Run):
                     for event in events:
                         log_unknown(event)
                         yield event
-                if exchange.ended_by_server:
-                    with suppress(aiohttp.ClientError, TimeoutError):
-                        async with asyncio.timeout(BODY_END_SECONDS):
-                            await answer.read()
         except TimeoutError as error:  # aiohttp's own are these too
             if isinstance(error, aiohttp.ConnectionTimeoutError):
                 exchange.fail(_typed(error, settings))
@@ -332,7 +326,9 @@ class _Body:
 
 def _new_session(settings: ClientSettings) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS, ssl=_tls(settings)),
+        # Each call has a connection of its own: one that is kept can die while it carries a request, and then nobody
+        # knows whether that was before or after the app had it.
+        connector=aiohttp.TCPConnector(limit=0, force_close=True, ssl=_tls(settings)),
         headers=settings.headers,
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,

@@ -18,12 +18,6 @@ USER_AGENT = f"airflow-provider-completion/{__version__}"
 #: A stop is sent while something is ending, and Airflow leaves a killed task about 5 s.
 STOP_CONNECT_SECONDS = 1.5
 STOP_SILENCE_SECONDS = 2.5
-#: An idle connection is used again for this long: the server closes it after 2 s, and a request that meets the close
-#: fails in a way that looks as if it might have been billed.
-KEEPALIVE_SECONDS = 1.5
-#: How long to wait for the end of a body whose last event has come. Usually it is there already, and with it the
-#: connection can be used again; with speech switched on it is minutes away.
-BODY_END_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

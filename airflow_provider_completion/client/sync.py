@@ -7,7 +7,7 @@ import io
 import threading
 import time
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -30,8 +30,6 @@ from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.client.retries import OnMaybeBilled, policy
 from airflow_provider_completion.client.run import Run, log_unknown
 from airflow_provider_completion.client.settings import (
-    BODY_END_SECONDS,
-    KEEPALIVE_SECONDS,
     STOP_CONNECT_SECONDS,
     STOP_SILENCE_SECONDS,
     ClientSettings,
@@ -51,7 +49,6 @@ class CompletionClient:
     def __init__(self, settings: ClientSettings) -> None:
         self.settings = settings
         self._session = _new_session(settings)
-        self._last_used = 0.0
 
     def __enter__(self) -> CompletionClient:
         return self
@@ -146,7 +143,7 @@ class CompletionClient:
         """
         limits = (self.settings.connect_seconds, self.settings.silence_seconds)
         retrying = tenacity.Retrying(**policy(self.settings))
-        return retrying(lambda: self._perform(self._fresh_session(), endpoint, limits))
+        return retrying(lambda: self._perform(self._session, endpoint, limits))
 
     def _perform(self, session: requests.Session, endpoint: Endpoint[T], timeout: tuple[float, float]) -> T:
         body = None if endpoint.body is None else _Body(endpoint.body)
@@ -181,18 +178,6 @@ class CompletionClient:
             raise ConfigurationError(f"The TLS files of the connection cannot be used ({error}).") from None
         with response:
             yield response
-        self._last_used = time.monotonic()
-
-    def forget_connections(self) -> None:
-        """Make the next call use a new connection: what broke one may have broken the others."""
-        self._last_used = 0.0
-
-    def _fresh_session(self) -> requests.Session:
-        """Return the session whose connections the server has not closed yet."""
-        if time.monotonic() - self._last_used > KEEPALIVE_SECONDS:
-            # Replaced, not closed: another thread may be taking a connection out of it at this moment.
-            self._session = _new_session(self.settings)
-        return self._session
 
 
 class _Body(io.BytesIO):
@@ -285,7 +270,12 @@ class CompletionRun(Run):
 
         try:
             timeout = (min(settings.connect_seconds, settings.total_seconds), silence)
-            with client._send(client._fresh_session(), "POST", path, body, timeout) as response:
+            # A connection of its own: one that is kept can die while it carries the request, and then nobody knows
+            # whether that was before or after the app had it.
+            with (
+                _new_session(settings) as session,
+                client._send(session, "POST", path, body, timeout) as response,
+            ):
                 exchange.receive_head(response.status_code, response.headers)
                 while not exchange.finished:
                     left = settings.total_seconds - elapsed()
@@ -300,10 +290,6 @@ class CompletionRun(Run):
                     for event in events:
                         log_unknown(event)
                         yield event
-                if exchange.ended_by_server and response.raw.connection is not None:
-                    _limit_next_read(response, BODY_END_SECONDS)
-                    with suppress(urllib3.exceptions.HTTPError):
-                        response.raw.read1(_READ_SIZE, decode_content=True)
         except (requests.exceptions.Timeout, urllib3.exceptions.ReadTimeoutError) as error:
             if not body.sent:
                 exchange.fail(_typed(error, settings, sent=False))
@@ -315,8 +301,6 @@ class CompletionRun(Run):
             yield from exchange.receive_break(elapsed(), "The connection ended before the answer did.")
         finally:
             self.sent = self.sent or body.sent
-            if not exchange.ended_by_server:
-                client.forget_connections()
 
 
 class _Session(requests.Session):

@@ -112,7 +112,6 @@ def call_overhead() -> None:
     process = Process(target=serve, args=(there,))
     process.start()
     base_url = here.recv()
-    session = requests.Session()
     client = CompletionClient(ClientSettings(base_url=base_url, api_key=LOCAL_API_KEY))
 
     def bare() -> str:
@@ -120,7 +119,7 @@ def call_overhead() -> None:
         headers = {"Authorization": f"Bearer {LOCAL_API_KEY}"}
         answer = ""
         url = f"{base_url}/completion-messages"
-        with session.post(url, json=body, headers=headers, stream=True, timeout=60) as response:
+        with requests.post(url, json=body, headers=headers, stream=True, timeout=60) as response:
             for line in response.iter_lines():
                 if line.startswith(b"data: "):
                     answer += json.loads(line[6:]).get("answer", "")

@@ -177,7 +177,6 @@ def test_a_wait_that_the_server_asks_for(calls, server, fault):
     assert posts(server) == 2
 
 
-@pytest.mark.xfail(reason="DEFECT in client/: a kept connection that died is reported as maybe billed", strict=False)
 @pytest.mark.parametrize("fault", ["keepalive_closed", "keepalive_reset"])
 def test_a_kept_connection_that_dies_costs_nothing(calls, server, fault):
     """The next call finds the connection closed, or meets the close before the server has read anything of it."""
