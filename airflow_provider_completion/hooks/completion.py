@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from airflow import __version__ as airflow_version
 from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
-from airflow.providers.common.compat.sdk import BaseHook
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout, BaseHook
 
 from airflow_provider_completion.hooks import connection_form
 
@@ -129,7 +129,7 @@ class CompletionHook(BaseHook):
             :meth:`~airflow_provider_completion.client.sync.CompletionClient.complete`
         :raises CompletionError: there is no whole answer
         """
-        with self.failing_for_good():
+        with self._paying_once():
             return self.get_conn().complete(inputs, accept=accept, on_maybe_billed=self.on_maybe_billed, **options)
 
     @contextmanager
@@ -140,7 +140,7 @@ class CompletionHook(BaseHook):
 
         :raises CompletionError: the call failed
         """
-        with self.failing_for_good():
+        with self._paying_once():
             run = self.get_conn().stream(inputs, on_maybe_billed=self.on_maybe_billed, **options)
             with run:
                 yield run
@@ -159,6 +159,22 @@ class CompletionHook(BaseHook):
         """Return what the app takes. Free of charge."""
         with self.failing_for_good():
             return self.get_conn().parameters()
+
+    @contextmanager
+    def _paying_once(self) -> Iterator[None]:
+        """Stop Airflow's retries as :meth:`failing_for_good` does, and after ``execution_timeout`` as well.
+
+        That one ends a call without being an error of the call, and a retry would pay again.
+        """
+        from airflow_provider_completion.exceptions import TimeLimitError
+
+        with self.failing_for_good():
+            try:
+                yield
+            except AirflowTaskTimeout as error:
+                if self.on_maybe_billed == "retry":
+                    raise
+                raise TimeLimitError("The task's execution_timeout ended the call.") from error
 
     @contextmanager
     def failing_for_good(self) -> Iterator[None]:

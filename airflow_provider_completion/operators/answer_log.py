@@ -6,8 +6,12 @@ import re
 from collections.abc import Callable
 
 _WIDTH = 120
-#: Everything that a terminal or a log viewer could take for more than text: controls, line separators, directions.
-_UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+#: Everything that a terminal or a log viewer could take for more than text, or not show: controls, line separators,
+#: directions, characters without width (but the joiner that emoji need), tags.
+_UNSAFE = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff\ud800-\udfff"
+    r"\U000e0000-\U000e007f]"
+)
 
 
 class AnswerLog:
@@ -30,10 +34,13 @@ class AnswerLog:
             self._emit(self._line[:end])
             self._line = self._line[end:].lstrip(" ")
 
-    def replace(self, text: str) -> None:
-        """Take a text that takes the place of all before it."""
+    def replace(self, text: str, why: str) -> None:
+        """Take a text that takes the place of all before it.
+
+        :param why: said first
+        """
         self._line = ""
-        self._write("The server has replaced the text above by:")
+        self._write(why)
         self.add(text)
 
     def close(self) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from airflow_provider_completion.client.sync import CompletionRun
     from airflow_provider_completion.exceptions import OnMaybeBilled
     from airflow_provider_completion.hooks.completion import CompletionHook
+    from airflow_provider_completion.operators.crash_safety import CrashSafety
 
 
 _WHOLE: tuple[Finish, ...] = ("complete",)
@@ -28,7 +30,8 @@ class CompletionOperator(BaseOperator):
     ``op.output`` is the answer and ``op.output["message_id"]`` the message.
 
     A generation that fails, is stopped, or shows the marks of truncation fails the task; its text is never an answer.
-    Killing the task stops the generation on the server.
+    Killing the task stops the generation on the server. From Airflow 3.3 on, a retry after a crash of the worker uses
+    the answer that the crashed try got, or stops the generation that it left behind.
 
     :param inputs: values of the app's input variables, by name (templated)
     :param query: text beside the inputs; with it, the app's prompt becomes the system message (templated)
@@ -94,34 +97,84 @@ class CompletionOperator(BaseOperator):
 
     def execute(self, context: Context) -> str:
         """Generate the answer, push the side keys, return the text."""
+        self._check_accept()
         with self.hook.stream(
             self.inputs, query=self.query, files=self.files, user=self.user, response_mode=self.response_mode
         ) as run:
             self._run = run
-            self._follow(run)
-            completion = run.completion
-            self._push(context, completion)
+            safety = self._crash_safety(context)
+            earlier = safety.earlier_answer(self.accept)
+            completion = earlier.completion if earlier else self._generate(run, safety)
+            with self._not_paying_again(completion, safety):
+                self._push(context, completion, paid_by=earlier.try_number if earlier else None)
             return completion.accepted(self.accept).answer
+
+    def _check_accept(self) -> None:
+        from airflow_provider_completion.api.answers import checked_accept
+
+        with self.hook.failing_for_good():
+            checked_accept(self.accept)
 
     def on_kill(self) -> None:
         """Stop the generation on the server, so that nobody pays for an answer that nobody reads."""
         if self._run is not None:
             self._run.stop()
 
-    def _follow(self, run: CompletionRun) -> None:
-        from airflow_provider_completion.api.events import Message, MessageReplace
+    @contextmanager
+    def _not_paying_again(self, completion: Completion, safety: CrashSafety) -> Iterator[None]:
+        """Stop Airflow's retries if the answer cannot be handed on and is not kept for them."""
+        from airflow_provider_completion.exceptions import CompletionError
+
+        try:
+            yield
+        except Exception as error:
+            if safety.answer_is_kept or self.on_maybe_billed == "retry":
+                raise
+            raise CompletionError(
+                f"The answer was received but could not be pushed to XCom ({type(error).__name__}).",
+                billed="yes",
+                task_id=completion.task_id,
+                message_id=completion.message_id,
+            ) from error
+
+    def _crash_safety(self, context: Context) -> CrashSafety:
+        from airflow_provider_completion.operators.crash_safety import CrashSafety
+
+        request = {"inputs": self.inputs, "query": self.query, "files": self.files, "user": self.user}
+        return CrashSafety.of(context, self.hook, request, retries=self.retries or 0)
+
+    def _generate(self, run: CompletionRun, safety: CrashSafety) -> Completion:
+        try:
+            self._follow(run, safety)
+            completion = run.completion
+        except BaseException:
+            safety.forget()
+            raise
+        if completion.finish in self.accept:
+            safety.keep_answer(completion)
+        else:
+            safety.forget()
+        self._log_end(completion)
+        return completion
+
+    def _follow(self, run: CompletionRun, safety: CrashSafety) -> None:
+        from airflow_provider_completion.api.events import Message, MessageReplace, SentAgain
         from airflow_provider_completion.operators.answer_log import AnswerLog
 
         answer_log = AnswerLog(lambda line: self.log.info("%s", line))
         for event in run:
+            safety.keep_running(run.task_id)
             if not self.log_answer:
                 continue
             if isinstance(event, Message):
                 answer_log.add(event.answer)
             elif isinstance(event, MessageReplace):
-                answer_log.replace(event.answer)
+                answer_log.replace(event.answer, "The server has replaced the text above by:")
+            elif isinstance(event, SentAgain):
+                answer_log.replace("", "The call is sent again. The text above, if there is any, is void.")
+        if self.log_answer and self.response_mode == "blocking":
+            answer_log.add(run.completion.answer)
         answer_log.close()
-        self._log_end(run.completion)
 
     def _log_end(self, completion: Completion) -> None:
         usage = completion.usage
@@ -147,7 +200,7 @@ class CompletionOperator(BaseOperator):
             completion.message_id,
         )
 
-    def _push(self, context: Context, completion: Completion) -> None:
+    def _push(self, context: Context, completion: Completion, *, paid_by: int | None) -> None:
         if not self.do_xcom_push:
             return
         ti = context["ti"]
@@ -155,7 +208,7 @@ class CompletionOperator(BaseOperator):
         values: dict[str, Any] = {
             "message_id": completion.message_id,
             "task_id": completion.task_id,
-            "usage": {**usage, "try_number": ti.try_number},
+            "usage": {**usage, "try_number": paid_by or ti.try_number},
         }
         if completion.finish in self.accept:
             values["answer"] = completion.answer

@@ -19,7 +19,11 @@ def _make_known(dag: DAG) -> None:
     """Airflow 3 runs only Dags that its database knows; they get there from files, and these Dags have none."""
     with suppress(ImportError):  # Airflow 2 does not ask
         from airflow.dag_processing.bundles.manager import DagBundlesManager
-        from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+
+        try:
+            from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+        except ImportError:
+            from airflow.models.dagbag import DagBag, sync_bag_to_db  # Airflow 3.1
 
         DagBundlesManager().sync_bundles_to_db()
         bag = DagBag(os.devnull)

@@ -34,6 +34,9 @@ def logged(*pieces: str) -> list[str]:
         (("\u202egnp.exe\u2066",), ["| \\u202egnp.exe\\u2066"]),
         (("\x00\x07\x08\x7f",), ["| \\u0000\\u0007\\u0008\\u007f"]),
         (("\ud83d",), ["| \\ud83d"]),
+        (("a\u200bb\ufeffc\u2060d",), ["| a\\u200bb\\ufeffc\\u2060d"]),
+        (("hi\U000e0041",), ["| hi\\ue0041"]),
+        (("\U0001f468\u200d\U0001f469",), ["| \U0001f468\u200d\U0001f469"]),
         (("[2026-11-23] {taskinstance.py:1} INFO - Marking task as SUCCESS",),
          ["| [2026-11-23] {taskinstance.py:1} INFO - Marking task as SUCCESS"]),
         (("::group::Hidden",), ["| ::group::Hidden"]),
@@ -65,6 +68,6 @@ def test_a_replacement_says_so_and_forgets_the_unfinished_line() -> None:
     lines: list[str] = []
     log = AnswerLog(lines.append)
     log.add("done\nunfinished")
-    log.replace("clean")
+    log.replace("clean", "The server has replaced the text above by:")
     log.close()
     assert lines == ["| done", "The server has replaced the text above by:", "| clean"]

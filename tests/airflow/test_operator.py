@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
+import airflow
 import pytest
 
 from airflow_provider_completion.exceptions import UnfinishedAnswerError
@@ -17,6 +18,7 @@ from airflow_provider_completion.testing import App, GenerationError, LocalCompl
 from tests.airflow.dags import run
 
 KEY = "app-canary-Xq7Zp1"
+HAS_TASK_STATE_STORE = tuple(int(part) for part in airflow.__version__.split(".")[:2]) >= (3, 3)
 ECHO_FORM = [
     {"type": "paragraph", "variable": "text"},
     {"type": "number", "variable": "count"},
@@ -197,3 +199,46 @@ def test_the_operator_can_be_mapped(completion_server: LocalCompletionServer) ->
         lists=("return_value",),
     )
     assert outcome.read["return_value"] == ["a  for airflow", "b  for airflow"]
+
+
+@pytest.mark.parametrize(("policy", "posts"), [("fail", 1), ("retry", 2)])
+def test_execution_timeout_is_not_paid_twice_unless_the_user_says_so(
+    completion_server: LocalCompletionServer, completion_app: App, policy: str, posts: int
+) -> None:
+    if policy == "retry" and airflow.__version__.startswith("2."):
+        pytest.skip("Airflow 2's dag.test() ends with the first timeout")
+
+    def endless(_: Prompt) -> Iterator[str]:
+        while True:
+            yield "word "
+
+    object.__setattr__(completion_app, "generator", endless)
+    object.__setattr__(completion_app, "pause_seconds", 0.05)
+    timing = {"execution_timeout": timedelta(seconds=1), "retries": 1, "retry_delay": timedelta(0)}
+    outcome = run(one(on_maybe_billed=policy, **timing), read=("answer",))
+    assert outcome.states == {"ask": "failed", "reader": "upstream_failed"}
+    assert completion_server.count("POST", "/completion-messages") == posts
+    assert completion_server.count("POST", "/stop") == posts
+    assert all(generation.stopped for generation in completion_server.generations)
+
+
+class PushFails(CompletionOperator):
+    """An operator whose XCom cannot be reached in its first try."""
+
+    def _push(self, context: Any, *arguments: Any, **named: Any) -> None:
+        if context["ti"].try_number == 1:
+            raise RuntimeError("no XCom")
+        super()._push(context, *arguments, **named)
+
+
+def test_an_answer_that_cannot_be_pushed_is_not_paid_twice(completion_server: LocalCompletionServer) -> None:
+    outcome = run(
+        lambda: PushFails(task_id="ask", inputs={"text": "x"}, retries=1, retry_delay=timedelta(0)), read=("answer",)
+    )
+    assert completion_server.count("POST", "/completion-messages") == 1
+    # With the task state store of Airflow 3.3 the retry has the answer; without it there is no retry.
+    if HAS_TASK_STATE_STORE:
+        assert outcome.states == {"ask": "success", "reader": "success"}
+        assert outcome.read == {"answer": "x  for airflow"}
+    else:
+        assert outcome.states == {"ask": "failed", "reader": "upstream_failed"}

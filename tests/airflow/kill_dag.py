@@ -1,0 +1,56 @@
+"""The Dag of test_kill.py: each task is one way to die. The app kills some of them, some do it themselves."""
+
+from __future__ import annotations
+
+import os
+import signal
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.providers.common.compat.sdk import dag
+
+from airflow_provider_completion.operators.completion import CompletionOperator
+
+RETRY = {"retries": 2, "retry_delay": timedelta(seconds=1)}
+
+
+def tell_pid(context: Any) -> None:
+    (Path(os.environ["AIRFLOW_HOME"]) / f"{context['ti'].task_id}.pid").write_text(str(os.getpid()))
+
+
+def die_in_first_try(context: Any, result: Any = None) -> None:
+    if context["ti"].try_number == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class DiesBeforeXCom(CompletionOperator):
+    """Dies between the last event and the first XCom."""
+
+    def _push(self, context: Any, *arguments: Any, **options: Any) -> None:
+        die_in_first_try(context)
+        super()._push(context, *arguments, **options)
+
+
+def one(task_id: str, kind: type[CompletionOperator] = CompletionOperator, **arguments: Any) -> CompletionOperator:
+    return kind(
+        task_id=task_id,
+        user=task_id,
+        pre_execute=tell_pid,
+        **{"inputs": {"text": "same"}, **RETRY, **arguments},
+    )
+
+
+@dag(schedule="@once", start_date=datetime(2026, 1, 1, tzinfo=UTC), catchup=False)
+def kills():
+    one("terminated")
+    one("timed_out", execution_timeout=timedelta(seconds=12), retries=0)
+    one("before_first_event")
+    one("half_way")
+    one("before_xcom", DiesBeforeXCom)
+    one("before_return_value", post_execute=die_in_first_try)
+    one("changed", DiesBeforeXCom, inputs={"text": "{{ ti.try_number }}"})
+    one("cleared")
+
+
+kills()

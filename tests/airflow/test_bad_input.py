@@ -1,0 +1,148 @@
+"""Bad input to the operator, the hook and the connection: a clear error, and nothing sent."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_completion.hooks.completion import CompletionHook
+from airflow_provider_completion.operators.completion import CompletionOperator
+from airflow_provider_completion.testing import App, LocalCompletionServer
+
+KEY = "app-canary-Xq7Zp1"
+SECRET = "canary-prompt-Lm3"
+FILE = {"type": "image", "transfer_method": "remote_url", "url": "https://example.com/x.png"}
+
+
+@pytest.fixture
+def completion_app() -> App:
+    return App(api_key=KEY)
+
+
+# What is wrong with the operator's arguments, and what the error says.
+OPERATOR: list[tuple[dict[str, Any], str]] = [
+    ({"inputs": None}, "inputs: input should be a valid dictionary"),
+    ({"inputs": SECRET}, "inputs: input should be a valid dictionary"),
+    ({"inputs": [SECRET]}, "inputs: input should be a valid dictionary"),
+    ({"inputs": {1: SECRET}}, "inputs"),
+    ({"inputs": {"text": object()}}, "inputs['text']"),
+    ({"inputs": {"text": SECRET.encode()}}, "inputs['text']"),
+    ({"inputs": {"text": {SECRET}}}, "inputs['text']"),
+    ({"inputs": {"text": (SECRET,)}}, "inputs['text']"),
+    ({"inputs": {"text": datetime(2026, 1, 1)}}, "inputs['text']"),
+    ({"inputs": {"text": Decimal("1.5")}}, "inputs['text']"),
+    ({"inputs": {"text": [[object()]]}}, "inputs['text']"),
+    ({"inputs": {"text": float("nan")}}, "NaN or infinity"),
+    ({"inputs": {"text": float("inf")}}, "NaN or infinity"),
+    ({"inputs": {"text": f"{SECRET}\x00"}}, "'text' contains a NUL character"),
+    ({"inputs": {"text": f"{SECRET}\ud83d"}}, "half a surrogate pair"),
+    ({"query": None}, "query: input should be a valid string"),
+    ({"query": 5}, "query: input should be a valid string"),
+    ({"query": f"{SECRET}\x00"}, "query: it contains a NUL character"),
+    ({"user": 5}, "user: input should be a valid string"),
+    ({"user": ""}, "user: it is blank"),
+    ({"user": " \t"}, "user: it is blank"),
+    ({"user": "u" * 256}, "at most 255 characters"),
+    ({"user": "a\nb"}, "user: it contains control characters"),
+    ({"response_mode": "sse"}, "response_mode: input should be 'streaming' or 'blocking'"),
+    ({"response_mode": ""}, "response_mode"),
+    ({"files": "https://example.com/x.png"}, "files"),
+    ({"files": ["https://example.com/x.png"]}, "files[0]"),
+    ({"files": [{}]}, "files[0]['type']"),
+    ({"files": [{**FILE, "type": "movie"}]}, "files[0]['type']"),
+    ({"files": [{**FILE, "transfer_method": "ftp"}]}, "files[0]['transfer_method']"),
+    ({"files": [{**FILE, "url": ""}]}, "'remote_url' needs 'url'"),
+    ({"files": [{**FILE, "transfer_method": "local_file"}]}, "'local_file' needs 'upload_file_id'"),
+    ({"files": [{**FILE, "remote_url": "x"}]}, "files[0]['remote_url']"),
+    ({"silence_seconds": 0}, "silence_seconds is not a number of seconds above 0"),
+    ({"silence_seconds": "soon"}, "silence_seconds is not a number"),
+    ({"total_seconds": -1}, "total_seconds is not a number of seconds above 0"),
+    ({"total_seconds": float("nan")}, "total_seconds is not a number"),
+    ({"accept": ("finished",)}, "accept"),
+    ({"accept": "complete"}, "accept"),
+    ({"accept": ()}, "accept"),
+    ({"on_maybe_billed": "always"}, "on_maybe_billed"),
+]
+
+# What is wrong with the connection.
+CONNECTION: list[tuple[dict[str, Any], str]] = [
+    ({"host": ""}, "no Base URL"),
+    ({"host": "file:///etc/passwd"}, "scheme 'file'"),
+    ({"host": "ftp://127.0.0.1"}, "scheme 'ftp'"),
+    ({"host": "http://127.0.0.1:0"}, "port 0"),
+    ({"host": "http://127.0.0.1:99999"}, "no address"),
+    ({"host": f"http://u:{KEY}@127.0.0.1"}, "user name or password"),
+    ({"host": f"http://127.0.0.1?key={KEY}"}, "query or fragment"),
+    ({"host": "http://a b"}, "blanks or control characters"),
+    ({"host": "https:/127.0.0.1"}, "one scheme and two slashes"),
+    ({"password": ""}, "no API key"),
+    ({"password": f"{KEY}\r\nX-Injected: 1"}, "characters that no key has"),
+    ({"password": f"Bearer {KEY}"}, "characters that no key has"),
+    ({"password": f"{KEY}é"}, "characters that no key has"),
+    ({"login": "u" * 256}, "255 characters"),
+    ({"login": "a\x00b"}, "control characters"),
+    ({"extra": {"timeout": 3}}, "unknown extra 'timeout'"),
+    ({"extra": {"max_tries": 0}}, "max_tries is not a whole number above 0"),
+    ({"extra": {"max_tries": "many"}}, "'max_tries' is no number"),
+    ({"extra": {"proxy": "socks5://x"}}, "http:// or https://"),
+    ({"extra": {"ca_bundle": "/no/such/file"}}, "does not exist"),
+    ({"extra": {"disable_tls_verification": "perhaps"}}, "'disable_tls_verification' is no truth value"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), OPERATOR, ids=[f"{next(iter(row[0]))}-{n}" for n, row in enumerate(OPERATOR)]
+)
+def test_operator(
+    completion_server: LocalCompletionServer,
+    arguments: dict[str, Any],
+    said: str,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with caplog.at_level(logging.DEBUG), pytest.raises(AirflowFailException) as caught:
+        CompletionOperator(task_id="ask", **{"inputs": {"text": "x"}, **arguments}).execute({})
+    assert said in str(caught.value)
+    assert not completion_server.calls
+    shown = str(caught.value) + repr(caught.value) + caplog.text + "".join(capfd.readouterr())
+    assert SECRET not in shown
+    assert KEY not in shown
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"), CONNECTION, ids=[f"{next(iter(row[0]))}-{n}" for n, row in enumerate(CONNECTION)]
+)
+def test_connection(
+    completion_server: LocalCompletionServer, fields: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = {**json.loads(completion_server.connection_json()), **fields}
+    monkeypatch.setenv("AIRFLOW_CONN_COMPLETION_DEFAULT", json.dumps(connection))
+    with pytest.raises(AirflowFailException) as caught:
+        CompletionHook().complete({"text": "x"})
+    assert said in str(caught.value)
+    assert "completion_default" in str(caught.value)
+    assert KEY not in str(caught.value) + repr(caught.value)
+    assert not completion_server.calls
+
+
+@pytest.mark.parametrize("arguments", [{"inputs": {1: "x"}}, {"user": ""}, {"response_mode": "sse"}])
+def test_hook(completion_server: LocalCompletionServer, arguments: dict[str, Any]) -> None:
+    with pytest.raises(AirflowFailException, match="Nothing was sent"):
+        CompletionHook().complete(**{"inputs": {"text": "x"}, **arguments})
+    assert not completion_server.calls
+
+
+def test_case_46_a_template_that_was_not_rendered_is_a_warning(
+    completion_server: LocalCompletionServer, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        CompletionHook().complete({"text": f"{{{{ds}}}} {SECRET}"})
+    shown = caplog.text + "".join(capfd.readouterr())
+    assert "The server rewrites {{...}} and <|...|> in inputs before the model sees them; here in: 'text'." in shown
+    assert SECRET not in shown

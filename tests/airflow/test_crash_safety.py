@@ -1,0 +1,319 @@
+"""What a retry makes of what an earlier try kept, with a store in memory in place of Airflow's (see test_kill.py)."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from airflow_provider_completion.exceptions import CompletionError, UnfinishedAnswerError
+from airflow_provider_completion.operators.completion import CompletionOperator
+from airflow_provider_completion.testing import App, GenerationError, LocalCompletionServer, Prompt
+
+KEY = "app-canary-Xq7Zp1"
+FORM = [{"type": "paragraph", "variable": "text"}, {"type": "number", "variable": "count"}]
+REQUEST = {"inputs": {"text": "grüße 🙂", "count": 1}, "query": "q", "user": "someone"}
+
+
+class WorkerDied(BaseException):
+    """Ends a try at once, as SIGKILL does, with nothing cleared up."""
+
+
+@dataclass
+class Store:
+    """Airflow's task state store, in memory: JSON in, JSON out.
+
+    :param broken: operations that fail
+    """
+
+    values: dict[str, str] = field(default_factory=dict)
+    broken: tuple[str, ...] = ()
+    operations: list[str] = field(default_factory=list)
+
+    def _operation(self, name: str) -> None:
+        self.operations.append(name)
+        if name in self.broken:
+            raise RuntimeError(f"the store is gone, and with it {self.values}")
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self._operation("get")
+        return json.loads(self.values[key]) if key in self.values else default
+
+    def set(self, key: str, value: Any) -> None:
+        self._operation("set")
+        self.values[key] = json.dumps(value, allow_nan=False)
+
+    def delete(self, key: str) -> None:
+        self._operation("delete")
+        self.values.pop(key, None)
+
+
+@dataclass
+class Instance:
+    """What the operator uses of a task instance.
+
+    :param dies: in the first push
+    """
+
+    try_number: int = 1
+    max_tries: int = 2
+    dies: bool = False
+    pushed: dict[str, Any] = field(default_factory=dict)
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        if self.dies:
+            raise WorkerDied
+        self.pushed[key] = value
+
+
+def numbered_answers() -> Any:
+    numbers = iter(range(1, 100))
+    return lambda _: f"answer {next(numbers)}"
+
+
+@pytest.fixture
+def completion_app() -> App:
+    return App(api_key=KEY, prompt="{{text}}", form=FORM, generator=numbered_answers())
+
+
+@pytest.fixture
+def store() -> Store:
+    return Store()
+
+
+def attempt(store: Store | None, instance: Instance, **arguments: Any) -> str:
+    operator = CompletionOperator(task_id="ask", **{"retries": 2, **REQUEST, **arguments})
+    context: Any = {"ti": instance} if store is None else {"ti": instance, "task_state_store": store}
+    return operator.execute(context)
+
+
+def crash_before_xcom(store: Store | None, **arguments: Any) -> None:
+    with pytest.raises(WorkerDied):
+        attempt(store, Instance(dies=True), **arguments)
+
+
+def test_a_retry_pushes_what_the_crashed_try_would_have_pushed(
+    completion_server: LocalCompletionServer, store: Store
+) -> None:
+    undisturbed, retry = Instance(), Instance(try_number=2)
+    attempt(None, undisturbed)
+    crash_before_xcom(store)
+    assert attempt(store, retry) == retry.pushed["answer"] == "answer 2"
+    generation = completion_server.generations[1]
+    assert (retry.pushed["message_id"], retry.pushed["task_id"]) == (generation.message_id, generation.task_id)
+    assert retry.pushed.keys() == undisturbed.pushed.keys()
+    assert retry.pushed["usage"].keys() == undisturbed.pushed["usage"].keys()
+    unlike = {key for key, value in undisturbed.pushed["usage"].items() if retry.pushed["usage"][key] != value}
+    assert unlike <= {
+        "latency",
+        "time_to_first_token",
+    }  # the try that paid, tokens, and prices to the last zero are alike
+    assert completion_server.count("POST", "/completion-messages") == 2
+
+
+def test_replays_go_on_until_the_task_succeeds(completion_server: LocalCompletionServer, store: Store) -> None:
+    crash_before_xcom(store)
+    with pytest.raises(WorkerDied):
+        attempt(store, Instance(try_number=2, dies=True))
+    retry = Instance(try_number=3)
+    assert attempt(store, retry) == "answer 1"
+    assert retry.pushed["usage"]["try_number"] == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"inputs": {"text": "grüße 🙂", "count": 2}},
+        {"inputs": {"text": "grüße 🙂", "count": "1"}},
+        {"query": ""},
+        {"user": "someone else"},
+        {"files": [{"type": "image", "transfer_method": "remote_url", "url": "https://host.example/x.png"}]},
+        {"conn_id": "another"},
+    ],
+    ids=["inputs", "inputs-type", "query", "user", "files", "connection"],
+)
+def test_a_changed_request_never_replays(
+    arguments: dict[str, Any],
+    completion_server: LocalCompletionServer,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_ANOTHER", completion_server.connection_json())
+    crash_before_xcom(store)
+    assert attempt(store, Instance(try_number=2), **arguments) == "answer 2"
+
+
+def test_a_connection_that_leads_elsewhere_never_replays(
+    completion_server: LocalCompletionServer, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crash_before_xcom(store)
+    with LocalCompletionServer(App(api_key=KEY, form=FORM, generator=lambda _: "elsewhere")) as elsewhere:
+        monkeypatch.setenv("AIRFLOW_CONN_COMPLETION_DEFAULT", elsewhere.connection_json())
+        assert attempt(store, Instance(try_number=2)) == "elsewhere"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"inputs": {"count": 1, "text": "grüße 🙂"}},
+        {"files": []},
+        {"response_mode": "blocking"},
+        {"silence_seconds": 5.0, "total_seconds": 5.0, "on_maybe_billed": "retry", "log_answer": False},
+        {"accept": ("complete", "suspect")},
+        {"retries": 3},
+    ],
+    ids=["order", "no-files", "mode", "limits", "accept", "retries"],
+)
+def test_what_does_not_change_the_answer_does_not_change_the_request(
+    arguments: dict[str, Any], completion_server: LocalCompletionServer, store: Store
+) -> None:
+    crash_before_xcom(store)
+    assert attempt(store, Instance(try_number=2), **arguments) == "answer 1"
+
+
+@pytest.mark.parametrize(
+    ("instance", "arguments"),
+    [
+        (Instance(try_number=2, max_tries=3), {}),  # after try 1, with 2 retries
+        (Instance(try_number=4, max_tries=5), {}),  # after try 3
+        (Instance(try_number=2, max_tries=2), {"retries": 1}),  # after try 1, and the Dag has a retry less
+        (Instance(try_number=1), {}),  # the first try again: "airflow tasks test"
+    ],
+    ids=["cleared", "cleared-late", "cleared-and-fewer-retries", "first-try-again"],
+)
+def test_clearing_starts_over(
+    instance: Instance, arguments: dict[str, Any], completion_server: LocalCompletionServer, store: Store
+) -> None:
+    attempt(store, Instance())
+    assert attempt(store, instance, **arguments) == "answer 2"
+
+
+def test_the_same_try_again_starts_over(completion_server: LocalCompletionServer, store: Store) -> None:
+    attempt(store, Instance(try_number=2))
+    assert attempt(store, Instance(try_number=2)) == "answer 2"
+
+
+def crash_half_way(store: Store, **arguments: Any) -> None:
+    """Leave what a killed try leaves: the id of its generation, which runs on."""
+    attempt(store, Instance(), **arguments)
+    ((key, value),) = store.values.items()
+    record = json.loads(value)
+    del record["completion"]
+    store.values[key] = json.dumps(record)
+
+
+@pytest.mark.parametrize("changed", [{}, {"inputs": {"text": "x"}}, {"user": "x"}], ids=["same", "inputs", "user"])
+def test_an_orphan_is_stopped_once_and_for_its_own_user_whatever_is_asked_for_now(
+    changed: dict[str, Any], completion_server: LocalCompletionServer, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    crash_half_way(store)
+    orphan = completion_server.generations[0]
+    with caplog.at_level(logging.INFO):
+        assert attempt(store, Instance(try_number=2), **changed) == "answer 2"
+    assert attempt(store, Instance(try_number=3)) == ("answer 3" if changed else "answer 2")
+    stops = [(call.path, call.body) for call in completion_server.calls if call.path.endswith("/stop")]
+    assert stops == [(f"/v1/completion-messages/{orphan.task_id}/stop", {"user": "someone"})]
+
+
+def test_an_orphan_at_another_connection_is_left_alone(
+    completion_server: LocalCompletionServer, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crash_half_way(store)
+    monkeypatch.setenv("AIRFLOW_CONN_ANOTHER", completion_server.connection_json())
+    assert attempt(store, Instance(try_number=2), conn_id="another") == "answer 2"
+    assert completion_server.count("POST", "/stop") == 0
+
+
+def test_a_stop_that_fails_does_not_keep_the_retry_from_asking(
+    completion_server: LocalCompletionServer, store: Store
+) -> None:
+    crash_half_way(store)
+    ((key, value),) = store.values.items()
+    store.values[key] = json.dumps({**json.loads(value), "user": ""})  # which the server refuses
+    assert attempt(store, Instance(try_number=2)) == "answer 2"
+
+
+@pytest.mark.parametrize("broken", [("get",), ("set",), ("delete",), ("get", "set", "delete")], ids="-".join)
+def test_a_store_that_fails_costs_nothing_but_the_safety(
+    broken: tuple[str, ...], completion_server: LocalCompletionServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Store(broken=broken)
+    retry = Instance(try_number=2)
+    attempt(store, Instance())
+    assert attempt(store, retry) == retry.pushed["answer"]
+    assert len(store.operations) >= 2
+    assert "someone" not in "".join(record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize("value", ['"text"', "[]", "{}", '{"fingerprint": 1}', "17"])
+def test_a_value_that_is_not_ours_is_passed_over(
+    value: str, completion_server: LocalCompletionServer, store: Store
+) -> None:
+    store.values["airflow_provider_completion"] = value
+    assert attempt(store, Instance(try_number=2)) == "answer 1"
+
+
+def test_a_failing_store_does_not_hide_the_real_error(
+    completion_server: LocalCompletionServer, completion_app: App
+) -> None:
+    def fails_half_way(_: Prompt) -> Any:
+        yield "half "
+        raise GenerationError("the real error")
+
+    object.__setattr__(completion_app, "generator", fails_half_way)
+    with pytest.raises(CompletionError, match="the real error"):
+        attempt(Store(broken=("get", "delete")), Instance())
+
+
+def test_a_failed_generation_leaves_nothing_behind(
+    completion_server: LocalCompletionServer, completion_app: App, store: Store
+) -> None:
+    def fails_half_way(_: Prompt) -> Any:
+        yield "half "
+        raise GenerationError("broken")
+
+    object.__setattr__(completion_app, "generator", fails_half_way)
+    with pytest.raises(CompletionError):
+        attempt(store, Instance())
+    assert (store.values, store.operations) == ({}, ["set", "delete"])
+
+
+def test_an_end_that_is_not_accepted_is_not_kept_as_an_answer(
+    completion_server: LocalCompletionServer, store: Store
+) -> None:
+    with pytest.raises(UnfinishedAnswerError):
+        attempt(store, Instance(), accept=("suspect",))
+    assert store.values == {}
+
+
+def test_an_end_that_is_no_longer_accepted_is_not_used_again(
+    completion_server: LocalCompletionServer, store: Store
+) -> None:
+    crash_before_xcom(store)
+    with pytest.raises(UnfinishedAnswerError):
+        attempt(store, Instance(try_number=2), accept=("suspect",))
+
+
+@pytest.mark.parametrize("response_mode", ["streaming", "blocking"])
+def test_writes_are_few_and_the_key_is_not_among_them(
+    response_mode: str, completion_server: LocalCompletionServer, completion_app: App, store: Store
+) -> None:
+    object.__setattr__(completion_app, "generator", lambda _: ["word "] * 1000)
+    attempt(store, Instance(), response_mode=response_mode)
+    assert store.operations == (["set", "set"] if response_mode == "streaming" else ["set"])
+    (kept,) = store.values.values()
+    assert KEY not in kept
+    assert "retriever_resources" not in kept  # the answer, its ids and its usage are all that is needed
+
+
+def test_a_long_answer_is_kept_whole(
+    completion_server: LocalCompletionServer, completion_app: App, store: Store
+) -> None:
+    text = "grüße 🙂 \u2028\x00\x85" * 100_000
+    object.__setattr__(completion_app, "generator", lambda _: [text])
+    crash_before_xcom(store)
+    assert attempt(store, Instance(try_number=2)) == text
+    assert completion_server.count("POST", "/completion-messages") == 1

@@ -1,0 +1,216 @@
+"""Worker processes that die, in all the moments that matter; what the retry does is counted at the server.
+
+The scheduler may run the tasks at the same time or one after the other (Airflow 2 with SQLite), so nothing here waits
+for its turn: the app itself kills a task when its generation has come to the right moment, and the tests look at what
+came of it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow import __version__ as airflow_version
+
+from airflow_provider_completion.testing import App, LocalCompletionServer, Prompt
+from tests.airflow.standalone import Airflow
+
+KEY = "app-canary-Xq7Zp1"
+AIRFLOW = tuple(map(int, airflow_version.split(".")[:2]))
+HAS_STORE = AIRFLOW >= (3, 3)
+needs_store = pytest.mark.skipif(not HAS_STORE, reason="the task state store came with Airflow 3.3")
+
+
+class Killer:
+    """The app's generator: kills the worker in the middle of its first try."""
+
+    airflow: Airflow
+    server: LocalCompletionServer
+
+    def __init__(self) -> None:
+        self.tries: Counter[str] = Counter()
+        self.seconds_to_stop: dict[str, float] = {}
+
+    def __call__(self, prompt: Prompt) -> Iterator[str]:
+        task = prompt.user  # each task has a user of its own
+        self.tries[task] += 1
+        first = self.tries[task] == 1
+        if first and task == "before_first_event":
+            self.kill(task, signal.SIGKILL)
+            return
+        if first and task in ("half_way", "terminated", "timed_out"):
+            yield from self.words(task)
+        yield f"answer {self.tries[task]}"
+
+    def words(self, task: str) -> Iterator[str]:
+        """Yield words for ever; when the first is in the task's log, the worker has dealt with its event."""
+        signals = {"half_way": signal.SIGKILL, "terminated": signal.SIGTERM}
+        while True:
+            if task in signals and "| word" in self.airflow.task_log(task):
+                self.kill(task, signals.pop(task))
+            yield "word\n"
+
+    def kill(self, task: str, number: signal.Signals) -> None:
+        os.kill(int((self.airflow.home / f"{task}.pid").read_text()), number)
+        killed = time.monotonic()
+        while number == signal.SIGTERM and not self.stops(task) and time.monotonic() < killed + 30:
+            time.sleep(0.01)
+        self.seconds_to_stop[task] = time.monotonic() - killed
+
+    def stops(self, task: str) -> list[str]:
+        """The ids of the generations that the server was asked to stop."""
+        return [
+            call.path.split("/")[-2]
+            for call in self.server.calls
+            if call.path.endswith("/stop") and call.body == {"user": task}
+        ]
+
+    def posts(self, task: str) -> int:
+        return sum(
+            call.path.endswith("/completion-messages") and call.body["user"] == task for call in self.server.calls
+        )
+
+
+@pytest.fixture(scope="module")
+def killer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killer]:
+    killer = Killer()
+    app = App(
+        api_key=KEY,
+        prompt="{{text}}",
+        form=[{"type": "paragraph", "variable": "text"}],
+        generator=killer,
+        pause_seconds=0.1,
+    )
+    with LocalCompletionServer(app) as killer.server:
+        home: Path = tmp_path_factory.mktemp("standalone")
+        killer.airflow = Airflow(home, killer.server.connection_json(), "kill_dag.py")
+        try:
+            yield killer
+        finally:
+            killer.airflow.close()
+
+
+def outcome(killer: Killer, task: str) -> dict[str, Any]:
+    """Wait for the task's end, and say what the server and XCom saw."""
+    airflow = killer.airflow
+    state = airflow.eventually(
+        f"the end of {task}", lambda: (now := airflow.state(task)) in ("success", "failed") and now
+    )
+    return {
+        "state": state,
+        "posts": killer.posts(task),
+        "stops": len(killer.stops(task)),
+        "answer": airflow.xcom(task),
+        "paid_by": (airflow.xcom(task, "usage") or {}).get("try_number"),
+    }
+
+
+def generations(killer: Killer, task: str) -> list[Any]:
+    return [generation for generation in killer.server.generations if generation.prompt.user == task]
+
+
+def test_a_terminated_worker_stops_its_generation_within_the_time_that_airflow_leaves(killer: Killer) -> None:
+    assert killer.airflow.eventually("the stop", lambda: killer.seconds_to_stop.get("terminated")) < 5
+    assert killer.stops("terminated") == [generations(killer, "terminated")[0].task_id]
+    if AIRFLOW[0] >= 3:  # Airflow 2 makes it an error of its own, and retries
+        assert outcome(killer, "terminated") == {
+            "state": "failed",
+            "posts": 1,
+            "stops": 1,
+            "answer": None,
+            "paid_by": 1,
+        }
+
+
+def test_an_execution_timeout_stops_the_generation_once(killer: Killer) -> None:
+    assert outcome(killer, "timed_out") == {
+        "state": "failed",
+        "posts": 1,
+        "stops": 1,
+        "answer": None,
+        "paid_by": None,
+    }
+
+
+def test_after_a_kill_before_the_first_event_nothing_is_known_and_the_retry_asks_again(killer: Killer) -> None:
+    assert outcome(killer, "before_first_event") == {
+        "state": "success",
+        "posts": 2,
+        "stops": 0,
+        "answer": "answer 2",
+        "paid_by": 2,
+    }
+
+
+def test_after_a_kill_half_way_the_retry_stops_the_orphan_before_it_asks_again(killer: Killer) -> None:
+    assert outcome(killer, "half_way") == {
+        "state": "success",
+        "posts": 2,
+        "stops": int(HAS_STORE),
+        "answer": "answer 2",
+        "paid_by": 2,
+    }
+    if HAS_STORE:
+        orphan = generations(killer, "half_way")[0]
+        assert orphan.stopped
+        assert killer.stops("half_way") == [orphan.task_id]
+        ends = [call.path.split("/")[-1] for call in killer.server.calls if call.body.get("user") == "half_way"]
+        assert ends == ["completion-messages", "stop", "completion-messages"]
+        assert f"Try 1 ended in the middle of the generation {orphan.task_id}" in killer.airflow.task_log("half_way", 2)
+
+
+@pytest.mark.parametrize("task", ["before_xcom", "before_return_value"])
+def test_after_a_kill_before_the_answer_is_in_xcom_the_retry_has_it_at_no_cost(killer: Killer, task: str) -> None:
+    seen = outcome(killer, task)
+    if not HAS_STORE:
+        assert seen == {"state": "success", "posts": 2, "stops": 0, "answer": "answer 2", "paid_by": 2}
+        return
+    assert seen == {"state": "success", "posts": 1, "stops": 0, "answer": "answer 1", "paid_by": 1}
+    (generation,) = generations(killer, task)
+    assert killer.airflow.xcom(task, "answer") == "answer 1"
+    assert killer.airflow.xcom(task, "message_id") == generation.message_id
+    assert killer.airflow.xcom(task, "task_id") == generation.task_id
+    usage = killer.airflow.xcom(task, "usage")
+    assert (usage["completion_tokens"], usage["currency"]) == (generation.billed_tokens, "USD")
+    assert "Try 1 already got the answer to this request" in killer.airflow.task_log(task, 2)
+
+
+def test_after_a_kill_an_answer_to_another_request_is_not_used(killer: Killer) -> None:
+    assert outcome(killer, "changed") == {
+        "state": "success",
+        "posts": 2,
+        "stops": 0,
+        "answer": "answer 2",
+        "paid_by": 2,
+    }
+    if HAS_STORE:
+        assert "it is not used again: the request has changed" in killer.airflow.task_log("changed", 2)
+
+
+@needs_store
+def test_clearing_a_task_that_succeeded_starts_over(killer: Killer) -> None:
+    assert outcome(killer, "cleared")["answer"] == "answer 1"
+    killer.airflow.clear("kills", "cleared")
+    killer.airflow.eventually("the second answer", lambda: killer.airflow.xcom("cleared") == "answer 2")
+    assert outcome(killer, "cleared") == {
+        "state": "success",
+        "posts": 2,
+        "stops": 0,
+        "answer": "answer 2",
+        "paid_by": 2,
+    }
+    assert "it is not used again: the task was cleared" in killer.airflow.task_log("cleared", 2)
+
+
+@needs_store
+def test_the_store_has_the_answer_and_not_the_key(killer: Killer) -> None:
+    outcome(killer, "before_xcom")
+    ((kept,),) = killer.airflow.query("SELECT value FROM task_state_store WHERE task_id = ?", "before_xcom")
+    assert '"answer 1"' in kept
+    killer.airflow.assert_nowhere(KEY)
