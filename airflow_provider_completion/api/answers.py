@@ -140,6 +140,8 @@ class Completion:
         raise UnfinishedAnswerError(
             what,
             hint=hint,
+            # What was stopped once can come to its end another time; what hits a limit hits it again.
+            retry="delay" if self.finish == "stopped" else "never",
             task_id=self.task_id,
             message_id=self.message_id,
             partial_text=self.answer,

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from airflow import __version__ as airflow_version
+from airflow.exceptions import AirflowTaskTerminated
 from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout, BaseHook
 
@@ -162,19 +163,19 @@ class CompletionHook(BaseHook):
 
     @contextmanager
     def _paying_once(self) -> Iterator[None]:
-        """Stop Airflow's retries as :meth:`failing_for_good` does, and after ``execution_timeout`` as well.
+        """Stop Airflow's retries as :meth:`failing_for_good` does, and when Airflow ends the call, too.
 
-        That one ends a call without being an error of the call, and a retry would pay again.
+        ``execution_timeout``, and on Airflow 2 a kill, are no errors of the call, but a retry would pay again.
         """
         from airflow_provider_completion.exceptions import TimeLimitError
 
         with self.failing_for_good():
             try:
                 yield
-            except AirflowTaskTimeout as error:
+            except (AirflowTaskTimeout, AirflowTaskTerminated) as error:
                 if self.on_maybe_billed == "retry":
                     raise
-                raise TimeLimitError("The task's execution_timeout ended the call.") from error
+                raise TimeLimitError(f"Airflow ended the task in the middle of the call: {error}.") from error
 
     @contextmanager
     def failing_for_good(self) -> Iterator[None]:

@@ -137,6 +137,7 @@ class CrashSafety:
             earlier.try_number,
             earlier.completion.message_id,
         )
+        self.answer_is_kept = True
         return EarlierAnswer(earlier.completion, earlier.try_number)
 
     def keep_running(self, task_id: str | None) -> None:

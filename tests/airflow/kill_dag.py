@@ -44,7 +44,7 @@ def one(task_id: str, kind: type[CompletionOperator] = CompletionOperator, **arg
 @dag(schedule="@once", start_date=datetime(2026, 1, 1, tzinfo=UTC), catchup=False)
 def kills():
     one("terminated")
-    one("timed_out", execution_timeout=timedelta(seconds=12), retries=0)
+    one("timed_out", execution_timeout=timedelta(seconds=12))
     one("before_first_event")
     one("half_way")
     one("before_xcom", DiesBeforeXCom)

@@ -123,6 +123,19 @@ def test_replays_go_on_until_the_task_succeeds(completion_server: LocalCompletio
     assert retry.pushed["usage"]["try_number"] == 1
 
 
+def test_a_replay_that_cannot_be_pushed_leaves_airflow_its_retries(
+    completion_server: LocalCompletionServer, store: Store
+) -> None:
+    class Unreachable(Instance):
+        def xcom_push(self, key: str, value: Any) -> None:
+            raise OSError("no database")
+
+    for try_number in (1, 2):
+        with pytest.raises(OSError, match="no database"):
+            attempt(store, Unreachable(try_number=try_number))
+    assert attempt(store, Instance(try_number=3)) == "answer 1"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
