@@ -20,7 +20,7 @@ import pytest
 import requests
 
 BIN = Path(sys.executable).parent
-WAIT_SECONDS = 150.0
+WAIT_SECONDS = 300.0
 
 
 class Airflow:
@@ -80,6 +80,9 @@ class Airflow:
     def state(self, task: str) -> str | None:
         rows = self.query("SELECT state FROM task_instance WHERE task_id = ?", task)
         return rows[0][0] if rows else None
+
+    def dag_run_has_ended(self) -> bool:
+        return self.query("SELECT state FROM dag_run") in ([("success",)], [("failed",)])
 
     def xcom(self, task: str, key: str = "return_value") -> Any:
         rows = self.query("SELECT value FROM xcom WHERE task_id = ? AND key = ?", task, key)
