@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 import requests
 import tenacity
 import urllib3.exceptions
-from requests.adapters import HTTPAdapter
 
 from airflow_provider_completion.api import endpoints
 from airflow_provider_completion.api.answers import WHOLE, AppInfo, AppParameters, Completion, Finish, checked_accept
@@ -201,8 +200,6 @@ class CompletionRun(Run):
 
     def __init__(self, client: CompletionClient, request: CompletionRequest, on_maybe_billed: OnMaybeBilled) -> None:
         super().__init__(request, client.settings)
-        #: Whether the request was on its way at some time, so that the call may have been billed.
-        self.sent = False
         self._client = client
         self._stop_wanted = threading.Event()
         self._rules = policy(client.settings, on_maybe_billed, self._stop_wanted.is_set)
@@ -299,8 +296,6 @@ class CompletionRun(Run):
             exchange.fail(_typed(error, settings, sent=body.sent))
         except (urllib3.exceptions.HTTPError, OSError):
             yield from exchange.receive_break(elapsed(), "The connection ended before the answer did.")
-        finally:
-            self.sent = self.sent or body.sent
 
 
 class _Session(requests.Session):
@@ -322,9 +317,6 @@ def _new_session(settings: ClientSettings) -> requests.Session:
         session.proxies = {"http": proxy, "https": proxy}
     # Calls share nothing, cookies included.
     session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-    adapter = HTTPAdapter(pool_maxsize=max(settings.max_concurrency, 32))
-    session.mount("https://", adapter)
-    session.mount("http://", adapter)
     return session
 
 
