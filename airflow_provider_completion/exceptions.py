@@ -22,6 +22,7 @@ from airflow_provider_completion.api.errors import (
     TimeLimitError,
     UnfinishedAnswerError,
 )
+from airflow_provider_completion.api.output import OutputError
 from airflow_provider_completion.client.retries import OnMaybeBilled, may_be_sent_again
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "InvalidRequestError",
     "ModelError",
     "OnMaybeBilled",
+    "OutputError",
     "ProtocolError",
     "QuotaExceededError",
     "ServerError",

@@ -22,8 +22,21 @@ def get_provider_info() -> dict[str, Any]:
             {"integration-name": _INTEGRATION, "python-modules": ["airflow_provider_completion.hooks.completion"]}
         ],
         "operators": [
-            {"integration-name": _INTEGRATION, "python-modules": ["airflow_provider_completion.operators.completion"]}
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": [
+                    "airflow_provider_completion.operators.completion",
+                    "airflow_provider_completion.operators.feedback",
+                ],
+            }
         ],
+        "task-decorators": [
+            {
+                "name": "completion",
+                "class-name": "airflow_provider_completion.decorators.completion.completion_task",
+            }
+        ],
+        "extra-links": ["airflow_provider_completion.operators.links.CompletionLogsLink"],
         "connection-types": [
             {
                 "connection-type": connection_form.CONNECTION_TYPE,

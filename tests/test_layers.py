@@ -21,6 +21,7 @@ LAYERS = {
         "urllib3",
         "aiohttp",
         "certifi",
+        "opentelemetry",
         "tenacity",
         OURS,
         f"{OURS}.api",

@@ -1,26 +1,14 @@
-"""What comes out of a call: the completion and its usage, and what an app says of itself."""
+"""What comes out of a call: the completion and its usage."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Any, Literal, TypeAlias, get_args
-
-from pydantic import Field, WrapValidator
+from typing import Any, Literal, TypeAlias, get_args
 
 from airflow_provider_completion.api.errors import InvalidRequestError, UnfinishedAnswerError
-from airflow_provider_completion.api.fields import (
-    ApiModel,
-    Count,
-    JsonObject,
-    Money,
-    OptionalInt,
-    OptionalSeconds,
-    OptionalText,
-    Otherwise,
-    Switch,
-)
+from airflow_provider_completion.api.fields import ApiModel, Count, Money, OptionalSeconds, OptionalText
 
 #: How a generation ended. ``complete``; ``stopped``: we asked the server to stop; ``suspect``: a regular end with the
 #: marks of a server's own time limit (contract §4.6).
@@ -48,6 +36,11 @@ def checked_accept(accept: Collection[Finish]) -> Collection[Finish]:
             f"accept is no collection of {', '.join(map(repr, get_args(Finish)))}.", hint="Nothing was sent."
         )
     return accept
+
+
+_SUMMED = (
+    "prompt_tokens", "completion_tokens", "total_tokens", "prompt_price", "completion_price", "total_price", "latency",
+)  # fmt: skip
 
 
 class Usage(ApiModel):
@@ -85,6 +78,19 @@ class Usage(ApiModel):
         if self.total_price is None:
             return "no price"
         return f"{self.total_price:f} {self.currency or ''}".rstrip()
+
+    def plus(self, other: Usage | None) -> Usage:
+        """Return the usage of two generations together; unit prices and times to first token are the first's."""
+        if other is None:
+            return self
+        if self.currency != other.currency:
+            other = other.model_copy(update=dict.fromkeys(("prompt_price", "completion_price", "total_price")))
+        summed = {
+            name: value if (own := getattr(self, name)) is None else own + value
+            for name in _SUMMED
+            if (value := getattr(other, name)) is not None
+        }
+        return self.model_copy(update=summed)
 
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON data: ints, and prices as decimal strings in fixed notation."""
@@ -159,55 +165,3 @@ def finish_of(*, stopped: bool, usage: Usage | None, any_text: bool, seconds: fl
     if any_text and seconds > SUSPECT_AFTER_SECONDS and (usage is None or usage.is_zero):
         return "suspect"
     return "complete"
-
-
-class AppInfo(ApiModel):
-    """What ``GET /info`` says of the app (contract §6). ``mode`` is None on old servers."""
-
-    name: Annotated[str, Otherwise(str)] = ""
-    description: OptionalText = None
-    tags: Annotated[tuple[Any, ...], Otherwise(tuple)] = ()
-    mode: OptionalText = None
-    author_name: OptionalText = None
-
-
-class InputVariable(ApiModel):
-    """One variable of the app's input form (contract §6.1).
-
-    :param type: ``text-input``, ``paragraph``, ``select``, ``number``, ``checkbox``, or one that is not known here
-    """
-
-    type: str
-    variable: str
-    label: OptionalText = None
-    required: Switch = False
-    max_length: OptionalInt = None
-    options: tuple[str, ...] = ()
-    default: Any = None
-    hide: Switch = False
-
-
-def _form(value: Any, _: Any) -> tuple[InputVariable, ...]:
-    """Read the list of single-key objects; what does not look like one of them is left out."""
-    variables = []
-    for item in value if isinstance(value, list) else []:
-        for kind, inner in item.items() if isinstance(item, dict) else []:
-            if isinstance(inner, dict) and isinstance(inner.get("variable"), str):
-                listed = inner.get("options")
-                options = [option for option in listed if isinstance(option, str)] if isinstance(listed, list) else []
-                variables.append(InputVariable.model_validate({**inner, "type": kind, "options": options}))
-    return tuple(variables)
-
-
-class AppParameters(ApiModel):
-    """What ``GET /parameters`` says: the input form and the switches (contract §6.1)."""
-
-    user_input_form: Annotated[tuple[InputVariable, ...], WrapValidator(_form)] = ()
-    opening_statement: OptionalText = None
-    text_to_speech: JsonObject = Field(default_factory=dict)
-    speech_to_text: JsonObject = Field(default_factory=dict)
-    retriever_resource: JsonObject = Field(default_factory=dict)
-    more_like_this: JsonObject = Field(default_factory=dict)
-    sensitive_word_avoidance: JsonObject = Field(default_factory=dict)
-    file_upload: JsonObject = Field(default_factory=dict)
-    system_parameters: JsonObject = Field(default_factory=dict)

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import quote
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from airflow_provider_completion.api.answers import AppInfo, AppParameters
-from airflow_provider_completion.api.errors import InvalidRequestError
-from airflow_provider_completion.api.failures import failure_of_reply, lower_case
+from airflow_provider_completion.api.app import AppInfo, AppMeta, AppParameters, AppSite, EndUser
+from airflow_provider_completion.api.errors import (
+    BrokenAnswerError,
+    CompletionError,
+    InvalidRequestError,
+    TimeLimitError,
+)
+from airflow_provider_completion.api.failures import excerpt, failure_of_reply, lower_case
+from airflow_provider_completion.api.feedback import Feedback, Rating
+from airflow_provider_completion.api.files import FileContent, Multipart, UploadedFile, extension_of
 from airflow_provider_completion.api.requests import CompletionRequest, User
 
 T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
 
+_NOT_SENT = "Nothing was sent."
 _USER: TypeAdapter[str] = TypeAdapter(User)
 
 
@@ -25,30 +35,64 @@ class Reply:
     """A whole HTTP answer.
 
     :param secret: what an error about it must not show, should the server have echoed it
+    :param seconds: from sending the request to this answer
     """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     secret: str = field(default="", repr=False)
+    seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint(Generic[T]):
     """One call of the API.
 
     :param path: below the base URL, with a leading slash
-    :param body: JSON to send, None for no body
+    :param body: JSON or a file to send, None for no body
     :param read: turns the answer into a value, or raises a :class:`~.errors.CompletionError`
+    :param paid: whether a model works for it, so that it costs money
     """
 
     method: Literal["GET", "POST"]
     path: str
-    body: bytes | None
+    body: bytes | Multipart | None = None
     read: Callable[[Reply], T]
+    paid: bool = False
+
+    @property
+    def content_type(self) -> str | None:
+        """What the body is, None without one."""
+        if self.body is None:
+            return None
+        return self.body.content_type if isinstance(self.body, Multipart) else "application/json"
+
+    def explain(self, error: CompletionError) -> None:
+        """Say of a failure what is true of this call, where what it says by itself is true of completions."""
+        if not self.paid:
+            error.billed = "no"
+        if type(error) in (BrokenAnswerError, TimeLimitError):
+            error.hint = "The model may have done its work, whose result is lost." if self.paid else "Try again later."
+
+
+@dataclass(frozen=True, slots=True)
+class Audio:
+    """Speech, as the server sent it.
+
+    :param content: the bytes of an audio file
+    :param mime_type: usually ``audio/mpeg``
+    """
+
+    content: bytes = field(repr=False)
+    mime_type: str
 
 
 COMPLETE_PATH = "/completion-messages"
+#: The most entries that the server returns at a time (contract §6).
+FEEDBACKS_PER_PAGE = 100
+_AUDIO_EXTENSIONS = ("mp3", "m4a", "wav", "amr", "mpga")
+_MAX_AUDIO_BYTES = 30 * 1024 * 1024
 
 
 def complete(request: CompletionRequest) -> tuple[str, bytes]:
@@ -58,18 +102,117 @@ def complete(request: CompletionRequest) -> tuple[str, bytes]:
 
 def stop(task_id: str, user: str) -> Endpoint[None]:
     """Stop a generation. The server answers the same whether it stopped anything or not (contract §5)."""
-    body = json.dumps({"user": checked_user(user)}).encode()
-    return Endpoint("POST", f"{COMPLETE_PATH}/{quote(task_id, safe='')}/stop", body, _ignored)
+    path = f"{COMPLETE_PATH}/{quote(task_id, safe='')}/stop"
+    return Endpoint(method="POST", path=path, body=_json(user=checked_user(user)), read=_done)
 
 
 def info() -> Endpoint[AppInfo]:
     """What the app is."""
-    return Endpoint("GET", "/info", None, lambda reply: AppInfo.model_validate(_object(reply)))
+    return _get("/info", AppInfo)
 
 
 def parameters() -> Endpoint[AppParameters]:
     """What the app takes."""
-    return Endpoint("GET", "/parameters", None, lambda reply: AppParameters.model_validate(_object(reply)))
+    return _get("/parameters", AppParameters)
+
+
+def meta() -> Endpoint[AppMeta]:
+    """The icons of the app's tools."""
+    return _get("/meta", AppMeta)
+
+
+def site() -> Endpoint[AppSite]:
+    """How the app's own web page looks."""
+    return _get("/site", AppSite)
+
+
+def end_user(end_user_id: str) -> Endpoint[EndUser]:
+    """Whom calls were made for, by the id that uploads and feedback name."""
+    return _get(f"/end-users/{_checked_id(end_user_id, 'end_user_id')}", EndUser)
+
+
+def feedback(message_id: str, rating: Rating, user: str, content: str | None = None) -> Endpoint[None]:
+    """Rate an answer, again or for the first time; None withdraws the rating.
+
+    :raises InvalidRequestError: the rating or the id is none
+    """
+    if rating not in ("like", "dislike", None):
+        raise InvalidRequestError("rating is neither 'like' nor 'dislike' nor None.", hint=_NOT_SENT)
+    said = {} if content is None else {"content": content}
+    path = f"/messages/{_checked_id(message_id, 'message_id')}/feedbacks"
+    return Endpoint(method="POST", path=path, body=_json(rating=rating, user=checked_user(user), **said), read=_done)
+
+
+def feedbacks(page: int) -> Endpoint[list[Feedback]]:
+    """One page of the app's feedback, the newest first, of all its end users. A page that is not full is the last.
+
+    :param page: from 1 on
+    """
+
+    def read(reply: Reply) -> list[Feedback]:
+        listed = _object(reply).get("data")
+        if not isinstance(listed, list):
+            raise _unreadable(reply)
+        return [_model(Feedback, entry, reply) for entry in listed]
+
+    return Endpoint(method="GET", path=f"/app/feedbacks?page={page}&limit={FEEDBACKS_PER_PAGE}", read=read)
+
+
+def upload(file: FileContent, user: str) -> Endpoint[UploadedFile]:
+    """Upload a file for later completions of the same end user."""
+    body = Multipart(file, {"user": checked_user(user)})
+    return Endpoint(
+        method="POST", path="/files/upload", body=body, read=lambda reply: _model(UploadedFile, _object(reply), reply)
+    )
+
+
+def download(file_id: str) -> Endpoint[bytes]:
+    """The content of an upload. The server knows it once a completion has used it."""
+    return Endpoint(method="GET", path=f"/files/{_checked_id(file_id, 'file_id')}/preview", read=_content)
+
+
+def text_to_audio(
+    user: str, *, text: str | None = None, message_id: str | None = None, voice: str | None = None
+) -> Endpoint[Audio]:
+    """Speak a text, or the saved answer of a message.
+
+    :raises InvalidRequestError: there is neither or both
+    """
+    if (text is None) == (message_id is None):
+        raise InvalidRequestError("Either a text or a message_id is to be spoken.", hint=_NOT_SENT)
+    if text is not None and not text.strip():
+        raise InvalidRequestError("The text to be spoken is empty.", hint=_NOT_SENT)
+    wanted = {
+        "text": text,
+        "message_id": None if message_id is None else _checked_id(message_id, "message_id"),
+        "voice": voice,
+    }
+    body = _json(user=checked_user(user), **{name: value for name, value in wanted.items() if value is not None})
+    return Endpoint(method="POST", path="/text-to-audio", body=body, read=_audio, paid=True)
+
+
+def audio_to_text(file: FileContent, user: str) -> Endpoint[str]:
+    """Write down what is spoken.
+
+    :raises InvalidRequestError: the server does not take files of this kind or size
+    """
+    extension = extension_of(file.name)
+    if extension not in _AUDIO_EXTENSIONS:
+        raise InvalidRequestError(
+            f"{file.name!r} is no audio file that the server takes: {', '.join(_AUDIO_EXTENSIONS)}.", hint=_NOT_SENT
+        )
+    if file.size > _MAX_AUDIO_BYTES:
+        raise InvalidRequestError(f"{file.name!r} is larger than 30 MB, which the server refuses.", hint=_NOT_SENT)
+    # The server goes by names of its own, and refuses the registered ones such as audio/mpeg (contract §6).
+    body = Multipart(replace(file, mime_type=f"audio/{extension}"), {"user": checked_user(user)})
+
+    def read(reply: Reply) -> str:
+        text = _object(reply).get("text")
+        if not isinstance(text, str):
+            raise _unreadable(reply)
+        return text
+
+    return Endpoint(method="POST", path="/audio-to-text", body=body, read=read, paid=True)
 
 
 def checked_user(user: str) -> str:
@@ -81,21 +224,75 @@ def checked_user(user: str) -> str:
         return _USER.validate_python(user)
     except ValidationError as error:
         what = str(error.errors(include_input=False)[0]["msg"]).removeprefix("Value error, ")
-        raise InvalidRequestError(f"The user is wrong: {what}.", hint="Nothing was sent.") from None
+        raise InvalidRequestError(f"The user is wrong: {what}.", hint=_NOT_SENT) from None
+
+
+def _checked_id(value: str, name: str) -> str:
+    try:
+        return str(uuid.UUID(value))
+    except (ValueError, TypeError, AttributeError):
+        # Often the "None" of an XCom that was not there. The server's own answer is the web page of a wrong address.
+        raise InvalidRequestError(
+            f"{name} is no id of the server: {excerpt(str(value), 60)!r}.", hint=_NOT_SENT
+        ) from None
+
+
+def _json(**content: Any) -> bytes:
+    try:
+        return json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise InvalidRequestError(
+            "The request contains half a surrogate pair, which is no text.", hint=_NOT_SENT
+        ) from None
+
+
+def _get(path: str, kind: type[M]) -> Endpoint[M]:
+    return Endpoint(method="GET", path=path, read=lambda reply: _model(kind, _object(reply), reply))
+
+
+# -- reading answers --------------------------------------------------------------------------------------------------
 
 
 def _object(reply: Reply) -> dict[str, Any]:
-    if reply.status == 200:
+    if reply.status in (200, 201):
         try:
             payload = json.loads(reply.body)
         except (ValueError, RecursionError):
             payload = None
         if isinstance(payload, dict):
             return payload
-    error = failure_of_reply(reply.status, lower_case(reply.headers), reply.body, secret=reply.secret)
-    error.billed = "no"  # only a completion costs money
-    raise error
+    raise _unreadable(reply)
 
 
-def _ignored(reply: Reply) -> None:
+def _model(kind: type[M], payload: Any, reply: Reply) -> M:
+    try:
+        return kind.model_validate(payload)
+    except ValidationError:
+        raise _unreadable(reply) from None
+
+
+def _done(reply: Reply) -> None:
     _object(reply)
+
+
+def _content(reply: Reply) -> bytes:
+    if reply.status != 200:
+        raise _unreadable(reply)
+    return reply.body
+
+
+def _audio(reply: Reply) -> Audio:
+    mime_type = lower_case(reply.headers).get("content-type", "").partition(";")[0].strip().lower()
+    if reply.status == 200 and mime_type == "application/json" and reply.body.strip() in (b"null", b'""'):
+        raise InvalidRequestError(
+            "The server has nothing to speak: it does not know the message, or its answer is empty.",
+            hint="A message belongs to one app; nothing is kept of an answer whose stream broke off.",
+        )
+    if reply.status != 200 or not reply.body or mime_type.startswith(("text/", "application/json")):
+        raise _unreadable(reply)
+    return Audio(reply.body, mime_type)
+
+
+def _unreadable(reply: Reply) -> CompletionError:
+    headers = lower_case(reply.headers)
+    return failure_of_reply(reply.status, headers, reply.body, seconds=reply.seconds, secret=reply.secret)

@@ -248,6 +248,7 @@ def _describe(status: int, kind: BodyKind, code: str | None, message: str) -> Co
 def _without_dumps(message: str) -> str:
     """Drop what validation texts echo: the caller's own input and links (contract §2.1)."""
     message = re.sub(r"\[type=[^\n]*", "", message)
+    message = message.replace("{message}", "")  # what is left of the server's own template (contract §6.2)
     message = re.sub(r"\s*For further information visit \S+", "", message)
     if "<" in message and re.search(r"<(!doctype|html|head|title)\b", message, re.IGNORECASE):
         return message[: message.index("<")] + _page_summary(message.encode(), {})

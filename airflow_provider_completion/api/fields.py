@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, PlainSerializer
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, PlainSerializer
 from pydantic_core import core_schema
 
 
@@ -32,11 +33,18 @@ class Otherwise:
 
 _OR_NONE = Otherwise(lambda: None)
 
+
+def _aware(time: datetime) -> datetime:
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
 OptionalText: TypeAlias = Annotated[str | None, _OR_NONE]
 OptionalInt: TypeAlias = Annotated[int | None, _OR_NONE]
 OptionalSeconds: TypeAlias = Annotated[float | None, _OR_NONE]
 #: Epoch seconds, or ISO text with its offset; always aware.
 OptionalDatetime: TypeAlias = Annotated[AwareDatetime | None, _OR_NONE]
+#: The same, and ISO text without an offset, which is UTC (contract §6). Slower: not for events.
+OptionalUtcDatetime: TypeAlias = Annotated[Annotated[datetime, AfterValidator(_aware)] | None, _OR_NONE]
 #: A count that is 0 when the server does not tell it.
 Count: TypeAlias = Annotated[int, Otherwise(int)]
 #: Decimal text in any notation (``0E-7``, contract §3) or a number; serialised in fixed notation, hence the bounds.

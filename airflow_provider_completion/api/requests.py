@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
 
 from airflow_provider_completion.api.errors import InvalidRequestError
+from airflow_provider_completion.api.files import FileReference
+from airflow_provider_completion.api.input_form import InputForm
 
 ResponseMode: TypeAlias = Literal["streaming", "blocking"]
 
@@ -42,23 +44,6 @@ def _checked_user(user: str) -> str:
 User: TypeAlias = Annotated[str, StringConstraints(strict=True, max_length=255), AfterValidator(_checked_user)]
 
 
-class FileReference(BaseModel):
-    """A file for the app, by URL or by the id of an upload (contract §2.3)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    type: Literal["image", "document", "audio", "video", "custom"]
-    transfer_method: Literal["remote_url", "local_file"]
-    url: str | None = None
-    upload_file_id: str | None = None
-
-    def model_post_init(self, _: Any) -> None:
-        # The server drops such an item in silence, and the model answers without the file.
-        needed = "url" if self.transfer_method == "remote_url" else "upload_file_id"
-        if not getattr(self, needed):
-            raise ValueError(f"transfer_method {self.transfer_method!r} needs {needed!r}")
-
-
 class CompletionRequest(BaseModel):
     """What one call asks for.
 
@@ -67,7 +52,7 @@ class CompletionRequest(BaseModel):
     :param response_mode: how the answer comes over the wire
     :param query: text beside the inputs. It changes the prompt's shape: the rendered prompt becomes the system message
         and the query the user message (contract §2.1)
-    :param files: files for the app, see :class:`FileReference`
+    :param files: files for the app, see :class:`~.files.FileReference`
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -86,7 +71,7 @@ class CompletionRequest(BaseModel):
         user: str,
         response_mode: str = "streaming",
         query: str = "",
-        files: Sequence[Mapping[str, Any]] | None = None,
+        files: Sequence[Mapping[str, Any] | FileReference] | None = None,
     ) -> CompletionRequest:
         """Check and make a request.
 
@@ -107,6 +92,13 @@ class CompletionRequest(BaseModel):
             raise InvalidRequestError(f"The request is wrong: {problems}.", hint="Nothing was sent.") from None
         request.body()
         return request
+
+    def fitting(self, form: InputForm) -> CompletionRequest:
+        """Return this request with what is absent filled in.
+
+        :raises InvalidRequestError: it does not fit the form
+        """
+        return self.model_copy(update={"inputs": form.checked(self.inputs, [file.facts for file in self.files])})
 
     @property
     def rewritten_inputs(self) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import ssl
 import time
@@ -15,12 +16,18 @@ import certifi
 import tenacity
 
 from airflow_provider_completion.api import endpoints
-from airflow_provider_completion.api.answers import WHOLE, AppInfo, AppParameters, Completion, Finish, checked_accept
-from airflow_provider_completion.api.endpoints import Endpoint, Reply
+from airflow_provider_completion.api.answers import WHOLE, Completion, Finish, checked_accept
+from airflow_provider_completion.api.app import AppInfo, AppMeta, AppParameters, AppSite, EndUser
+from airflow_provider_completion.api.endpoints import Audio, Endpoint, Reply
 from airflow_provider_completion.api.errors import BrokenAnswerError, CompletionError, ConfigurationError, ConnectError
 from airflow_provider_completion.api.events import Event, SentAgain
 from airflow_provider_completion.api.exchange import State
+from airflow_provider_completion.api.feedback import Feedback, Rating
+from airflow_provider_completion.api.files import FileReference, Multipart, UploadedFile
+from airflow_provider_completion.api.input_form import InputForm
 from airflow_provider_completion.api.requests import CompletionRequest
+from airflow_provider_completion.client.files import FileArgument, MultipartStream, content_of
+from airflow_provider_completion.client.form_cache import FormCache, explain
 from airflow_provider_completion.client.retries import OnMaybeBilled, policy
 from airflow_provider_completion.client.run import Run, log_unknown
 from airflow_provider_completion.client.settings import (
@@ -44,6 +51,8 @@ class AsyncCompletionClient:
         self._slots = asyncio.Semaphore(settings.max_concurrency)
         self._runs: set[AsyncCompletionRun] = set()
         self._stops: set[asyncio.Task[None]] = set()
+        self._forms = FormCache()
+        self._form_lock = asyncio.Lock()
 
     async def __aenter__(self) -> AsyncCompletionClient:
         return self
@@ -81,7 +90,7 @@ class AsyncCompletionClient:
         inputs: Mapping[str, Any],
         *,
         query: str = "",
-        files: Sequence[Mapping[str, Any]] | None = None,
+        files: Sequence[Mapping[str, Any] | FileReference] | None = None,
         user: str | None = None,
         response_mode: str = "streaming",
         accept: Collection[Finish] = WHOLE,
@@ -109,7 +118,7 @@ class AsyncCompletionClient:
         inputs: Mapping[str, Any],
         *,
         query: str = "",
-        files: Sequence[Mapping[str, Any]] | None = None,
+        files: Sequence[Mapping[str, Any] | FileReference] | None = None,
         user: str | None = None,
         response_mode: str = "streaming",
         on_maybe_billed: OnMaybeBilled = "fail",
@@ -122,16 +131,16 @@ class AsyncCompletionClient:
 
         :raises InvalidRequestError: the request is wrong; nothing was sent
         """
-        user = self.settings.user if user is None else user
         request = CompletionRequest.build(
-            inputs=inputs, user=user, response_mode=response_mode, query=query, files=files
+            inputs=inputs, user=self._user(user), response_mode=response_mode, query=query, files=files
         )
         return AsyncCompletionRun(self, request, on_maybe_billed)
 
     async def stop(self, task_id: str, user: str | None = None) -> None:
         """Stop a generation. Only the user that it was made for can; the server never says whether it did."""
-        endpoint = endpoints.stop(task_id, self.settings.user if user is None else user)
-        await self._perform(endpoint, STOP_CONNECT_SECONDS, STOP_SILENCE_SECONDS)
+        endpoint = endpoints.stop(task_id, self._user(user))
+        in_all = STOP_CONNECT_SECONDS + STOP_SILENCE_SECONDS
+        await self._perform(endpoint, STOP_CONNECT_SECONDS, STOP_SILENCE_SECONDS, in_all)
 
     async def info(self) -> AppInfo:
         """Return what the app is. Free of charge."""
@@ -141,42 +150,164 @@ class AsyncCompletionClient:
         """Return what the app takes. Free of charge."""
         return await self.perform(endpoints.parameters())
 
+    async def form(self) -> InputForm:
+        """Return the app's input form, read once and kept for 5 minutes. Free of charge."""
+        async with self._form_lock:
+            if form := self._forms.fresh:
+                return form
+            try:
+                return self._forms.keep(await self.parameters())
+            except CompletionError as error:
+                explain(error)
+                raise
+
+    async def meta(self) -> AppMeta:
+        """Return the icons of the app's tools. Free of charge."""
+        return await self.perform(endpoints.meta())
+
+    async def site(self) -> AppSite:
+        """Return how the app's own web page looks. Free of charge."""
+        return await self.perform(endpoints.site())
+
+    async def end_user(self, end_user_id: str) -> EndUser:
+        """Return whom calls were made for, by the id that uploads and feedback name. Newer servers only."""
+        return await self.perform(endpoints.end_user(end_user_id))
+
+    async def give_feedback(
+        self, message_id: str, rating: Rating, *, content: str | None = None, user: str | None = None
+    ) -> None:
+        """Rate an answer; what was said before is replaced. Free of charge.
+
+        :param message_id: of the answer
+        :param rating: ``like``, ``dislike``, or None to withdraw
+        :param content: a comment
+        :param user: the end user that the answer was made for, by default the one of the settings
+        :raises InvalidRequestError: the app has no such message for this user, or there is nothing to withdraw
+        """
+        await self.perform(endpoints.feedback(message_id, rating, self._user(user), content))
+
+    async def iter_feedbacks(self) -> AsyncIterator[Feedback]:
+        """Iterate over all feedback of the app, of all its end users, the newest first. Free of charge.
+
+        It is read page by page. Feedback that comes in meanwhile is not seen, and moves no other twice into view.
+        """
+        seen: set[str] = set()
+        for page in itertools.count(1):
+            entries = await self.perform(endpoints.feedbacks(page))
+            for entry in entries:
+                if entry.id not in seen:
+                    yield entry
+            if len(entries) < endpoints.FEEDBACKS_PER_PAGE:
+                return
+            seen = {entry.id for entry in entries}
+
+    async def upload(self, file: FileArgument, *, user: str | None = None) -> UploadedFile:
+        """Upload a file for completions of the same end user. It is read piece by piece. Free of charge.
+
+        :param file: a path, anything with ``name``, ``stat()`` and ``open()``, or a
+            :class:`~airflow_provider_completion.api.files.FileContent`
+        :param user: the end user, by default the one of the settings
+        :raises InvalidRequestError: the file cannot be read, or the server does not take it
+        """
+        return await self.perform(endpoints.upload(content_of(file), self._user(user)))
+
+    async def download(self, file_id: str) -> bytes:
+        """Return the content of an upload. The server knows it once a completion has used it. Free of charge."""
+        return await self.perform(endpoints.download(file_id))
+
+    async def text_to_audio(
+        self,
+        text: str | None = None,
+        *,
+        message_id: str | None = None,
+        voice: str | None = None,
+        user: str | None = None,
+    ) -> Audio:
+        """Speak a text, or the saved answer of a message. It costs what the app's speech model costs.
+
+        :param voice: one of the model's voices, by default the app's
+        :raises CompletionError: there is no audio; one that may have been billed is never sent again
+        """
+        endpoint = endpoints.text_to_audio(self._user(user), text=text, message_id=message_id, voice=voice)
+        return await self.perform(endpoint)
+
+    async def audio_to_text(self, file: FileArgument, *, user: str | None = None) -> str:
+        """Write down what is spoken in a file of mp3, m4a, wav, amr or mpga. It costs what the app's model costs.
+
+        :param file: as for :meth:`upload`
+        :raises CompletionError: there is no text; one that may have been billed is never sent again
+        """
+        return await self.perform(endpoints.audio_to_text(content_of(file), self._user(user)))
+
+    def _user(self, user: str | None) -> str:
+        return self.settings.user if user is None else user
+
     async def perform(self, endpoint: Endpoint[T]) -> T:
         """Perform any call whose answer is read as a whole.
 
         :raises CompletionError: it failed
         """
-        limits = (self.settings.connect_seconds, self.settings.silence_seconds)
-        retrying = tenacity.AsyncRetrying(**policy(self.settings))
-        return await retrying(self._perform, endpoint, *limits)
+        settings = self.settings
+        silence = settings.total_seconds if endpoint.paid else settings.silence_seconds
+        retrying = tenacity.AsyncRetrying(**policy(settings))
+        return await retrying(self._perform, endpoint, settings.connect_seconds, silence, settings.total_seconds)
 
-    async def _perform(self, endpoint: Endpoint[T], connect_seconds: float, silence_seconds: float) -> T:
+    async def _perform(
+        self, endpoint: Endpoint[T], connect_seconds: float, silence_seconds: float, total_seconds: float
+    ) -> T:
+        started = time.monotonic()
+        body = MultipartStream(endpoint.body) if isinstance(endpoint.body, Multipart) else endpoint.body
         try:
             async with (
-                asyncio.timeout(connect_seconds + silence_seconds),
-                self._send(endpoint.method, endpoint.path, endpoint.body, connect_seconds, silence_seconds) as response,
+                asyncio.timeout(total_seconds),
+                self._send(
+                    endpoint.method, endpoint.path, body, connect_seconds, silence_seconds, endpoint.content_type
+                ) as response,
             ):
-                reply = Reply(response.status, response.headers, await response.read(), self.settings.api_key)
+                content, seconds = await response.read(), time.monotonic() - started
+                reply = Reply(response.status, response.headers, content, self.settings.api_key, seconds)
+            return endpoint.read(reply)
         except (aiohttp.ClientError, TimeoutError) as error:
-            typed = _typed(error, self.settings)
-            typed.billed = "no"  # only a completion costs money
+            file_error = body.error if isinstance(body, MultipartStream) else None
+            typed = file_error or _typed(error, self.settings)
+            endpoint.explain(typed)
             raise typed from None
-        return endpoint.read(reply)
+        except CompletionError as error:
+            endpoint.explain(error)
+            raise
+        finally:
+            if isinstance(body, MultipartStream):
+                body.close()
 
     def _send(
-        self, method: str, path: str, body: bytes | None, connect_seconds: float, silence_seconds: float
+        self,
+        method: str,
+        path: str,
+        body: bytes | MultipartStream | None,
+        connect_seconds: float,
+        silence_seconds: float,
+        content_type: str | None = "application/json",
     ) -> aiohttp.client._RequestContextManager:
         if self._session is None:
             self._session = _new_session(self.settings)
+        headers = {"Content-Type": content_type} if content_type else {}
+        if isinstance(body, MultipartStream):
+            headers["Content-Length"] = str(len(body))
         return self._session.request(
             method,
             self.settings.base_url + path,
-            data=body,
-            headers={"Content-Type": "application/json"} if body is not None else None,
+            data=_in_pieces(body) if isinstance(body, MultipartStream) else body,
+            headers=headers,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_seconds, sock_read=silence_seconds),
             allow_redirects=False,
             proxy=self.settings.effective_proxy,
         )
+
+
+async def _in_pieces(body: MultipartStream) -> AsyncGenerator[bytes, None]:
+    # In a thread: reading a file blocks, and object storage is slow.
+    while data := await asyncio.to_thread(body.read):
+        yield data
 
 
 class AsyncCompletionRun(Run):
@@ -222,6 +353,8 @@ class AsyncCompletionRun(Run):
                 self._log_stop(task_id, None)
 
     async def _run(self) -> AsyncGenerator[Event, None]:
+        if self._settings.check_inputs:
+            self.request = self.request.fitting(await self._client.form())
         async for attempt in tenacity.AsyncRetrying(**self._rules, sleep=self._wait):
             with attempt:
                 if attempt.retry_state.attempt_number > 1:

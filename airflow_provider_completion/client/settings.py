@@ -45,6 +45,8 @@ class ClientSettings:
     :param proxy: http(s) proxy. Without it ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``NO_PROXY`` count
     :param max_concurrency: completions that one async client has in flight at a time; more of them wait. Stock servers
         serve 10
+    :param check_inputs: hold each request against the app's own form before it is sent. The form is read once and kept
+        for 5 minutes
     :raises ConfigurationError: one of them is wrong
     """
 
@@ -63,6 +65,7 @@ class ClientSettings:
     disable_tls_verification: bool = False
     proxy: str | None = field(default=None, repr=False)
     max_concurrency: int = 10
+    check_inputs: bool = True
     user_agent: str = USER_AGENT
 
     def __post_init__(self) -> None:

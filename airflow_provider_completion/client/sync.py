@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import http.cookiejar
 import io
+import itertools
 import threading
 import time
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -16,8 +17,9 @@ import tenacity
 import urllib3.exceptions
 
 from airflow_provider_completion.api import endpoints
-from airflow_provider_completion.api.answers import WHOLE, AppInfo, AppParameters, Completion, Finish, checked_accept
-from airflow_provider_completion.api.endpoints import Endpoint, Reply
+from airflow_provider_completion.api.answers import WHOLE, Completion, Finish, checked_accept
+from airflow_provider_completion.api.app import AppInfo, AppMeta, AppParameters, AppSite, EndUser
+from airflow_provider_completion.api.endpoints import Audio, Endpoint, Reply
 from airflow_provider_completion.api.errors import (
     BrokenAnswerError,
     CompletionError,
@@ -25,7 +27,12 @@ from airflow_provider_completion.api.errors import (
     ConnectError,
 )
 from airflow_provider_completion.api.events import Event, SentAgain
+from airflow_provider_completion.api.feedback import Feedback, Rating
+from airflow_provider_completion.api.files import FileReference, Multipart, UploadedFile
+from airflow_provider_completion.api.input_form import InputForm
 from airflow_provider_completion.api.requests import CompletionRequest
+from airflow_provider_completion.client.files import FileArgument, MultipartStream, content_of
+from airflow_provider_completion.client.form_cache import FormCache, explain
 from airflow_provider_completion.client.retries import OnMaybeBilled, policy
 from airflow_provider_completion.client.run import Run, log_unknown
 from airflow_provider_completion.client.settings import (
@@ -48,6 +55,8 @@ class CompletionClient:
     def __init__(self, settings: ClientSettings) -> None:
         self.settings = settings
         self._session = _new_session(settings)
+        self._forms = FormCache()
+        self._form_lock = threading.Lock()
 
     def __enter__(self) -> CompletionClient:
         return self
@@ -64,7 +73,7 @@ class CompletionClient:
         inputs: Mapping[str, Any],
         *,
         query: str = "",
-        files: Sequence[Mapping[str, Any]] | None = None,
+        files: Sequence[Mapping[str, Any] | FileReference] | None = None,
         user: str | None = None,
         response_mode: str = "streaming",
         accept: Collection[Finish] = WHOLE,
@@ -101,7 +110,7 @@ class CompletionClient:
         inputs: Mapping[str, Any],
         *,
         query: str = "",
-        files: Sequence[Mapping[str, Any]] | None = None,
+        files: Sequence[Mapping[str, Any] | FileReference] | None = None,
         user: str | None = None,
         response_mode: str = "streaming",
         on_maybe_billed: OnMaybeBilled = "fail",
@@ -114,15 +123,14 @@ class CompletionClient:
 
         :raises InvalidRequestError: the request is wrong; nothing was sent
         """
-        user = self.settings.user if user is None else user
         request = CompletionRequest.build(
-            inputs=inputs, user=user, response_mode=response_mode, query=query, files=files
+            inputs=inputs, user=self._user(user), response_mode=response_mode, query=query, files=files
         )
         return CompletionRun(self, request, on_maybe_billed)
 
     def stop(self, task_id: str, user: str | None = None) -> None:
         """Stop a generation. Only the user that it was made for can; the server never says whether it did."""
-        endpoint = endpoints.stop(task_id, self.settings.user if user is None else user)
+        endpoint = endpoints.stop(task_id, self._user(user))
         # Not on the shared session: a signal handler may call this while the session is in the middle of something.
         with _new_session(self.settings) as session:
             self._perform(session, endpoint, (STOP_CONNECT_SECONDS, STOP_SILENCE_SECONDS))
@@ -135,38 +143,144 @@ class CompletionClient:
         """Return what the app takes. Free of charge."""
         return self.perform(endpoints.parameters())
 
+    def form(self) -> InputForm:
+        """Return the app's input form, read once and kept for 5 minutes. Free of charge."""
+        with self._form_lock:
+            if form := self._forms.fresh:
+                return form
+            try:
+                return self._forms.keep(self.parameters())
+            except CompletionError as error:
+                explain(error)
+                raise
+
+    def meta(self) -> AppMeta:
+        """Return the icons of the app's tools. Free of charge."""
+        return self.perform(endpoints.meta())
+
+    def site(self) -> AppSite:
+        """Return how the app's own web page looks. Free of charge."""
+        return self.perform(endpoints.site())
+
+    def end_user(self, end_user_id: str) -> EndUser:
+        """Return whom calls were made for, by the id that uploads and feedback name. Newer servers only."""
+        return self.perform(endpoints.end_user(end_user_id))
+
+    def give_feedback(
+        self, message_id: str, rating: Rating, *, content: str | None = None, user: str | None = None
+    ) -> None:
+        """Rate an answer; what was said before is replaced. Free of charge.
+
+        :param message_id: of the answer
+        :param rating: ``like``, ``dislike``, or None to withdraw
+        :param content: a comment
+        :param user: the end user that the answer was made for, by default the one of the settings
+        :raises InvalidRequestError: the app has no such message for this user, or there is nothing to withdraw
+        """
+        self.perform(endpoints.feedback(message_id, rating, self._user(user), content))
+
+    def iter_feedbacks(self) -> Iterator[Feedback]:
+        """Iterate over all feedback of the app, of all its end users, the newest first. Free of charge.
+
+        It is read page by page. Feedback that comes in meanwhile is not seen, and moves no other twice into view.
+        """
+        seen: set[str] = set()
+        for page in itertools.count(1):
+            entries = self.perform(endpoints.feedbacks(page))
+            for entry in entries:
+                if entry.id not in seen:
+                    yield entry
+            if len(entries) < endpoints.FEEDBACKS_PER_PAGE:
+                return
+            seen = {entry.id for entry in entries}
+
+    def upload(self, file: FileArgument, *, user: str | None = None) -> UploadedFile:
+        """Upload a file for completions of the same end user. It is read piece by piece. Free of charge.
+
+        :param file: a path, anything with ``name``, ``stat()`` and ``open()``, or a
+            :class:`~airflow_provider_completion.api.files.FileContent`
+        :param user: the end user, by default the one of the settings
+        :raises InvalidRequestError: the file cannot be read, or the server does not take it
+        """
+        return self.perform(endpoints.upload(content_of(file), self._user(user)))
+
+    def download(self, file_id: str) -> bytes:
+        """Return the content of an upload. The server knows it once a completion has used it. Free of charge."""
+        return self.perform(endpoints.download(file_id))
+
+    def text_to_audio(
+        self,
+        text: str | None = None,
+        *,
+        message_id: str | None = None,
+        voice: str | None = None,
+        user: str | None = None,
+    ) -> Audio:
+        """Speak a text, or the saved answer of a message. It costs what the app's speech model costs.
+
+        :param voice: one of the model's voices, by default the app's
+        :raises CompletionError: there is no audio; one that may have been billed is never sent again
+        """
+        endpoint = endpoints.text_to_audio(self._user(user), text=text, message_id=message_id, voice=voice)
+        return self.perform(endpoint)
+
+    def audio_to_text(self, file: FileArgument, *, user: str | None = None) -> str:
+        """Write down what is spoken in a file of mp3, m4a, wav, amr or mpga. It costs what the app's model costs.
+
+        :param file: as for :meth:`upload`
+        :raises CompletionError: there is no text; one that may have been billed is never sent again
+        """
+        return self.perform(endpoints.audio_to_text(content_of(file), self._user(user)))
+
+    def _user(self, user: str | None) -> str:
+        return self.settings.user if user is None else user
+
     def perform(self, endpoint: Endpoint[T]) -> T:
         """Perform any call whose answer is read as a whole.
 
         :raises CompletionError: it failed
         """
-        limits = (self.settings.connect_seconds, self.settings.silence_seconds)
-        retrying = tenacity.Retrying(**policy(self.settings))
+        settings = self.settings
+        limits = (settings.connect_seconds, settings.total_seconds if endpoint.paid else settings.silence_seconds)
+        retrying = tenacity.Retrying(**policy(settings))
         return retrying(lambda: self._perform(self._session, endpoint, limits))
 
     def _perform(self, session: requests.Session, endpoint: Endpoint[T], timeout: tuple[float, float]) -> T:
-        body = None if endpoint.body is None else _Body(endpoint.body)
-        try:
-            with self._send(session, endpoint.method, endpoint.path, body, timeout) as response:
-                reply = Reply(response.status_code, response.headers, response.content, self.settings.api_key)
-        except requests.exceptions.RequestException as error:
-            # Without a body to watch: this is how urllib3 wraps what keeps a connection from being made.
-            made = not isinstance(next(iter(error.args), None), urllib3.exceptions.MaxRetryError)
-            typed = _typed(error, self.settings, sent=made if body is None else body.sent)
-            typed.billed = "no"  # only a completion costs money
-            raise typed from None
-        return endpoint.read(reply)
+        started = time.monotonic()
+        with closing(_body_of(endpoint.body)) as body:
+            try:
+                with self._send(
+                    session, endpoint.method, endpoint.path, body, timeout, endpoint.content_type
+                ) as response:
+                    content, seconds = response.content, time.monotonic() - started
+                    reply = Reply(response.status_code, response.headers, content, self.settings.api_key, seconds)
+                return endpoint.read(reply)
+            except requests.exceptions.RequestException as error:
+                # Without a body to watch: this is how urllib3 wraps what keeps a connection from being made.
+                made = not isinstance(next(iter(error.args), None), urllib3.exceptions.MaxRetryError)
+                typed = _typed(error, self.settings, sent=body.sent if len(body) else made)
+                endpoint.explain(typed)
+                raise typed from None
+            except CompletionError as error:
+                endpoint.explain(error)
+                raise
 
     @contextmanager
     def _send(
-        self, session: requests.Session, method: str, path: str, body: _Body | None, timeout: tuple[float, float]
+        self,
+        session: requests.Session,
+        method: str,
+        path: str,
+        body: _Body | MultipartStream,
+        timeout: tuple[float, float],
+        content_type: str | None = "application/json",
     ) -> Iterator[requests.Response]:
         try:
             response = session.request(
                 method,
                 self.settings.base_url + path,
-                data=body,
-                headers={"Content-Type": "application/json"} if body is not None else None,
+                data=body if len(body) else None,
+                headers={"Content-Type": content_type} if content_type else None,
                 timeout=timeout,
                 allow_redirects=False,
                 stream=True,
@@ -187,9 +301,16 @@ class _Body(io.BytesIO):
 
     sent = False
 
+    def __len__(self) -> int:
+        return len(self.getbuffer())
+
     def read(self, size: int | None = -1, /) -> bytes:
         self.sent = True
         return super().read(size)
+
+
+def _body_of(body: bytes | Multipart | None) -> _Body | MultipartStream:
+    return MultipartStream(body) if isinstance(body, Multipart) else _Body(body or b"")
 
 
 class CompletionRun(Run):
@@ -235,6 +356,8 @@ class CompletionRun(Run):
                 self._log_stop(task_id, None)
 
     def _run(self) -> Generator[Event, None, None]:
+        if self._settings.check_inputs:
+            self.request = self.request.fitting(self._client.form())
         for attempt in tenacity.Retrying(**self._rules, sleep=tenacity.sleep_using_event(self._stop_wanted)):
             with attempt:
                 if attempt.retry_state.attempt_number > 1:

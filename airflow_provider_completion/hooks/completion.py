@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -16,11 +16,20 @@ from airflow.providers.common.compat.sdk import AirflowTaskTimeout, BaseHook
 from airflow_provider_completion.hooks import connection_form
 
 if TYPE_CHECKING:
-    from airflow_provider_completion.api.answers import AppInfo, AppParameters, Completion, Finish
+    import os
+
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    from airflow_provider_completion.api.answers import Completion, Finish
+    from airflow_provider_completion.api.app import AppInfo, AppMeta, AppParameters, AppSite, EndUser
+    from airflow_provider_completion.api.endpoints import Audio
+    from airflow_provider_completion.api.feedback import Feedback, Rating
+    from airflow_provider_completion.api.files import FileReference, UploadedFile
     from airflow_provider_completion.client.aio import AsyncCompletionClient
     from airflow_provider_completion.client.settings import ClientSettings
     from airflow_provider_completion.client.sync import CompletionClient, CompletionRun
     from airflow_provider_completion.exceptions import OnMaybeBilled
+    from airflow_provider_completion.hooks.files import FileItems, Uploads
 
 
 _WHOLE: tuple[Finish, ...] = ("complete",)
@@ -30,7 +39,7 @@ class CallOptions(TypedDict, total=False):
     """What a completion can be given beside its inputs; see :class:`~..client.sync.CompletionClient`."""
 
     query: str
-    files: Sequence[Mapping[str, Any]] | None
+    files: FileItems
     user: str | None
     response_mode: str
 
@@ -45,6 +54,7 @@ class CompletionHook(BaseHook):
     :param conn_id: a connection of the type ``completion``
     :param silence_seconds: takes the place of the connection's limit for the time without a byte
     :param total_seconds: takes the place of the connection's limit for a whole call
+    :param check_inputs: hold each request against the app's own form before anything is sent
     :param on_maybe_billed: what to do about a failed call that may have been billed: ``fail``, for good, or ``retry``
     """
 
@@ -59,14 +69,17 @@ class CompletionHook(BaseHook):
         *,
         silence_seconds: float | None = None,
         total_seconds: float | None = None,
+        check_inputs: bool = True,
         on_maybe_billed: OnMaybeBilled = "fail",
     ) -> None:
         super().__init__()
         self.conn_id = conn_id
         self.silence_seconds = silence_seconds
         self.total_seconds = total_seconds
+        self.check_inputs = check_inputs
         self.on_maybe_billed = on_maybe_billed
         self._settings: ClientSettings | None = None
+        self._console_url: str | None = None
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
@@ -94,6 +107,12 @@ class CompletionHook(BaseHook):
             self._settings = self._settings_of(connection, connection.extra_dejson)
         return CompletionClient(replace(self._settings, **changes))
 
+    @property
+    def console_url(self) -> str | None:
+        """Where people see the app's logs, None if the connection does not say."""
+        self.get_conn()
+        return self._console_url
+
     async def get_async_conn(self) -> AsyncCompletionClient:
         """Return a new async client of this connection. Use it in an ``async with`` block, or close it."""
         from airflow_provider_completion.client.aio import AsyncCompletionClient
@@ -105,14 +124,16 @@ class CompletionHook(BaseHook):
 
     def _settings_of(self, connection: Any, extra: Mapping[str, Any]) -> ClientSettings:
         from airflow_provider_completion.client.settings import USER_AGENT
-        from airflow_provider_completion.hooks.connection import settings_of
+        from airflow_provider_completion.hooks.connection import console_url_of, settings_of
 
+        self._console_url = console_url_of(connection, extra)
         return settings_of(
             connection,
             extra,
             user_agent=f"{USER_AGENT} apache-airflow/{airflow_version}",
             silence_seconds=self.silence_seconds,
             total_seconds=self.total_seconds,
+            check_inputs=self.check_inputs,
         )
 
     def complete(
@@ -130,21 +151,55 @@ class CompletionHook(BaseHook):
             :meth:`~airflow_provider_completion.client.sync.CompletionClient.complete`
         :raises CompletionError: there is no whole answer
         """
-        with self._paying_once():
-            return self.get_conn().complete(inputs, accept=accept, on_maybe_billed=self.on_maybe_billed, **options)
+        from airflow_provider_completion.api.answers import checked_accept
+
+        with self.failing_for_good():
+            checked_accept(accept)
+            with self.stream(inputs, **options) as run:
+                for _ in run:
+                    pass
+            return run.completion.accepted(accept)
 
     @contextmanager
-    def stream(self, inputs: Mapping[str, Any], **options: Unpack[CallOptions]) -> Iterator[CompletionRun]:
+    def stream(
+        self,
+        inputs: Mapping[str, Any],
+        *,
+        query: str = "",
+        files: FileItems = None,
+        user: str | None = None,
+        response_mode: str = "streaming",
+    ) -> Iterator[CompletionRun]:
         """Generate one answer, ``with hook.stream(...) as run: for event in run: ...``, then ``run.completion``.
 
-        Leaving the block early stops the generation on the server.
+        Leaving the block early stops the generation on the server. Parameters as for :meth:`complete`.
 
         :raises CompletionError: the call failed
         """
-        with self._paying_once():
-            run = self.get_conn().stream(inputs, on_maybe_billed=self.on_maybe_billed, **options)
+        with self.paying_once():
+            client = self.get_conn()
+            user = client.settings.user if user is None else user
+            run = client.stream(
+                inputs,
+                query=query,
+                files=None if files is None else self._references(files, inputs, query, user),
+                user=user,
+                response_mode=response_mode,
+                on_maybe_billed=self.on_maybe_billed,
+            )
             with run:
                 yield run
+
+    def _references(self, files: FileItems, inputs: Mapping[str, Any], query: str, user: str) -> list[FileReference]:
+        from airflow_provider_completion.api.requests import CompletionRequest
+
+        return self._uploads.references(files, CompletionRequest.build(inputs=inputs, query=query, user=user))
+
+    @cached_property
+    def _uploads(self) -> Uploads:
+        from airflow_provider_completion.hooks.files import Uploads
+
+        return Uploads(self.get_conn())
 
     def stop(self, task_id: str, user: str | None = None) -> None:
         """Stop a generation. Only the user that it was made for can; the server never says whether it did."""
@@ -161,9 +216,86 @@ class CompletionHook(BaseHook):
         with self.failing_for_good():
             return self.get_conn().parameters()
 
+    def meta(self) -> AppMeta:
+        """Return the icons of the app's tools. Free of charge."""
+        with self.failing_for_good():
+            return self.get_conn().meta()
+
+    def site(self) -> AppSite:
+        """Return how the app's own web page looks. Free of charge."""
+        with self.failing_for_good():
+            return self.get_conn().site()
+
+    def end_user(self, end_user_id: str) -> EndUser:
+        """Return whom calls were made for, by the id that uploads and feedback name. Newer servers only."""
+        with self.failing_for_good():
+            return self.get_conn().end_user(end_user_id)
+
+    def give_feedback(
+        self, message_id: str, rating: Rating, *, content: str | None = None, user: str | None = None
+    ) -> None:
+        """Rate an answer; what was said before is replaced. Free of charge.
+
+        :param message_id: of the answer
+        :param rating: ``like``, ``dislike``, or None to withdraw
+        :param content: a comment
+        :param user: the end user that the answer was made for, by default the connection's
+        :raises InvalidRequestError: the app has no such message for this user, or there is nothing to withdraw
+        """
+        with self.failing_for_good():
+            self.get_conn().give_feedback(message_id, rating, content=content, user=user)
+
+    def iter_feedbacks(self) -> Iterator[Feedback]:
+        """Iterate over all feedback of the app, of all its end users, the newest first. Free of charge."""
+        with self.failing_for_good():
+            yield from self.get_conn().iter_feedbacks()
+
+    def upload(self, file: str | os.PathLike[str] | ObjectStoragePath, *, user: str | None = None) -> UploadedFile:
+        """Upload a file for completions of the same end user. It is read piece by piece. Free of charge.
+
+        :param file: a path on the worker or in an object storage, as text or as a path object
+        :param user: the end user, by default the connection's
+        """
+        with self.failing_for_good():
+            return self.get_conn().upload(self._path(file), user=user)
+
+    def download(self, file_id: str) -> bytes:
+        """Return the content of an upload. The server knows it once a completion has used it. Free of charge."""
+        with self.failing_for_good():
+            return self.get_conn().download(file_id)
+
+    def text_to_audio(
+        self,
+        text: str | None = None,
+        *,
+        message_id: str | None = None,
+        voice: str | None = None,
+        user: str | None = None,
+    ) -> Audio:
+        """Speak a text, or the saved answer of a message. It costs what the app's speech model costs.
+
+        :param voice: one of the model's voices, by default the app's
+        """
+        with self.paying_once():
+            return self.get_conn().text_to_audio(text, message_id=message_id, voice=voice, user=user)
+
+    def audio_to_text(self, file: str | os.PathLike[str] | ObjectStoragePath, *, user: str | None = None) -> str:
+        """Write down what is spoken in a file of mp3, m4a, wav, amr or mpga. It costs what the app's model costs.
+
+        :param file: as for :meth:`upload`
+        """
+        with self.paying_once():
+            return self.get_conn().audio_to_text(self._path(file), user=user)
+
+    @staticmethod
+    def _path(file: str | os.PathLike[str] | ObjectStoragePath) -> os.PathLike[str] | ObjectStoragePath:
+        from airflow_provider_completion.hooks.files import path_of
+
+        return path_of(file) if isinstance(file, str) else file
+
     @contextmanager
-    def _paying_once(self) -> Iterator[None]:
-        """Stop Airflow's retries as :meth:`failing_for_good` does, and when Airflow ends the call, too.
+    def paying_once(self) -> Iterator[None]:
+        """Stop Airflow's retries as :meth:`failing_for_good` does, and when Airflow ends a paid call, too.
 
         ``execution_timeout``, and on Airflow 2 a kill, are no errors of the call, but a retry would pay again.
         """

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from airflow_provider_completion.api.errors import CompletionError, ConfigurationError
 from airflow_provider_completion.client.settings import ClientSettings
-from airflow_provider_completion.hooks.connection_form import EXTRA_FIELDS
+from airflow_provider_completion.hooks.connection_form import CONSOLE_URL, EXTRA_FIELDS
 
 _TYPES = {name: TypeAdapter(kind) for name, kind in get_type_hints(ClientSettings).items()}
 
@@ -51,6 +51,20 @@ def settings_of(
         raise
 
 
+def console_url_of(connection: ConnectionFields, extra: Mapping[str, Any]) -> str | None:
+    """Return where people see the app's logs, None if the connection does not say.
+
+    :raises ConfigurationError: it is no web address
+    """
+    url = extra.get(CONSOLE_URL)
+    if url is None or url == "":
+        return None
+    if not isinstance(url, str) or not url.startswith(("http://", "https://")) or not url.isprintable():
+        what = f"the extra {CONSOLE_URL!r} is no http:// or https:// address."
+        raise ConfigurationError(f"Connection {connection.conn_id!r}: {what}")
+    return url
+
+
 def base_url_of(connection: ConnectionFields) -> str:
     """Return the base URL as the connection's host, port and schema give it.
 
@@ -85,7 +99,7 @@ def _settings_in(extra: Mapping[str, Any]) -> dict[str, Any]:
                 f"unknown extra {name!r}.",
                 hint=f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(sorted(known))}.",
             )
-        if value is None or value == "":  # what the forms save for a field that was left empty
+        if name == CONSOLE_URL or value is None or value == "":  # what the forms save for a field that was left empty
             continue
         try:
             if isinstance(value, bool) and known[name].type != "boolean":

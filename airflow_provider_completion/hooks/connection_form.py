@@ -19,7 +19,8 @@ PLACEHOLDERS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtraField:
-    """One of the connection's extras: a field of :class:`~airflow_provider_completion.client.settings.ClientSettings`.
+    """One of the connection's extras: a field of :class:`~airflow_provider_completion.client.settings.ClientSettings`,
+    or :data:`CONSOLE_URL`.
 
     :param secret: shown as dots
     """
@@ -31,6 +32,9 @@ class ExtraField:
     default: int | bool | None = None
     secret: bool = False
 
+
+#: The extra that is not about calls.
+CONSOLE_URL = "console_url"
 
 EXTRA_FIELDS = (
     ExtraField(
@@ -108,6 +112,12 @@ EXTRA_FIELDS = (
         description="Trust any certificate. Only for trying things out.",
         type="boolean",
         default=False,
+    ),
+    ExtraField(
+        name=CONSOLE_URL,
+        label="Logs page",
+        description="Address of the app's logs in the server's console, for the link “App logs” of each task.",
+        type="string",
     ),
 )
 

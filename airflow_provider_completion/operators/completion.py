@@ -8,26 +8,34 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.providers.common.compat.sdk import BaseOperator
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+
+from airflow_provider_completion.operators.links import LOGS_URL_KEY, CompletionLogsLink
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_completion.api.answers import Completion, Finish
+    from airflow_provider_completion.api.answers import Completion, Finish, Usage
+    from airflow_provider_completion.api.files import FileReference
+    from airflow_provider_completion.api.output import OutputType
     from airflow_provider_completion.client.sync import CompletionRun
     from airflow_provider_completion.exceptions import OnMaybeBilled
     from airflow_provider_completion.hooks.completion import CompletionHook
+    from airflow_provider_completion.hooks.files import FileItems, GivenFile
     from airflow_provider_completion.operators.crash_safety import CrashSafety
 
 
 _WHOLE: tuple[Finish, ...] = ("complete",)
+_NOT_SENT = "Nothing was sent."
 
 
 class CompletionOperator(BaseOperator):
     """Generate one answer with a completion app.
 
-    XCom: the return value and the key ``answer`` are the whole text; ``message_id`` and ``task_id`` are the server's
-    ids; ``usage`` has tokens as ints, prices as decimal strings, and the ``try_number`` that paid for them. Downstream,
-    ``op.output`` is the answer and ``op.output["message_id"]`` the message.
+    XCom: the return value is the whole text, or, with ``output_type``, plain JSON data; ``answer`` is always the text;
+    ``message_id`` and ``task_id`` are the server's ids; ``usage`` has tokens as ints, prices as decimal strings, and
+    the ``try_number`` that paid for them. Downstream, ``op.output`` is the answer and ``op.output["message_id"]`` the
+    message.
 
     A generation that fails, is stopped, or shows the marks of truncation fails the task; its text is never an answer.
     Killing the task stops the generation on the server. From Airflow 3.3 on, a retry after a crash of the worker uses
@@ -35,11 +43,18 @@ class CompletionOperator(BaseOperator):
 
     :param inputs: values of the app's input variables, by name (templated)
     :param query: text beside the inputs; with it, the app's prompt becomes the system message (templated)
-    :param files: files as the API describes them (templated)
+    :param files: files for the app, one or several: an http(s) URL, which the server fetches; a path on the worker or
+        in an object storage, as text or as an ``ObjectStoragePath``, which is uploaded; or a mapping as the API has it
+        (templated)
     :param user: the end user that the call is made for, by default the connection's (templated)
     :param conn_id: a connection of the type ``completion`` (templated)
     :param response_mode: how the answer comes over the wire. ``streaming`` outlives the gateways that cut long silent
         calls; the result is the same
+    :param check_inputs: hold the request against the app's own form before anything is sent
+    :param output_type: what the answer's JSON is: a pydantic model, ``list[...]``, a ``TypedDict``, anything that
+        pydantic validates. An answer that does not fit fails the task, and stays in XCom as ``answer``
+    :param output_retries: how often to ask again if the answer does not fit; each time is paid
+    :param feedback_input: name of the input that tells the model what was wrong when it is asked again
     :param silence_seconds: takes the place of the connection's limit for the time without a byte
     :param total_seconds: takes the place of the connection's limit for the whole call
     :param accept: which ends of a generation are an answer: ``complete``, ``stopped``, ``suspect``
@@ -50,19 +65,29 @@ class CompletionOperator(BaseOperator):
 
     template_fields: Sequence[str] = ("inputs", "query", "files", "user", "conn_id")
     template_fields_renderers = {"inputs": "json", "files": "json"}  # noqa: RUF012 - Airflow's own declaration
+    operator_extra_links = (CompletionLogsLink(),)
     ui_color = "#e8eaf6"
 
+    #: Where people see the app's logs, once the connection was read.
+    logs_url: str | None = None
+
     _run: CompletionRun | None = None
+    #: Of all generations of this try.
+    _usage: Usage | None = None
 
     def __init__(
         self,
         *,
         inputs: Mapping[str, Any],
         query: str = "",
-        files: Sequence[Mapping[str, Any]] | None = None,
+        files: FileItems = None,
         user: str | None = None,
         conn_id: str = "completion_default",
         response_mode: Literal["streaming", "blocking"] = "streaming",
+        check_inputs: bool = True,
+        output_type: Any = None,
+        output_retries: int = 0,
+        feedback_input: str | None = None,
         silence_seconds: float | None = None,
         total_seconds: float | None = None,
         accept: Collection[Finish] = _WHOLE,
@@ -77,6 +102,10 @@ class CompletionOperator(BaseOperator):
         self.user = user
         self.conn_id = conn_id
         self.response_mode = response_mode
+        self.check_inputs = check_inputs
+        self.output_type = output_type
+        self.output_retries = output_retries
+        self.feedback_input = feedback_input
         self.silence_seconds = silence_seconds
         self.total_seconds = total_seconds
         self.accept = accept
@@ -92,28 +121,74 @@ class CompletionOperator(BaseOperator):
             self.conn_id,
             silence_seconds=self.silence_seconds,
             total_seconds=self.total_seconds,
+            check_inputs=self.check_inputs,
             on_maybe_billed=self.on_maybe_billed,
         )
 
-    def execute(self, context: Context) -> str:
-        """Generate the answer, push the side keys, return the text."""
-        self._check_accept()
-        with self.hook.stream(
-            self.inputs, query=self.query, files=self.files, user=self.user, response_mode=self.response_mode
-        ) as run:
-            self._run = run
-            safety = self._crash_safety(context)
-            earlier = safety.earlier_answer(self.accept)
-            completion = earlier.completion if earlier else self._generate(run, safety)
-            with self._not_paying_again(completion, safety):
-                self._push(context, completion, paid_by=earlier.try_number if earlier else None)
-            return completion.accepted(self.accept).answer
+    def execute(self, context: Context) -> Any:
+        """Generate the answer, push the side keys, return the text or the data in it."""
+        with self.hook.paying_once():
+            output = self._checked_output()
+            self.logs_url = self.hook.console_url
+            self._usage = None
+            if output is None:
+                return self._answer(context, self.inputs).answer
+            return self._data(context, output)
 
-    def _check_accept(self) -> None:
+    def _checked_output(self) -> OutputType | None:
+        """Refuse what would only be found out once the answer is paid."""
         from airflow_provider_completion.api.answers import checked_accept
+        from airflow_provider_completion.api.errors import InvalidRequestError
+        from airflow_provider_completion.api.output import OutputType
 
-        with self.hook.failing_for_good():
-            checked_accept(self.accept)
+        checked_accept(self.accept)
+        if type(self.output_retries) is not int or self.output_retries < 0:
+            raise InvalidRequestError("output_retries is not a whole number from 0 on.", hint=_NOT_SENT)
+        if self.output_retries and (self.output_type is None or not self.feedback_input):
+            what = "output_retries needs an output_type, and a feedback_input that tells the model what was wrong."
+            raise InvalidRequestError(what, hint=_NOT_SENT)
+        if self.output_type is not None:
+            return OutputType(self.output_type)
+        if self.multiple_outputs:
+            raise InvalidRequestError("multiple_outputs needs an output_type: the answer is one text.", hint=_NOT_SENT)
+        return None
+
+    def _data(self, context: Context, output: OutputType) -> Any:
+        from airflow_provider_completion.api.output import OutputError
+
+        # Named from the start, so that a name that the app does not have is found before anything is paid.
+        inputs = {self.feedback_input: "", **self.inputs} if self.feedback_input else self.inputs
+        tries_left = self.output_retries
+        while True:
+            completion = self._answer(context, inputs)
+            try:
+                return output.read(completion.answer)
+            except OutputError as error:
+                error.task_id, error.message_id = completion.task_id, completion.message_id
+                if not tries_left:
+                    raise
+                tries_left -= 1
+                self.log.warning(
+                    "%s Asking again, which is paid again. If that does not fit either, %d more times.",
+                    error.message,
+                    tries_left,
+                )
+                inputs = {**inputs, str(self.feedback_input): error.feedback[: self._feedback_length()]}
+
+    def _feedback_length(self) -> int | None:
+        variable = self.hook.get_conn().form().variables.get(str(self.feedback_input)) if self.check_inputs else None
+        return variable.max_length if variable else None
+
+    def _answer(self, context: Context, inputs: Mapping[str, Any]) -> Completion:
+        from airflow_provider_completion.hooks.files import files_of
+
+        files = files_of(self.files) if self.files is not None else None
+        safety = self._crash_safety(context, inputs, files)
+        earlier = safety.earlier_answer(self.accept)
+        completion = earlier.completion if earlier else self._generate(inputs, files, safety)
+        with self._not_paying_again(completion, safety):
+            self._push(context, completion, paid_by=earlier.try_number if earlier else None)
+        return completion.accepted(self.accept)
 
     def on_kill(self) -> None:
         """Stop the generation on the server, so that nobody pays for an answer that nobody reads."""
@@ -137,15 +212,23 @@ class CompletionOperator(BaseOperator):
                 message_id=completion.message_id,
             ) from error
 
-    def _crash_safety(self, context: Context) -> CrashSafety:
+    def _crash_safety(
+        self, context: Context, inputs: Mapping[str, Any], files: list[FileReference | GivenFile] | None
+    ) -> CrashSafety:
         from airflow_provider_completion.operators.crash_safety import CrashSafety
 
-        request = {"inputs": self.inputs, "query": self.query, "files": self.files, "user": self.user}
-        return CrashSafety.of(context, self.hook, request, retries=self.retries or 0)
+        request = {"inputs": inputs, "query": self.query, "user": self.user}
+        return CrashSafety.of(context, self.hook, request, files or [], retries=self.retries or 0)
 
-    def _generate(self, run: CompletionRun, safety: CrashSafety) -> Completion:
+    def _generate(
+        self, inputs: Mapping[str, Any], files: list[FileReference | GivenFile] | None, safety: CrashSafety
+    ) -> Completion:
         try:
-            self._follow(run, safety)
+            with self.hook.stream(
+                inputs, query=self.query, files=files, user=self.user, response_mode=self.response_mode
+            ) as run:
+                self._run = run
+                self._follow(run, safety)
             completion = run.completion
         except BaseException:
             safety.forget()
@@ -201,10 +284,11 @@ class CompletionOperator(BaseOperator):
         )
 
     def _push(self, context: Context, completion: Completion, *, paid_by: int | None) -> None:
+        self._usage = completion.usage if self._usage is None else self._usage.plus(completion.usage)
         if not self.do_xcom_push:
             return
         ti = context["ti"]
-        usage = completion.usage.as_json() if completion.usage else {}
+        usage = self._usage.as_json() if self._usage else {}
         values: dict[str, Any] = {
             "message_id": completion.message_id,
             "task_id": completion.task_id,
@@ -212,5 +296,7 @@ class CompletionOperator(BaseOperator):
         }
         if completion.finish in self.accept:
             values["answer"] = completion.answer
+        if self.logs_url and not AIRFLOW_V_3_0_PLUS:
+            values[LOGS_URL_KEY] = self.logs_url
         for key, value in values.items():
             ti.xcom_push(key=key, value=value)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -20,7 +20,9 @@ from airflow_provider_completion.api.requests import CompletionRequest
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_completion.api.files import FileReference
     from airflow_provider_completion.hooks.completion import CompletionHook
+    from airflow_provider_completion.hooks.files import GivenFile
 
 log = logging.getLogger(__name__)
 
@@ -93,10 +95,20 @@ class CrashSafety:
         self.answer_is_kept = False
 
     @classmethod
-    def of(cls, context: Context, hook: CompletionHook, request: dict[str, Any], *, retries: int) -> CrashSafety:
+    def of(
+        cls,
+        context: Context,
+        hook: CompletionHook,
+        request: dict[str, Any],
+        files: Sequence[FileReference | GivenFile] = (),
+        *,
+        retries: int,
+    ) -> CrashSafety:
         """Return the crash safety of the try that runs in this context.
 
-        :param request: ``inputs``, ``query``, ``files``, ``user`` as they were checked for the call
+        :param request: ``inputs``, ``query``, ``user`` of the call
+        :param files: its files, which are read for their digests
+        :raises InvalidRequestError: the request is wrong
         """
         store: TaskStateStore | None = context.get("task_state_store")
         if store is None:
@@ -104,7 +116,7 @@ class CrashSafety:
         settings, instance = hook.get_conn().settings, context["ti"]
         asked = CompletionRequest.build(**{**request, "user": request["user"] or settings.user})
         call = CallRecord(
-            fingerprint=fingerprint_of(hook.conn_id, settings.base_url, asked),
+            fingerprint=fingerprint_of(hook.conn_id, settings.base_url, asked, [file.identity for file in files]),
             conn_id=hook.conn_id,
             base_url=settings.base_url,
             user=asked.user,
@@ -242,12 +254,14 @@ def _best_effort(what: str) -> Iterator[None]:
         log.warning("The generation %s (%s).", what, type(error).__name__)
 
 
-def fingerprint_of(conn_id: str, base_url: str, request: CompletionRequest) -> str:
+def fingerprint_of(conn_id: str, base_url: str, request: CompletionRequest, files: Sequence[dict[str, Any]]) -> str:
     """Return a digest of what a request asks for: equal requests would generate the same, whoever sends them when.
 
     The way over the wire does not matter. The API key is left out: a digest of it, kept for weeks, would let its
     readers test guesses; and a new key for the same app is no other request.
+
+    :param files: what makes each file the same another time
     """
-    asked = request.model_dump(mode="json", exclude={"response_mode"})
-    canonical = json.dumps([conn_id, base_url, asked], sort_keys=True, separators=(",", ":"))
+    asked = request.model_dump(mode="json", exclude={"response_mode", "files"})
+    canonical = json.dumps([conn_id, base_url, asked, files], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -5,20 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from airflow_provider_completion.testing.apps import App, GenerationError, Prompt, load_apps
+    from airflow_provider_completion.testing.apps import App, FileUpload, GenerationError, Prompt, load_apps
     from airflow_provider_completion.testing.faults import Fault
     from airflow_provider_completion.testing.server import LocalCompletionServer
 
 _HOMES = {
     "App": "apps",
     "Fault": "faults",
+    "FileUpload": "apps",
     "GenerationError": "apps",
     "LocalCompletionServer": "server",
     "Prompt": "apps",
     "load_apps": "apps",
 }
 
-__all__ = ["App", "Fault", "GenerationError", "LocalCompletionServer", "Prompt", "load_apps"]
+__all__ = ["App", "Fault", "FileUpload", "GenerationError", "LocalCompletionServer", "Prompt", "load_apps"]
 
 
 def __getattr__(name: str) -> Any:

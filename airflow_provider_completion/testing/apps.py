@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import re
 import tomllib
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 #: The key of the default app. It opens nothing but an app on this machine.
 LOCAL_API_KEY = "app-local-completion-app"
@@ -22,6 +24,8 @@ class Prompt:
 
     :param text: the prompt template with the inputs put in
     :param inputs: the inputs as the server takes them: declared names only, numbers as numbers
+    :param files: as they were sent; an uploaded one also has its ``name``, ``mime_type`` and ``size``, and the
+        ``path`` to read its content from, which is there until the server closes
     """
 
     text: str
@@ -36,7 +40,7 @@ Generator: TypeAlias = Callable[[Prompt], "str | Iterable[str]"]
 
 
 class GenerationError(Exception):
-    """Raised by a generator to fail as a model provider does.
+    """Raised by a generator, or by what speaks or listens, to fail as a model provider does.
 
     :param message: what the server reports
     :param code: the server's error code
@@ -58,7 +62,26 @@ _DEFAULT_FORM: tuple[Mapping[str, Any], ...] = (
     {"type": "paragraph", "variable": "text", "label": "Text", "required": True},
     {"type": "number", "variable": "sentences", "label": "Number of sentences", "required": False, "default": 3},
 )
-_INPUT_TYPES = frozenset({"text-input", "paragraph", "select", "number", "checkbox"})
+#: The types that a completion app asks for; the server skips all others (contract §2.2).
+INPUT_TYPES = frozenset({"text-input", "paragraph", "select", "number", "checkbox"})
+_OTHER_TYPES = frozenset({"external_data_tool", "file", "file-list", "json_object"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileUpload:
+    """Which files an app takes, in the words of ``/parameters`` (contract §6.1).
+
+    :param allowed_file_extensions: asked of files of the type ``custom`` only, with the dot and in this case, while
+        the server writes the extension of an upload in lower case
+    :param number_limits: how many files a call may have
+    """
+
+    allowed_file_types: Sequence[Literal["image", "document", "audio", "video", "custom"]] = ("image", "document")
+    allowed_file_extensions: Sequence[str] = (".JPG", ".PNG")
+    allowed_file_upload_methods: Sequence[Literal["remote_url", "local_file"]] = ("remote_url", "local_file")
+    number_limits: int = 3
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,13 +91,18 @@ class App:
     :param api_key: the key that calls this app; each app of a server has its own
     :param prompt: template with ``{{variables}}``
     :param form: the input variables: mappings with ``type`` (text-input, paragraph, select, number, checkbox) and
-        ``variable``, and, as needed, ``label``, ``required``, ``max_length``, ``options``, ``default``
+        ``variable``, and, as needed, ``label``, ``required``, ``max_length``, ``options``, ``default``. Another type
+        is told of in ``/parameters`` and skipped otherwise, as by the server
     :param generator: makes the answer; by default a small extractive summariser
     :param pause_seconds: time before each piece of the answer
     :param mode: anything but ``completion`` plays an app of another kind
     :param api_enabled: False plays an app whose API is switched off
     :param max_active_requests: how many calls it admits at a time, 0 for any number
-    :param file_upload: whether files are handed to the generator; if not, they are dropped in silence
+    :param file_upload: which files are handed to the generator; True for what a :class:`FileUpload` has by default.
+        If False, they are dropped in silence
+    :param text_to_speech: makes MP3 audio of a text; None: the app does not speak
+    :param auto_play: whether a stream also speaks its answer, after the end
+    :param speech_to_text: makes a text of audio; None: the app does not listen
     """
 
     name: str = "Summarise"
@@ -89,15 +117,34 @@ class App:
     author_name: str = "local"
     api_enabled: bool = True
     max_active_requests: int = 0
-    file_upload: bool = False
+    file_upload: bool | FileUpload = False
+    text_to_speech: Callable[[str], bytes] | None = None
+    auto_play: bool = False
+    speech_to_text: Callable[[bytes], str] | None = None
 
     def __post_init__(self) -> None:
         for variable in self.form:
-            if variable.get("type") not in _INPUT_TYPES or not isinstance(variable.get("variable"), str):
+            kind = variable.get("type")
+            if not isinstance(kind, str) or not isinstance(variable.get("variable"), str):
                 raise ValueError(
-                    f"app {self.name!r}: a form entry needs a 'variable' and a 'type' out of {sorted(_INPUT_TYPES)}, "
+                    f"app {self.name!r}: a form entry needs a 'variable' and a 'type' such as {sorted(INPUT_TYPES)}, "
                     f"not {dict(variable)!r}"
                 )
+            known = INPUT_TYPES | _OTHER_TYPES
+            if kind not in known and (meant := difflib.get_close_matches(kind, known, 1, 0.8)):
+                raise ValueError(f"app {self.name!r}: a form entry has the type {kind!r}. Did you mean {meant[0]}?")
+        if self.auto_play and self.text_to_speech is None:
+            raise ValueError(f"app {self.name!r}: auto_play needs text_to_speech")
+
+    @property
+    def id(self) -> str:
+        """The app's id, which the server puts into some answers."""
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, self.api_key))
+
+    @property
+    def file_rules(self) -> FileUpload:
+        """``file_upload`` in full."""
+        return self.file_upload if isinstance(self.file_upload, FileUpload) else FileUpload()
 
     def render(self, inputs: Mapping[str, Any]) -> str:
         """Return the prompt with the inputs put in, as the server does it (contract §2.2).
@@ -107,7 +154,7 @@ class App:
 
         def value_of(match: re.Match[str]) -> str:
             name = match[1].strip()
-            if name not in {variable["variable"] for variable in self.form}:
+            if name not in {variable["variable"] for variable in self.form if variable["type"] in INPUT_TYPES}:
                 return match[0]
             return re.sub(r"\{\{(\w{1,30})\}\}", r"{\1}", str(inputs.get(name)))
 
@@ -117,7 +164,8 @@ class App:
 def load_apps(path: str | Path) -> list[App]:
     """Read apps from a TOML file: one ``[[app]]`` table each, with the fields of :class:`App`.
 
-    ``generator`` is written ``module:function``. Without ``api_key`` the app gets the default one.
+    ``generator``, ``text_to_speech`` and ``speech_to_text`` are written ``module:function``. Without
+    ``api_key`` the app gets the default one.
 
     :raises ValueError: something in the file is not as it should be; the text says what
     """
@@ -136,12 +184,14 @@ def _app(table: Mapping[str, Any], path: str) -> App:
     if unknown := sorted(set(table) - known):
         raise ValueError(f"{path}: unknown fields {unknown} in an [[app]] table; there are {sorted(known)}")
     values = dict(table)
-    if isinstance(values.get("generator"), str):
-        module, _, function = values["generator"].partition(":")
+    for key in {"generator", "text_to_speech", "speech_to_text"} & values.keys():
+        if not isinstance(values[key], str):
+            continue
+        module, _, function = values[key].partition(":")
         try:
-            values["generator"] = getattr(importlib.import_module(module), function)
+            values[key] = getattr(importlib.import_module(module), function)
         except (ImportError, AttributeError, ValueError) as error:
-            raise ValueError(f"{path}: the generator {table['generator']!r} cannot be imported: {error}") from error
+            raise ValueError(f"{path}: the {key} {table[key]!r} cannot be imported: {error}") from error
     try:
         return TypeAdapter(App).validate_python(values)
     except ValidationError as error:

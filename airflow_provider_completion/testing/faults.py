@@ -26,6 +26,8 @@ from airflow_provider_completion.testing.writing import PING, ApiError, framed
 
 #: The request header that asks for a fault.
 HEADER = "X-Completion-Fault"
+#: End of the path that a completion is asked for under.
+COMPLETIONS = "/completion-messages"
 #: What moderation puts in the place of a text.
 REPLACEMENT = "[removed by moderation] "
 #: Characters that some libraries take for the ends of lines.
@@ -134,11 +136,16 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A fault that was asked for: an entry of the menu, its parameters, and how often it is played (None: always)."""
+    """A fault that was asked for: an entry of the menu and its parameters.
+
+    :param times: how often it is played; None: always
+    :param path: end of the path of what it is played to, when it waits for its turn
+    """
 
     entry: Entry
     parameters: Mapping[str, float]
     times: int | None = None
+    path: str = COMPLETIONS
 
     @classmethod
     def parse(cls, text: str, **parameters: float) -> Fault:
@@ -223,24 +230,26 @@ def menu_markdown() -> str:
 
 def _page(title: str, by: str) -> str:
     head, body = f"<head><title>{title}</title></head>", f"<center><h1>{title}</h1></center>\n<hr><center>{by}</center>"
-    return f"<html>\n{head}\n<body>\n{body}\n</body>\n</html>\n"
+    return f"<html>\n{head}\n<body>\n{body}\n</body>\n</html>\n".replace("\n", "\r\n")
 
 
-def _replies(status: int, body: str, content_type: str = "text/html", **headers: str) -> Answer:
+def _replies(
+    status: int, body: str, content_type: str = "text/html", reason: str | None = None, **headers: str
+) -> Answer:
     async def answer(scene: Scene, _: GoOn) -> web.StreamResponse:
         await scene.hold()
         return web.Response(
             status=int(scene.fault.parameters.get("status", status)),
-            text=body,
-            content_type=content_type,
-            headers={name.replace("_", "-"): value for name, value in headers.items()},
+            reason=reason,
+            body=body.encode(),
+            headers={"Content-Type": content_type, **{name.replace("_", "-"): text for name, text in headers.items()}},
         )
 
     return answer
 
 
 def _nginx(title: str) -> Answer:
-    return _replies(int(title[:3]), _page(title, "nginx/1.22.1"))
+    return _replies(int(title[:3]), _page(title, "nginx/1.22.1"), reason=title[4:])
 
 
 def _cloudflare(status: int, title: str) -> Answer:

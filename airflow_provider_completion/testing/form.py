@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from airflow_provider_completion.testing.apps import INPUT_TYPES
+
 
 class BadInputError(ValueError):
     """An input that the server answers with ``invalid_param``."""
@@ -17,12 +19,14 @@ class ServerCrashError(Exception):
 
 
 def accepted_inputs(form: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the inputs as the server takes them. Names that are not in the form are dropped without a word.
+    """Return the inputs as the server takes them. Names that are not in the form are dropped without a word, and so are
+    variables of types that a completion app does not ask for.
 
     :raises BadInputError: the server refuses
     :raises ServerCrashError: the server answers 500
     """
-    return {variable["variable"]: _accepted(variable, inputs.get(variable["variable"])) for variable in form}
+    asked = (variable for variable in form if variable["type"] in INPUT_TYPES)
+    return {variable["variable"]: _accepted(variable, inputs.get(variable["variable"])) for variable in asked}
 
 
 def _accepted(variable: Mapping[str, Any], value: Any) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import logging
 import re
 import threading
 import time
@@ -18,6 +20,10 @@ from airflow_provider_completion.testing.faults import Scene
 
 T = TypeVar("T")
 
+_log = logging.getLogger(__name__)
+
+#: How much audio the server sends at a time.
+_AUDIO_PIECE = 3336
 _END: Any = object()
 _MILLIONTH = Decimal("0.000001")
 _PROMPT_PRICE, _COMPLETION_PRICE = Decimal("0.15"), Decimal("0.60")
@@ -31,6 +37,7 @@ class Generation:
     :param billed_tokens: pieces that the generator was asked for, whether anyone received them or not
     :param stopped: whether a stop for it was accepted
     :param disconnected: whether the client of a stream went before the end
+    :param saved: whether the server has kept the answer: not if nobody received its end (contract §4.8)
     :param run: the run of a stream; a blocking call is run by its request
     """
 
@@ -46,6 +53,7 @@ class Generation:
     stopped: bool = False
     disconnected: bool = False
     finished: bool = False
+    saved: bool = False
     error: GenerationError | None = None
     run: asyncio.Task[None] | None = None
     _started: float = field(default_factory=time.monotonic)
@@ -59,13 +67,8 @@ class Generation:
                 self.billed_tokens += 1
                 self.answer += piece
                 yield piece
-        except GenerationError as error:
-            self.error = error
-        except Exception:
-            # What a real server does with a bug of its own: no detail.
-            self.error = GenerationError(
-                "Internal Server Error, please contact support.", code="internal_server_error", status=500
-            )
+        except Exception as error:
+            self.error = failure_of(error, self.app, "generator")
 
     async def _said(self) -> AsyncIterator[str]:
         answer = await _in_thread(self.app.generator, self.prompt)
@@ -79,6 +82,18 @@ class Generation:
             if piece is _END:
                 return
             yield piece
+
+    async def speech(self) -> AsyncIterator[dict[str, Any]]:
+        """Yield the events of the spoken answer, which come after the end (contract §4.4)."""
+        ids = self._ids()
+        if self.error is None and self.answer.strip():
+            try:
+                audio = await spoken(self.app, self.answer)
+            except GenerationError:
+                audio = b""  # logged; a stream that has ended well does not fail any more
+            for piece in audio_pieces(audio):
+                yield {"event": "tts_message", **ids, "audio": base64.b64encode(piece).decode("ascii")}
+        yield {"event": "tts_message_end", **ids, "audio": ""}
 
     def stop(self) -> None:
         """End the stream now, though the model may be silent. A blocking run has no id that one could stop."""
@@ -161,6 +176,45 @@ class Generation:
         }
 
 
+async def spoken(app: App, text: str) -> bytes:
+    """Return a text as audio.
+
+    :raises GenerationError: it failed
+    """
+    return await _made(app, "text_to_speech", text, bytes)
+
+
+async def heard(app: App, audio: bytes) -> str:
+    """Return audio as a text.
+
+    :raises GenerationError: it failed
+    """
+    return await _made(app, "speech_to_text", audio, str)
+
+
+async def _made(app: App, what: str, given: Any, kind: type[T]) -> T:
+    try:
+        made = await _in_thread(getattr(app, what), given)
+        if not isinstance(made, kind):
+            raise TypeError(f"{what} returned {type(made).__name__} instead of {kind.__name__}")
+    except Exception as error:
+        raise failure_of(error, app, what) from error
+    return made
+
+
+def failure_of(error: Exception, app: App, what: str) -> GenerationError:
+    """Return how the server tells of it: a bug without any detail, so it is logged for whoever tests with it."""
+    if isinstance(error, GenerationError):
+        return error
+    _log.error("The %s of the local app %r failed", what, app.name, exc_info=error)
+    return GenerationError("Internal Server Error, please contact support.", code="internal_server_error", status=500)
+
+
+def audio_pieces(audio: bytes) -> Iterator[bytes]:
+    """Cut audio as the server sends it."""
+    return (audio[start : start + _AUDIO_PIECE] for start in range(0, len(audio), _AUDIO_PIECE))
+
+
 async def _in_thread(function: Callable[..., T], *arguments: Any) -> T:
     """Call in a thread of its own: no pool can fill up with sleepers, and a daemon does not hold up the exit."""
     outcome: Future[T] = Future()
@@ -189,6 +243,6 @@ def _tokens(text: str) -> Iterator[str]:
 
 def prompt_of(app: App, inputs: Mapping[str, Any], query: str, files: Iterable[Mapping[str, Any]], user: str) -> Prompt:
     """Return what the app's generator gets for a request."""
-    kept = tuple(files) if app.file_upload else ()
     text = app.render(inputs)
-    return Prompt(text=f"{text}\n\n{query}" if query else text, inputs=inputs, query=query, files=kept, user=user)
+    text = f"{text}\n\n{query}" if query else text
+    return Prompt(text=text, inputs=inputs, query=query, files=tuple(files), user=user)

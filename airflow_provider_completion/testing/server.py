@@ -8,21 +8,42 @@ import signal
 import threading
 import time
 import uuid
-from collections import Counter, deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+from urllib.parse import quote
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from airflow_provider_completion.testing.apps import App
-from airflow_provider_completion.testing.faults import HEADER, NOTHING, Fault, Scene, marked, nth, without_markers
+from airflow_provider_completion.testing.apps import App, GenerationError
+from airflow_provider_completion.testing.descriptions import info, parameters, site
+from airflow_provider_completion.testing.faults import (
+    COMPLETIONS,
+    HEADER,
+    NOTHING,
+    Fault,
+    Scene,
+    marked,
+    nth,
+    without_markers,
+)
+from airflow_provider_completion.testing.files import (
+    MEGABYTE,
+    Upload,
+    accepted_files,
+    accepted_upload,
+    read_form,
+)
 from airflow_provider_completion.testing.form import BadInputError, ServerCrashError, accepted_inputs
-from airflow_provider_completion.testing.generation import Generation, prompt_of
+from airflow_provider_completion.testing.generation import Generation, audio_pieces, heard, prompt_of, spoken
+from airflow_provider_completion.testing.records import DEFAULT_USER, EndUser, Feedback, end_user_id
 from airflow_provider_completion.testing.writing import (
     COMMON,
     CORS,
@@ -35,6 +56,7 @@ from airflow_provider_completion.testing.writing import (
     json_answer,
 )
 
+Schema = TypeVar("Schema", bound=BaseModel)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _NOT_FOUND_PAGE = (
@@ -44,15 +66,10 @@ _NOT_FOUND_PAGE = (
 )
 #: The scene of the request that is being handled. Not kept in the request: the keys for that are new in aiohttp.
 _SCENE: ContextVar[Scene] = ContextVar("scene")
-_MEGABYTE = 1024 * 1024
-#: Upload limits by extension, in megabytes; 15 for the rest (contract §6.2).
-_UPLOAD_LIMITS = {
-    **dict.fromkeys(("jpg", "jpeg", "png", "webp", "gif", "svg"), 10),
-    **dict.fromkeys(("mp4", "mov", "mpeg", "webm"), 100),
-    **dict.fromkeys(("mp3", "m4a", "wav", "amr", "mpga"), 50),
-}
-#: A form variable's keys, in the order in which the server lists them.
-_FORM_KEYS = ("label", "variable", "required", "max_length", "options", "default")
+_NOT_UNDERSTOOD = "The browser (or proxy) sent a request that this server could not understand."
+#: What is listened to (contract §6): the usual audio/mpeg is not among them.
+_AUDIO_TYPES = frozenset(f"audio/{kind}" for kind in ("mp3", "m4a", "wav", "amr", "mpga"))
+_MOST_AUDIO = 30 * MEGABYTE
 
 
 class UnauthorizedError(ApiError):
@@ -89,6 +106,35 @@ class _Body(BaseModel):
     response_mode: Literal["blocking", "streaming"] | None = None
 
 
+class _Feedback(BaseModel):
+    model_config = ConfigDict(title="MessageFeedbackPayload")
+
+    rating: Literal["like", "dislike"] | None = None
+    content: str | None = None
+
+
+class _Page(BaseModel):
+    model_config = ConfigDict(title="FeedbackListQuery")
+
+    page: int = Field(default=1, ge=1)
+    limit: int = Field(default=20, ge=1, le=101)
+
+
+class _Preview(BaseModel):
+    model_config = ConfigDict(title="FilePreviewQuery")
+
+    as_attachment: bool = False
+
+
+class _Speech(BaseModel):
+    model_config = ConfigDict(title="TextToAudioPayload")
+
+    message_id: str | None = None
+    voice: str | None = None
+    text: str | None = None
+    streaming: bool | None = None
+
+
 class LocalCompletionServer:
     """A real HTTP server on a real socket that plays completion apps. Use it in a ``with`` block.
 
@@ -96,24 +142,38 @@ class LocalCompletionServer:
     :param host: address to listen on; keep it on this machine
     :param port: port to listen on, 0 for any free one
     :param ping_seconds: how often a stream carries a ping; the real server's 10
+    :param blocked_extensions: what nobody may upload, such as ``exe``
     """
 
-    def __init__(self, *apps: App, host: str = "127.0.0.1", port: int = 0, ping_seconds: float = 10.0) -> None:
+    def __init__(
+        self,
+        *apps: App,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        ping_seconds: float = 10.0,
+        blocked_extensions: Collection[str] = (),
+    ) -> None:
         apps = apps or (App(),)
         self.apps = {app.api_key: app for app in apps}
         if len(self.apps) != len(apps):
             raise ValueError("each app needs an api_key of its own")
         self.host, self.port, self.ping_seconds = host, port, ping_seconds
+        self.blocked_extensions = blocked_extensions
         #: All requests, in order of arrival.
         self.calls: list[Call] = []
         #: All generations, in order of their start.
         self.generations: list[Generation] = []
-        #: What is played to the next completions, one each; see :meth:`fail_next`.
-        self.faults: deque[Fault] = deque()
+        #: All files that were uploaded, by their ids. Their contents are there until the server closes.
+        self.uploads: dict[str, Upload] = {}
+        #: What users think of the answers, by the ids of the messages, in order of their first rating.
+        self.feedback: dict[str, Feedback] = {}
+        #: What is played to the next requests, one each; see :meth:`fail_next`.
+        self.faults: list[Fault] = []
         self._by_task: dict[str, Generation] = {}
+        self._by_message: dict[str, Generation] = {}
+        self._end_users: dict[str, EndUser] = {}
         #: How many requests of the same body have asked for the same faults.
         self._asked: Counter[int] = Counter()
-        self._feedback: dict[str, str] = {}
         self._active: dict[str, int] = dict.fromkeys(self.apps, 0)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="local-completion-server", daemon=True)
@@ -139,21 +199,27 @@ class LocalCompletionServer:
         """Return how many requests came with this method and end of path."""
         return sum(call.method == method and call.path.endswith(path_end) for call in self.calls)
 
-    def fail_next(self, fault: str, *, times: int = 1, **parameters: float) -> None:
+    def fail_next(self, fault: str, *, times: int = 1, path: str = COMPLETIONS, **parameters: float) -> None:
         """Play a fault of the menu (``docs/faults.md``) to the next completions that ask for none themselves.
 
         :param fault: its name, such as ``throttle_400``
         :param times: to how many of them
+        :param path: end of the path of what else it is played to, such as ``/parameters`` or ``/files/upload``
         :param parameters: the fault's own, such as ``after=3``
-        :raises ValueError: there is no such fault or parameter
+        :raises ValueError: there is no such fault or parameter, or it is played to completions only
         """
-        self.faults.extend([Fault.parse(fault, **parameters)] * times)
+        chosen = replace(Fault.parse(fault, **parameters), path=path)
+        if path != COMPLETIONS:
+            chosen.check_playable(completes=False, streaming=False)
+        self.faults.extend([chosen] * times)
 
     def start(self) -> LocalCompletionServer:
         """Start serving, in a thread.
 
         :raises OSError: the port is taken
         """
+        self._storage = TemporaryDirectory(prefix="local-completion-app-")
+        self._directory = Path(self._storage.name)
         self._thread.start()
         try:
             asyncio.run_coroutine_threadsafe(self._start(), self._loop).result()
@@ -181,9 +247,10 @@ class LocalCompletionServer:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        self._storage.cleanup()
 
     async def _start(self) -> None:
-        application = web.Application(client_max_size=200 * _MEGABYTE, middlewares=[self._as_the_server_answers])
+        application = web.Application(client_max_size=200 * MEGABYTE, middlewares=[self._as_the_server_answers])
         application.add_routes(self._routes())
         # gunicorn closes an idle connection after 2 s.
         self._runner = web.AppRunner(application, access_log=None, keepalive_timeout=2.0, shutdown_timeout=0.1)
@@ -213,7 +280,12 @@ class LocalCompletionServer:
             web.post("/v1/completion-messages", self._complete),
             web.post("/v1/completion-messages/{task_id}/stop", self._stop_generation),
             web.post(f"{message}/feedbacks", self._rate),
+            web.get("/v1/app/feedbacks", self._list_feedback),
+            web.get("/v1/end-users/{user_id}", self._tell_end_user),
             web.post("/v1/files/upload", self._upload),
+            web.get("/v1/files/{file_id}/preview", self._show_file),
+            web.post("/v1/text-to-audio", self._speak),
+            web.post("/v1/audio-to-text", self._listen),
             *(web.get(path, self._not_chat) for path in (f"{message}/suggested", "/v1/messages", "/v1/conversations")),
         ]
 
@@ -247,15 +319,16 @@ class LocalCompletionServer:
 
     async def _fault_for(self, request: web.Request, body: Any) -> Fault:
         """Return what is to be played: what the request asks for or, for a completion, what is next in turn."""
-        completes = request.method == "POST" and request.path.endswith("/completion-messages")
+        completes = request.method == "POST" and request.path.endswith(COMPLETIONS)
         content = body if completes and isinstance(body, dict) else {}
         inputs = content.get("inputs")
         texts = [*(inputs.values() if isinstance(inputs, dict) else ()), content.get("query")]
         try:
             asked = [*map(Fault.parse, request.headers.getall(HEADER, ())), *marked(texts)]
             fault = await self._in_turn(request, asked)
-            if fault is NOTHING and completes and self.faults:
-                fault = self.faults.popleft()
+            if fault is NOTHING and (due := [due for due in self.faults if request.path.endswith(due.path)]):
+                fault = due[0]
+                self.faults.remove(fault)
             if fault is not NOTHING:
                 fault.check_playable(completes=completes, streaming=content.get("response_mode") == "streaming")
         except ValueError as error:
@@ -266,7 +339,9 @@ class LocalCompletionServer:
         if all(fault.times is None for fault in asked):
             return asked[0] if asked else NOTHING
         # Of the same body, so that a request that is sent again is known for what it is.
-        same = hash((request.path, await request.read(), tuple(fault.name for fault in asked)))
+        # An upload's is left where it is: whoever keeps it reads it but once.
+        body = await request.read() if request.content_type == "application/json" else b""
+        same = hash((request.path, body, tuple(fault.name for fault in asked)))
         self._asked[same] += 1
         return nth(asked, self._asked[same] - 1) or NOTHING
 
@@ -285,18 +360,23 @@ class LocalCompletionServer:
             raise ApiError(403, "forbidden", "The app's API service has been disabled.")
         return app
 
-    async def _json_body(self, request: web.Request) -> dict[str, Any]:
+    def _user(self, app: App, given: Any) -> str:
+        """Return the end user that a request is made for; from now on the server knows them."""
+        user = str(given or DEFAULT_USER)
+        self._end_users.setdefault(end_user_id(app, user), EndUser(app, user))
+        return user
+
+    async def _json_body(self, request: web.Request, *, needs_user: bool = True) -> dict[str, Any]:
         if request.content_type != "application/json":
             text = "Did not attempt to load JSON data because the request Content-Type was not 'application/json'."
             raise ApiError(415, "unsupported_media_type", text)
         try:
             body = json.loads(await request.read())
         except ValueError:
-            text = "The browser (or proxy) sent a request that this server could not understand."
-            raise ApiError(400, "bad_request", text) from None
+            raise ApiError(400, "bad_request", _NOT_UNDERSTOOD) from None
         if not isinstance(body, dict) or len(str(body.get("user") or "")) > 255:
             raise ServerCrashError
-        if not body.get("user"):
+        if needs_user and not body.get("user"):
             raise ApiError(400, "invalid_param", "Arg user must be provided.")
         return body
 
@@ -312,17 +392,16 @@ class LocalCompletionServer:
         app = self._app(request)
         content = await self._json_body(request)
         app = self._completion_app(request)
-        try:
-            body = _Body.model_validate(content)
-        except ValidationError as error:
-            raise ApiError(400, "invalid_param", str(error)) from None
+        user = self._user(app, content["user"])
+        body = _valid(_Body, content)
         limit = app.max_active_requests
         if limit and self._active[app.api_key] >= limit:
             text = (
                 "Too many requests. Please try again later. The current maximum concurrent requests allowed for "
-                f"{uuid.uuid5(uuid.NAMESPACE_OID, app.name)} is {limit}."
+                f"{app.id} is {limit}."
             )
             raise ApiError(400, "invalid_param", text)
+        files = accepted_files(app.file_rules, body.files or (), self.uploads) if app.file_upload else ()
         try:
             given = {name: without_markers(value) for name, value in body.inputs.items()}
             inputs = accepted_inputs(app.form, given)
@@ -332,10 +411,14 @@ class LocalCompletionServer:
             text = "Internal Server Error, please contact support."
             raise ApiError(500, "internal_server_error", text) from None
         query = without_markers(body.query.replace("\x00", ""))
-        prompt = prompt_of(app, inputs, query, body.files or (), str(content["user"]))
+        prompt = prompt_of(app, inputs, query, files, user)
         generation = Generation(app, prompt, streaming=body.response_mode == "streaming", scene=_SCENE.get())
         self.generations.append(generation)
-        self._by_task[generation.task_id] = generation
+        self._by_task[generation.task_id] = self._by_message[generation.message_id] = generation
+        paths = {file.get("path") for file in files}
+        for upload in self.uploads.values():
+            if upload.path in paths:
+                upload.app_ids.add(app.id)
         self._active[app.api_key] += 1
         try:
             if generation.streaming:
@@ -348,6 +431,7 @@ class LocalCompletionServer:
         async for _ in generation.pieces():
             pass
         generation.finished = True
+        generation.saved = generation.error is None
         if (error := generation.error) is not None:
             raise ApiError(error.status, error.code, error.message, VARY)
         if not generation.answer:
@@ -407,6 +491,7 @@ class LocalCompletionServer:
                 continue
             if event is None:
                 return
+            generation.saved |= event["event"] == "message_end"
             yield framed(generation.scene.entry.event(event))
 
     async def _run(self, generation: Generation, events: asyncio.Queue[dict[str, Any] | None]) -> None:
@@ -425,6 +510,9 @@ class LocalCompletionServer:
                 events.put_nowait(generation.message(""))
             events.put_nowait(generation.message_end())
         generation.finished = True
+        if generation.app.auto_play:
+            async for event in generation.speech():
+                events.put_nowait(event)
         events.put_nowait(None)
 
     async def _stop_generation(self, request: web.Request) -> web.Response:
@@ -443,147 +531,143 @@ class LocalCompletionServer:
         return json_answer({"welcome": "Dify OpenAPI", "api_version": "v1", "server_version": SERVER_VERSION})
 
     async def _info(self, request: web.Request) -> web.Response:
-        app = self._app(request)
-        return json_answer(
-            {
-                "name": app.name,
-                "description": app.description,
-                "tags": list(app.tags),
-                "mode": app.mode,
-                "author_name": app.author_name,
-            }
-        )
+        return json_answer(info(self._app(request)))
 
     async def _parameters(self, request: web.Request) -> web.Response:
-        app = self._app(request)
-        form = []
-        for variable in app.form:
-            inner = {"label": variable["variable"], "required": False, "default": "", **variable}
-            kind = inner.pop("type")
-            form.append({kind: {key: inner[key] for key in (*_FORM_KEYS, *inner) if key in inner}})
-        methods = ["remote_url", "local_file"]
-        off = {"enabled": False}
-        return json_answer(
-            {
-                "opening_statement": None,
-                "suggested_questions": [],
-                "suggested_questions_after_answer": off,
-                "speech_to_text": off,
-                "text_to_speech": {"enabled": False, "voice": "", "language": ""},
-                "retriever_resource": {"enabled": True},
-                "annotation_reply": off,
-                "more_like_this": off,
-                "user_input_form": form,
-                "sensitive_word_avoidance": {"enabled": False, "type": "", "configs": []},
-                "file_upload": {
-                    "image": {
-                        "detail": "high",
-                        "enabled": app.file_upload,
-                        "number_limits": 3,
-                        "transfer_methods": methods,
-                    },
-                    "enabled": app.file_upload,
-                    "allowed_file_types": ["image", "document"] if app.file_upload else [],
-                    "allowed_file_extensions": [".JPG", ".PNG"],
-                    "allowed_file_upload_methods": methods,
-                    "number_limits": 3,
-                },
-                "system_parameters": {
-                    "image_file_size_limit": 10,
-                    "video_file_size_limit": 100,
-                    "audio_file_size_limit": 50,
-                    "file_size_limit": 15,
-                    "workflow_file_upload_limit": 10,
-                },
-            }
-        )
+        return json_answer(parameters(self._app(request)))
 
     async def _meta(self, request: web.Request) -> web.Response:
         self._app(request)
         return json_answer({"tool_icons": {}})
 
     async def _site(self, request: web.Request) -> web.Response:
-        app = self._app(request)
-        return json_answer(
-            {
-                "title": app.name,
-                "chat_color_theme": None,
-                "chat_color_theme_inverted": False,
-                "icon_type": "emoji",
-                "icon": "\U0001f4dd",
-                "icon_background": "#FFEAD5",
-                "description": None,
-                "copyright": None,
-                "privacy_policy": None,
-                "custom_disclaimer": "",
-                "default_language": "en-US",
-                "show_workflow_steps": True,
-                "use_icon_as_answer_icon": False,
-                "icon_url": None,
-            }
-        )
+        return json_answer(site(self._app(request)))
+
+    async def _tell_end_user(self, request: web.Request) -> web.Response:
+        user_id, app = _path_id(request, "user_id"), self._app(request)
+        end_user = self._end_users.get(user_id)
+        if end_user is None or end_user.app is not app:
+            raise ApiError(404, "end_user_not_found", "End user not found.")
+        return json_answer(end_user.told())
+
+    # -- feedback -------------------------------------------------------------------------------------------------
 
     async def _rate(self, request: web.Request) -> web.Response:
-        message_id = request.match_info["message_id"]
-        try:
-            uuid.UUID(message_id)
-        except ValueError:
-            raise web.HTTPNotFound from None  # the server's router refuses it before the API sees it
-        app = self._app(request)
-        body = await self._json_body(request)
-        rating = body.get("rating")
-        if rating not in ("like", "dislike", None):
-            text = "1 validation error for MessageFeedbackPayload\nrating\n  Input should be 'like' or 'dislike'"
-            raise ApiError(400, "invalid_param", text)
-        known = any(
-            generation.message_id == message_id
-            and generation.app is app
-            and generation.prompt.user == str(body["user"])
-            for generation in self.generations
-        )
-        if not known:
+        message_id, app = _path_id(request, "message_id"), self._app(request)
+        content = await self._json_body(request)
+        user = self._user(app, content["user"])
+        body = _valid(_Feedback, content)
+        generation = self._by_message.get(message_id)
+        if generation is None or generation.app is not app or generation.prompt.user != user:
             raise ApiError(404, "not_found", "Message Not Exists.")
-        if rating is None:
-            if self._feedback.pop(message_id, None) is None:
+        known = self.feedback.get(message_id)
+        if body.rating is None:
+            if known is None:
                 raise ApiError(400, "invalid_param", "rating cannot be None when feedback not exists")
+            del self.feedback[message_id]
+        elif known is None:
+            self.feedback[message_id] = Feedback(generation, body.rating, body.content)
         else:
-            self._feedback[message_id] = rating
+            known.change(body.rating, body.content)
         return json_answer({"result": "success"})
 
+    async def _list_feedback(self, request: web.Request) -> web.Response:
+        app = self._app(request)
+        asked = _valid(_Page, dict(request.query))
+        newest_first = [feedback for feedback in reversed(self.feedback.values()) if feedback.generation.app is app]
+        start = (asked.page - 1) * asked.limit
+        return json_answer({"data": [feedback.told() for feedback in newest_first[start : start + asked.limit]]})
+
+    # -- files and speech -----------------------------------------------------------------------------------------
+
     async def _upload(self, request: web.Request) -> web.Response:
-        self._app(request)
-        form = await request.post() if request.content_type == "multipart/form-data" else {}
-        part = form.get("file")
-        if not isinstance(part, web.FileField):
-            raise ApiError(400, "no_file_uploaded", "Please upload your file.")
-        name, now, file_id = part.filename, int(time.time()), str(uuid.uuid4())
-        size, extension = part.file.seek(0, 2), name.rpartition(".")[2].lower() if "." in name else ""
-        if size > _UPLOAD_LIMITS.get(extension, 15) * _MEGABYTE:
-            raise ApiError(413, "file_too_large", "File size exceeded. {message}")
-        user = str(form.get("user") or "DEFAULT-USER")
-        return json_answer(
-            {
-                "id": file_id,
-                "name": name,
-                "size": size,
-                "extension": extension,
-                "mime_type": part.content_type,
-                "created_by": str(uuid.uuid5(uuid.NAMESPACE_OID, user)),
-                "created_at": now,
-                "preview_url": None,
-                "source_url": f"http://{self.host}:{self.port}/files/{file_id}/file-preview?timestamp={now}",
-                "original_url": None,
-                "user_id": None,
-                "tenant_id": str(uuid.uuid5(uuid.NAMESPACE_OID, "local")),
-                "conversation_id": None,
-                "file_key": None,
-            },
-            201,
-        )
+        app = self._app(request)
+        form = await read_form(request, self._directory)
+        user = self._user(app, form.fields.get("user"))
+        upload = accepted_upload(form, self.blocked_extensions, user, end_user_id(app, user))
+        self.uploads[upload.id] = upload
+        return json_answer(upload.told(f"http://{self.host}:{self.port}"), 201)
+
+    async def _show_file(self, request: web.Request) -> web.StreamResponse:
+        file_id, app = _path_id(request, "file_id"), self._app(request)
+        self._user(app, request.query.get("user"))
+        asked = _valid(_Preview, dict(request.query))
+        upload = self.uploads.get(file_id)
+        if upload is None or not upload.app_ids:
+            raise ApiError(404, "file_not_found", "File not found in message context")
+        if app.id not in upload.app_ids:
+            raise ApiError(403, "file_access_denied", "File access denied: not owned by requesting app")
+        charset = "; charset=utf-8" if upload.mime_type.startswith("text/") else ""
+        headers = {"Content-Type": upload.mime_type + charset, "Cache-Control": "public, max-age=3600"}
+        if asked.as_attachment:
+            headers["Content-Type"] = "application/octet-stream"
+            headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(upload.name)}"
+        return web.FileResponse(upload.path, headers={**COMMON, **CORS, **headers})
+
+    async def _speak(self, request: web.Request) -> web.StreamResponse:
+        app = self._app(request)
+        content = await self._json_body(request, needs_user=False)
+        self._user(app, content.get("user"))
+        body = _valid(_Speech, content)
+        if body.message_id:
+            generation = self._by_message.get(body.message_id)
+            text = generation.answer if generation and generation.saved else ""
+            if not text:
+                return json_answer(None)  # also for what is no id at all (contract §6)
+        elif body.text:
+            text = body.text
+        else:
+            raise ApiError(400, "invalid_param", "Text is required")
+        if app.text_to_speech is None:
+            raise ApiError(400, "invalid_param", "TTS is not enabled")
+        try:
+            audio = await spoken(app, text.strip())
+        except GenerationError as error:
+            raise ApiError(error.status, error.code, error.message) from None
+        response = web.StreamResponse(headers={**COMMON, **CORS, "Content-Type": "audio/mpeg"})
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        for piece in audio_pieces(audio):
+            await response.write(piece)
+        await response.write_eof()
+        return response
+
+    async def _listen(self, request: web.Request) -> web.Response:
+        app = self._app(request)
+        form = await read_form(request, self._directory)
+        self._user(app, form.fields.get("user"))
+        part = form.file()
+        if part is None:
+            raise ApiError(400, "bad_request_key_error", _NOT_UNDERSTOOD)
+        if app.speech_to_text is None:
+            raise ApiError(400, "invalid_param", "Speech to text is not enabled")
+        if part.mime_type not in _AUDIO_TYPES:
+            raise ApiError(415, "unsupported_audio_type", "Audio type not allowed.")
+        if part.size > _MOST_AUDIO:
+            raise ApiError(413, "audio_too_large", "Audio size larger than 30 mb")
+        try:
+            return json_answer({"text": await heard(app, part.path.read_bytes())})
+        except GenerationError as error:
+            raise ApiError(error.status, error.code, error.message) from None
 
     async def _not_chat(self, request: web.Request) -> web.Response:
         self._app(request)
         raise ApiError(400, "not_chat_app", "Please check if your app mode matches the right API route.")
+
+
+def _path_id(request: web.Request, name: str) -> str:
+    """Return an id in the path. What is no UUID, the server's router refuses before the API sees it."""
+    try:
+        return str(uuid.UUID(request.match_info[name]))
+    except ValueError:
+        raise web.HTTPNotFound from None
+
+
+def _valid(schema: type[Schema], content: Mapping[str, Any]) -> Schema:
+    try:
+        return schema.model_validate(content)
+    except ValidationError as error:
+        raise ApiError(400, "invalid_param", str(error)) from None
 
 
 async def _in_parts(content: bytes) -> AsyncGenerator[bytes, None]:

@@ -76,7 +76,7 @@ def numbered_answers() -> Any:
 
 @pytest.fixture
 def completion_app() -> App:
-    return App(api_key=KEY, prompt="{{text}}", form=FORM, generator=numbered_answers())
+    return App(api_key=KEY, prompt="{{text}}", form=FORM, generator=numbered_answers(), file_upload=True)
 
 
 @pytest.fixture

@@ -153,7 +153,14 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def settings_for(url: str, **changes: Any) -> ClientSettings:
     """Return settings whose limits no healthy local call reaches, but a hanging one does soon. Nothing is retried."""
-    usual = {"base_url": url, "api_key": KEY, "user": "user-7", "silence_seconds": 5.0, "max_tries": 1}
+    usual = {
+        "base_url": url,
+        "api_key": KEY,
+        "user": "user-7",
+        "silence_seconds": 5.0,
+        "max_tries": 1,
+        "check_inputs": False,
+    }
     return ClientSettings(**{**usual, **changes})
 
 

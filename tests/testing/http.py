@@ -65,6 +65,22 @@ def complete(server: LocalCompletionServer, *, user: str = "u1", **inputs: Any) 
     return ask(server, "POST", COMPLETE, {"inputs": inputs, "user": user})
 
 
+def upload(
+    server: LocalCompletionServer,
+    content: bytes = b"x",
+    name: str = "a.txt",
+    content_type: str | None = "text/plain",
+    *,
+    user: str | None = "u1",
+    path: str = "/v1/files/upload",
+    **headers: str,
+) -> Answer:
+    """Send a file."""
+    fields = [("user", None, None, user.encode())] if user is not None else []
+    body, form = multipart(("file", name, content_type, content), *fields)
+    return ask(server, "POST", path, body, **{"Content-Type": form, **headers})
+
+
 def stop(server: LocalCompletionServer, task_id: str, user: str = "u1") -> Answer:
     return ask(server, "POST", f"{COMPLETE}/{task_id}/stop", {"user": user})
 

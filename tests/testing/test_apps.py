@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_completion.testing import App, LocalCompletionServer, Prompt, load_apps
+from airflow_provider_completion.testing import App, FileUpload, LocalCompletionServer, Prompt, load_apps
 from airflow_provider_completion.testing.apps import LOCAL_API_KEY
 from tests.testing.http import COMPLETE, ask, complete, event, stream
 
@@ -101,6 +101,18 @@ def test_an_unknown_name_is_dropped_in_silence() -> None:
     assert answer_to(form_entry("text-input"), {"X": "typo", "y": "unknown"}) == (None, "None")
 
 
+@pytest.mark.parametrize("kind", ["external_data_tool", "file", "file-list", "json_object", "slider"])
+def test_a_variable_that_a_completion_app_does_not_ask_for_is_shown_and_skipped(kind: str) -> None:
+    """Such as of a newer server: clients must tolerate it (contract §11, 48)."""
+    entry = {"type": kind, "variable": "y", "required": True, "max_length": None, "config": {"a": 1}}
+    app = App(form=[form_entry("text-input"), entry], prompt="{{x}} {{y}}", generator=lambda prompt: prompt.text)
+    with LocalCompletionServer(app) as server:
+        shown = ask(server, "GET", "/v1/parameters").json["user_input_form"][1][kind]
+        assert complete(server, x="v", y="w").json["answer"] == "v {{y}}"
+        assert server.generations[0].prompt.inputs == {"x": "v"}
+    assert {key: shown[key] for key in entry if key != "type"} == {key: entry[key] for key in entry if key != "type"}
+
+
 @pytest.mark.parametrize(
     ("prompt", "value", "text"),
     [
@@ -167,7 +179,9 @@ def test_a_generator_returns_text_or_pieces(generator: Any, pieces: list[str]) -
 
 
 def test_apps_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "my_models.py").write_text("def shout(prompt):\n    return prompt.text.upper()\n")
+    (tmp_path / "my_models.py").write_text(
+        "def shout(prompt):\n    return prompt.text.upper()\ndef speak(text):\n    return text.encode()\n"
+    )
     (tmp_path / "apps.toml").write_text(
         textwrap.dedent(
             """
@@ -185,6 +199,11 @@ def test_apps_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             [[app]]
             api_key = "app-second"
             max_active_requests = 2
+            text_to_speech = "my_models:speak"
+            auto_play = true
+            [app.file_upload]
+            allowed_file_types = ["audio"]
+            number_limits = 1
             """
         )
     )
@@ -192,6 +211,8 @@ def test_apps_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     shout, second = load_apps(tmp_path / "apps.toml")
     assert (shout.name, shout.api_key, shout.tags, shout.pause_seconds) == ("Shout", LOCAL_API_KEY, ["loud"], 0)
     assert (second.name, second.api_key, second.max_active_requests) == (App().name, "app-second", 2)
+    assert second.file_upload == FileUpload(allowed_file_types=["audio"], number_limits=1)
+    assert (second.text_to_speech("x"), second.auto_play, shout.file_upload) == (b"x", True, False)
     with LocalCompletionServer(shout, second) as server:
         assert complete(server, word="hey", times="2").json["answer"] == "HEY 2"
         assert complete(server, word="0123456789").status == 400
@@ -210,11 +231,15 @@ def test_apps_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         ("[[app]]\nname = 3", "name: Input should be a valid string"),
         ("[[app]]\npause_seconds = 'x'\nname = 1", "name: Input should be a valid string; pause_seconds: Input should"),
         ("[[app]]\nform = 'x'", "form: "),
-        (
-            "[[app]]\nform = [{type = 'file', variable = 'x'}]",
-            "a form entry needs a 'variable' and a 'type' out of ['ch",
-        ),
-        ("[[app]]\nform = [{type = 'number'}]", "a form entry needs a 'variable' and a 'type' out of ['checkbox', "),
+        ("[[app]]\nform = [{type = 3, variable = 'x'}]", "a form entry needs a 'variable' and a 'type' such as ['ch"),
+        ("[[app]]\nform = [{type = 'number'}]", "a form entry needs a 'variable' and a 'type' such as ['checkbox', "),
+        ("[[app]]\nform = [{type = 'text_input', variable = 'x'}]", "the type 'text_input'. Did you mean text-input?"),
+        ("[[app]]\nfile_upload = 3", "file_upload"),
+        ("[[app]]\nfile_upload = {allowed_file_types = ['images']}", "file_upload"),
+        ("[[app]]\nfile_upload = {number_limit = 3}", "file_upload"),
+        ("[[app]]\nauto_play = true", "app 'Summarise': auto_play needs text_to_speech"),
+        ("[[app]]\ntext_to_speech = 'os:no_such'", "the text_to_speech 'os:no_such' cannot be imported: "),
+        ("[[app]]\nspeech_to_text = 3", "speech_to_text: Input should be callable"),
         ("[[app]]\ngenerator = 3", "generator: Input should be callable"),
         ("[[app]]\ngenerator = 'os:name'", "generator: Input should be callable"),
         ("[[app]]\ngenerator = 'os'", "the generator 'os' cannot be imported: "),

@@ -17,7 +17,7 @@ import pytest
 from airflow_provider_completion.testing import App, Fault, LocalCompletionServer, Prompt
 from airflow_provider_completion.testing.apps import LOCAL_API_KEY
 from airflow_provider_completion.testing.faults import HEADER, MENU, menu_markdown
-from tests.testing.http import COMPLETE, PATIENCE, Answer, ask, frame, stop, stream, whole
+from tests.testing.http import COMPLETE, PATIENCE, Answer, ask, frame, stop, stream, upload, whole
 from tests.testing.test_command import ran
 
 FORM = [{"type": "paragraph", "variable": "text"}, {"type": "number", "variable": "count"}]
@@ -88,6 +88,26 @@ def test_from_python(server: LocalCompletionServer) -> None:
     assert complete(server, "[[fault:no_usage]]").status == 200  # that asks for one of its own
     assert [complete(server).status for _ in range(5)] == [429, 429, 400, 502, 200]
     assert server.calls[-3].fault == "throttle_400"
+
+
+def test_from_python_for_another_request(server: LocalCompletionServer) -> None:
+    server.fail_next("server_error", path="/parameters", times=2)
+    server.fail_next("page_413", path="/files/upload")
+    server.fail_next("throttle_429")
+    assert ask(server, "GET", "/v1/info").status == 200
+    assert [ask(server, "GET", "/v1/parameters").status for _ in range(3)] == [500, 500, 200]
+    assert [complete(server).status for _ in range(2)] == [429, 200]
+    page = upload(server, b"x" * 20_000_000)
+    assert (page.status, page.fields["Content-Type"]) == (413, "text/html")
+    assert [upload(server).status, server.faults, len(server.uploads)] == [201, [], 1]
+    with pytest.raises(ValueError, match="The fault 'cut' is played to completions only"):
+        server.fail_next("cut", path="/parameters")
+
+
+def test_times_counts_uploads_without_reading_them(server: LocalCompletionServer) -> None:
+    asked = {HEADER: "bad_gateway times=2"}
+    assert [upload(server, **asked).status for _ in range(3)] == [502, 502, 201]
+    assert [call.fault for call in server.calls] == ["bad_gateway", "bad_gateway", ""]
 
 
 def test_by_a_users_test(completion_server: LocalCompletionServer) -> None:

@@ -20,7 +20,7 @@ import pytest
 from airflow_provider_completion.testing import App, GenerationError, LocalCompletionServer, Prompt
 from airflow_provider_completion.testing.apps import LOCAL_API_KEY
 from tests.testing.generators import Dictated, until
-from tests.testing.http import COMPLETE, PATIENCE, ask, complete, event, frame, multipart, stop, stream, whole
+from tests.testing.http import COMPLETE, PATIENCE, ask, complete, event, frame, stop, stream, whole
 
 FORM = [{"type": "paragraph", "variable": "text", "required": False}]
 
@@ -284,6 +284,17 @@ def test_a_failure_is_told_as_an_event_or_as_an_answer(generator: Any, failure: 
     assert tuple(answer.json[key] for key in ("code", "status", "message")) == failure
 
 
+def test_a_bug_in_a_generator_is_logged_for_whoever_tests_with_it(caplog: pytest.LogCaptureFixture) -> None:
+    refused = failing(error=GenerationError("as asked for"))
+    for generator in (lambda prompt: 1 / 0, refused):
+        with LocalCompletionServer(App(name="Mine", form=FORM, generator=generator)) as server:
+            complete(server)
+    (record,) = caplog.records
+    assert record.getMessage() == "The generator of the local app 'Mine' failed"
+    assert record.exc_info is not None
+    assert record.exc_info[0] is ZeroDivisionError
+
+
 # -- what is refused --------------------------------------------------------------------------------------------------
 
 FINE: dict[str, Any] = {"inputs": {}, "user": "u"}
@@ -363,17 +374,6 @@ def test_a_wrong_method_is_told_as_json(server: LocalCompletionServer) -> None:
     assert (answer.status, answer.reason, answer.json["code"]) == (405, "METHOD NOT ALLOWED", "method_not_allowed")
 
 
-@pytest.mark.parametrize(
-    ("name", "megabytes", "status"),
-    [("a.TXT", 15, 201), ("a.txt", 15.1, 413), ("a.png", 10.1, 413), ("a.MP3", 15.1, 201), ("noext", 15.1, 413)],
-)
-def test_an_uploads_limit_depends_on_its_extension(
-    server: LocalCompletionServer, name: str, megabytes: float, status: int
-) -> None:
-    body, content_type = multipart(("file", name, "text/plain", b"x" * int(megabytes * 1024 * 1024)))
-    assert ask(server, "POST", "/v1/files/upload", body, **{"Content-Type": content_type}).status == status
-
-
 def test_an_upload_that_asks_first_is_told_to_go_on(server: LocalCompletionServer) -> None:
     """As curl does with anything big."""
     with socket.create_connection((server.host, server.port), timeout=PATIENCE) as connection:
@@ -383,22 +383,6 @@ def test_an_upload_that_asks_first_is_told_to_go_on(server: LocalCompletionServe
             "Expect: 100-continue\r\n\r\n".encode()
         )
         assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-@pytest.mark.parametrize(
-    ("body", "user", "status"),
-    [
-        ({"rating": "dislike"}, "u1", 200),
-        ({"rating": "superb"}, "u1", 400),
-        ({"rating": None}, "u1", 400),
-        ({"rating": "like"}, "another", 404),
-    ],
-)
-def test_feedback_needs_the_messages_user_and_a_rating(body: dict[str, Any], user: str, status: int) -> None:
-    with LocalCompletionServer(App(form=FORM, generator=lambda _: "x")) as server:
-        message_id = complete(server, user="u1").json["message_id"]
-        path = f"/v1/messages/{message_id}/feedbacks"
-        assert ask(server, "POST", path, {**body, "user": user}).status == status
 
 
 # -- the server as an object ------------------------------------------------------------------------------------------

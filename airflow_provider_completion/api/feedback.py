@@ -1,0 +1,29 @@
+"""What people and programs think of an answer (contract §6)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+from airflow_provider_completion.api.fields import ApiModel, OptionalText, OptionalUtcDatetime, Otherwise
+
+#: None withdraws what was said before.
+Rating: TypeAlias = Literal["like", "dislike"] | None
+
+
+class Feedback(ApiModel):
+    """One piece of feedback, of any end user of the app.
+
+    :param from_source: ``user`` through the API, ``admin`` in the server's console
+    """
+
+    id: str
+    message_id: OptionalText = None
+    rating: Annotated[Rating, Otherwise(lambda: None)] = None
+    content: OptionalText = None
+    from_source: OptionalText = None
+    from_end_user_id: OptionalText = None
+    from_account_id: OptionalText = None
+    app_id: OptionalText = None
+    conversation_id: OptionalText = None
+    created_at: OptionalUtcDatetime = None
+    updated_at: OptionalUtcDatetime = None

@@ -1,0 +1,217 @@
+"""An app's input form, and whether a request fits it: asked before a call, so that a slip costs nothing.
+
+The server drops unknown names without a word, puts the word ``None`` into the prompt for what is absent, and ignores
+files that the app does not take (contract §2.2, §2.3).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, get_args
+
+from airflow_provider_completion.api.app import AppParameters, InputVariable
+from airflow_provider_completion.api.errors import InvalidRequestError
+from airflow_provider_completion.api.failures import excerpt
+from airflow_provider_completion.api.files import FileFacts, FileType, extension_of, type_of
+
+_TEXTS = ("text-input", "paragraph")
+#: The server fills these itself.
+_FILLED_BY_SERVER = "external_data_tool"
+#: What a completion app asks for; the server skips the rest (contract §2.2).
+_ASKED_FOR = (*_TEXTS, "select", "number", "checkbox")
+_MEGABYTE = 1024 * 1024
+#: Names and options that one error lists at most.
+_LISTED = 12
+#: Characters that one error shows of each.
+_LONGEST = 60
+
+
+class InputForm:
+    """What one app takes.
+
+    :param parameters: what the app says of itself
+    """
+
+    def __init__(self, parameters: AppParameters) -> None:
+        self.variables = {variable.variable: variable for variable in parameters.user_input_form}
+        # Not by name: one can be there twice, and then the server asks for both.
+        self._rules = [(variable, _RULES.get(variable.type)) for variable in parameters.user_input_form]
+        times = Counter(variable.variable for variable in parameters.user_input_form)
+        self._absent = {
+            variable.variable: value
+            for variable in parameters.user_input_form
+            if times[variable.variable] == 1 and (value := _value_when_absent(variable)) is not None
+        }
+        self._files = _FileRules(parameters)
+
+    def checked(self, inputs: Mapping[str, Any], files: Sequence[FileFacts] = ()) -> dict[str, Any]:
+        """Return the inputs with what is absent filled in: a default, ``""`` for text, False for a checkbox.
+
+        What is required is not filled in, and for a number or a select without a default there is nothing to say.
+
+        :raises InvalidRequestError: they do not fit; all problems are named, no values
+        """
+        given = {name: value for name, value in inputs.items() if value is not None}
+        problems = [self._unknown(name) for name in given if name not in self.variables]
+        for variable, rule in self._rules:
+            name = variable.variable
+            value = given.get(name)
+            if value is None:
+                if variable.required and variable.type in _ASKED_FOR:
+                    problems.append(f"{_called(variable)} is required")
+            elif rule and (problem := rule(variable, value)):
+                problems.append(f"{_called(variable)} {problem}")
+            elif variable.type == "number" and name in self._absent and not str(value).strip():
+                given[name] = self._absent[name]  # to the server a blank number is an absent one
+        if files:
+            problems += self._files.problems(files)
+        if problems:
+            raise InvalidRequestError(
+                f"The request does not fit the app's form: {'; '.join(problems)}.",
+                hint="Nothing was sent. check_inputs=False sends it as it is.",
+            )
+        return self._absent | given
+
+    def type_of_file(self, name: str) -> FileType:
+        """Return what the app would take a file of this name for."""
+        natural, types = type_of(name), self._files.types
+        if not types or natural in types:
+            return natural
+        if natural != "custom":
+            return "custom" if "custom" in types else natural
+        # A name without an extension, as many URLs have, can be what the app takes, if that is one thing.
+        only = next((kind for kind in get_args(FileType) if types == [kind]), natural)
+        return natural if extension_of(name) else only
+
+    def _unknown(self, name: str) -> str:
+        folded = {known.casefold(): known for known in self.variables}
+        near = get_close_matches(name.casefold(), folded, n=1)
+        if near:
+            return f"{excerpt(name, _LONGEST)!r} is none of its variables, did you mean {folded[near[0]]!r}?"
+        return f"{excerpt(name, _LONGEST)!r} is none of its variables, which are {_some(self.variables)}"
+
+
+def _called(variable: InputVariable) -> str:
+    label = excerpt(variable.label or "", _LONGEST)
+    return f"{variable.variable!r} ({label})" if label else repr(variable.variable)
+
+
+def _some(names: Sequence[str] | Mapping[str, Any]) -> str:
+    listed = ", ".join(repr(excerpt(name, _LONGEST)) for name in list(names)[:_LISTED])
+    return f"{listed} and {len(names) - _LISTED} more" if len(names) > _LISTED else listed or "none"
+
+
+# -- the server's rules for a value, by the type of the variable; what is None is absent -----------------------------
+
+
+def _text(variable: InputVariable, value: Any) -> str | None:
+    if not isinstance(value, str):
+        return f"must be text, not {_json_type(value)}"
+    if variable.max_length and len(value) > variable.max_length:
+        return f"has {len(value)} characters, more than {variable.max_length}"
+    return None
+
+
+def _select(variable: InputVariable, value: Any) -> str | None:
+    if not isinstance(value, str):
+        return f"must be text, not {_json_type(value)}"
+    # Options that are not told, or not as text, are the server's to ask for.
+    return f"must be one of {_some(variable.options)}" if variable.options and value not in variable.options else None
+
+
+def _number(variable: InputVariable, value: Any) -> str | None:  # noqa: ARG001 - a rule's signature
+    if isinstance(value, int | float):
+        return None
+    if not isinstance(value, str):
+        return f"must be a number, not {_json_type(value)}"
+    try:
+        float(value) if "." in value else int(value.strip() or "0")
+    except ValueError:
+        return "must be a number; as text only in plain notation such as '3' or '0.5'"
+    return None
+
+
+#: A checkbox takes anything: the server hands on what it does not know.
+_RULES: dict[str, Callable[[InputVariable, Any], str | None]] = {
+    **dict.fromkeys(_TEXTS, _text),
+    "select": _select,
+    "number": _number,
+    _FILLED_BY_SERVER: lambda *_: "is filled in by the server; leave it out",
+}
+
+
+def _json_type(value: Any) -> str:
+    names = {bool: "a truth value", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
+    return names.get(type(value), type(value).__name__)
+
+
+def _value_when_absent(variable: InputVariable) -> Any:
+    """Return what to send for a variable that is left out, None for nothing."""
+    rule, default = _RULES.get(variable.type), variable.default
+    if variable.required or variable.type not in _ASKED_FOR:
+        return None
+    if default in (None, "") or (rule is not None and rule(variable, default)):
+        return "" if variable.type in _TEXTS else False if variable.type == "checkbox" else None
+    return default
+
+
+# -- files -----------------------------------------------------------------------------------------------------------
+
+
+class _FileRules:
+    """What an app says of files. Servers of all ages say it differently, so what is not said is no rule."""
+
+    def __init__(self, parameters: AppParameters) -> None:
+        said = parameters.file_upload
+        image = said.get("image")
+        old: Mapping[str, Any] = image if isinstance(image, dict) else {}
+        # Only the oldest servers lack the switch at the top.
+        self.enabled = bool(said.get("enabled", old.get("enabled", False)))
+        self.types = _texts(said.get("allowed_file_types"))
+        self.extensions = _texts(said.get("allowed_file_extensions"))
+        self.methods = _texts(said.get("allowed_file_upload_methods") or old.get("transfer_methods"))
+        self.number = _number_in(said.get("number_limits"))
+        self.megabytes = {
+            kind: _number_in(parameters.system_parameters.get(f"{kind}_file_size_limit"))
+            for kind in ("image", "video", "audio")
+        }
+        self.megabytes_of_the_rest = _number_in(parameters.system_parameters.get("file_size_limit"))
+
+    def problems(self, files: Sequence[FileFacts]) -> list[str]:
+        if not self.enabled:
+            return ["the app takes no files: its file upload is switched off, so the server would drop them"]
+        problems = [problem for file in files if (problem := self._problem(file))]
+        if self.number and len(files) > self.number:
+            problems.append(f"the app takes {self.number:g} files at most, not {len(files)}")
+        return problems
+
+    def _problem(self, file: FileFacts) -> str | None:
+        called = f"the file {file.name!r}" if file.name else "a file"
+        if file.type == "custom":
+            # Of a URL the server goes by what its address answers; of an upload it writes the extension in lower case.
+            extension = f".{extension_of(file.name)}" if file.name and file.transfer_method == "local_file" else None
+            if extension and self.extensions and extension not in self.extensions:
+                return f"{called} has none of the extensions {_some(self.extensions)}"
+        elif self.types and file.type not in self.types:
+            return f"{called} is of the type {file.type!r}, and the app takes {_some(self.types)}"
+        if self.methods and file.transfer_method not in self.methods:
+            return f"{called} comes by {file.transfer_method!r}, and the app takes {_some(self.methods)}"
+        # By the extension, whatever the app takes the file for.
+        limit = self.megabytes.get(type_of(file.name or "")) or self.megabytes_of_the_rest
+        if file.size is not None and limit and file.size > limit * _MEGABYTE:
+            return f"{called} has {file.size / _MEGABYTE:.1f} MB, more than {limit:g}"
+        return None
+
+
+def _texts(value: Any) -> list[str]:
+    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
+
+
+def _number_in(value: Any) -> float:
+    """Return a number that some servers write as text, 0 for none."""
+    try:
+        return max(float(value), 0.0)
+    except (TypeError, ValueError):
+        return 0.0

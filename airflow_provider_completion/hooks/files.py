@@ -1,0 +1,156 @@
+"""Files in one line: from what a Dag's author writes to what a request carries."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
+
+from airflow.providers.common.compat.sdk import ObjectStoragePath
+from pydantic import ValidationError
+
+from airflow_provider_completion.api.errors import InvalidRequestError
+from airflow_provider_completion.api.failures import excerpt
+from airflow_provider_completion.api.files import (
+    FileContent,
+    FileFacts,
+    FileReference,
+    extension_of,
+    name_in_url,
+    type_of,
+)
+from airflow_provider_completion.api.input_form import InputForm
+from airflow_provider_completion.api.requests import CompletionRequest
+from airflow_provider_completion.client.files import content_of, digest_of
+from airflow_provider_completion.client.sync import CompletionClient
+
+_NOT_SENT = "Nothing was sent."
+
+#: A URL or a path, as text or as a path object, or a mapping as the API has it.
+FileItem: TypeAlias = "str | os.PathLike[str] | ObjectStoragePath | Mapping[str, Any] | FileReference | GivenFile"
+FileItems: TypeAlias = "FileItem | Sequence[FileItem] | None"
+
+
+@dataclass(frozen=True)
+class GivenFile:
+    """A file that is named by where it is. What kind of file it is for the app depends on the app.
+
+    :param source: its http(s) URL, which the server fetches, or its content, which is uploaded
+    """
+
+    source: str | FileContent
+
+    @property
+    def name(self) -> str:
+        """The file's name, with the extension that tells its kind."""
+        return name_in_url(self.source) if isinstance(self.source, str) else self.source.name
+
+    def facts(self, form: InputForm | None) -> FileFacts:
+        """What the app's rules for files are about; the kind by the name alone if its form is not known."""
+        kind = form.type_of_file(self.name) if form else type_of(self.name)
+        if isinstance(self.source, str):
+            return FileFacts(name=self.name, type=kind, transfer_method="remote_url")
+        return FileFacts(name=self.name, type=kind, transfer_method="local_file", size=self.source.size)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the content, which is read for it once, piece by piece; of a URL, the URL's.
+
+        :raises InvalidRequestError: the file cannot be read
+        """
+        return (
+            hashlib.sha256(self.source.encode()).hexdigest() if isinstance(self.source, str) else digest_of(self.source)
+        )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What makes it the same file another time. Not the id of an upload, which is another each time."""
+        return {"name": self.name, "sha256": self.digest}
+
+
+def files_of(items: FileItems) -> list[FileReference | GivenFile]:
+    """Return the files that a Dag's author wrote, one or several.
+
+    :param items: for each file an http(s) URL, which the server fetches; a path on the worker or in an object storage,
+        as text or as an ``ObjectStoragePath``, which is uploaded; or a mapping as the API has it
+    :raises InvalidRequestError: one of them is none of these, or cannot be read
+    """
+    if items is None:
+        return []
+    alone = isinstance(items, str | Mapping | FileReference | GivenFile) or hasattr(items, "__fspath__")
+    listed: Any = [items] if alone or hasattr(items, "open") else items
+    return [_file_of(item, f"files[{index}]") for index, item in enumerate(listed)]
+
+
+def _file_of(item: Any, where: str) -> FileReference | GivenFile:
+    if isinstance(item, FileReference | GivenFile):
+        return item
+    if isinstance(item, Mapping):
+        try:
+            return FileReference.model_validate(dict(item))
+        except ValidationError as error:
+            fault = error.errors(include_input=False)[0]
+            what = f"{where}{''.join(f'[{part!r}]' for part in fault['loc'])}: {fault['msg']}"
+            raise InvalidRequestError(f"The request is wrong: {what}.", hint=_NOT_SENT) from None
+    if isinstance(item, str):
+        if item.startswith(("http://", "https://")):
+            return GivenFile(item)
+        item = path_of(item)
+    elif not hasattr(item, "open") and not hasattr(item, "__fspath__"):
+        what = f"{where} is neither a URL nor a path nor a mapping, but {type(item).__name__}."
+        raise InvalidRequestError(what, hint=_NOT_SENT)
+    return GivenFile(content_of(item))
+
+
+def path_of(text: str) -> ObjectStoragePath:
+    """Return the path that a text stands for: on the worker, or in an object storage.
+
+    :raises InvalidRequestError: it stands for none
+    """
+    if not text.strip():
+        raise InvalidRequestError("The path of a file is empty.", hint=_NOT_SENT)
+    try:
+        return ObjectStoragePath(text)
+    except Exception as error:  # each storage has errors of its own, for a package or a connection that is not there
+        what = f"{text!r} is no path that can be read: {excerpt(str(error))}."
+        raise InvalidRequestError(what, hint=_NOT_SENT) from error
+
+
+class Uploads:
+    """Makes files into what a request carries. Each content is uploaded once for each end user.
+
+    :param client: uploads them
+    """
+
+    def __init__(self, client: CompletionClient) -> None:
+        self._client = client
+        self._ids: dict[tuple[str, str, str], str] = {}
+
+    def references(self, items: FileItems, request: CompletionRequest) -> list[FileReference]:
+        """Return the references of the files, uploaded once all that can be checked before is right.
+
+        :param request: what they are for, without them
+        :raises InvalidRequestError: a file, or the request with them, is not what the app takes
+        """
+        if not (files := files_of(items)):
+            return []
+        form = self._client.form() if self._client.settings.check_inputs else None
+        facts = [file.facts if isinstance(file, FileReference) else file.facts(form) for file in files]
+        if form:
+            form.checked(request.inputs, facts)
+        return [
+            file if isinstance(file, FileReference) else self._reference(file, fact, request.user)
+            for file, fact in zip(files, facts, strict=True)
+        ]
+
+    def _reference(self, file: GivenFile, facts: FileFacts, user: str) -> FileReference:
+        if isinstance(file.source, str):
+            return FileReference(type=facts.type, transfer_method="remote_url", url=file.source)
+        # The extension counts, since the server goes by it.
+        key = (file.digest, extension_of(file.name), user)
+        if key not in self._ids:
+            self._ids[key] = self._client.upload(file.source, user=user).id
+        return FileReference(type=facts.type, transfer_method="local_file", upload_file_id=self._ids[key])
