@@ -30,6 +30,9 @@ def get_provider_info() -> dict[str, Any]:
                 ],
             }
         ],
+        "triggers": [
+            {"integration-name": _INTEGRATION, "python-modules": ["airflow_provider_completion.triggers.completion"]}
+        ],
         "task-decorators": [
             {
                 "name": "completion",

@@ -124,6 +124,19 @@ class Completion:
     seconds_to_first_text: float | None = None
     seconds: float = 0.0
 
+    @property
+    def summary(self) -> str:
+        """What it cost and took, in one line for people."""
+        tokens = "no usage reported"
+        if (usage := self.usage) is not None and not usage.is_zero:
+            tokens = (
+                f"{usage.total_tokens} tokens ({usage.prompt_tokens} in, {usage.completion_tokens} out), "
+                f"{usage.price_text}"
+            )
+        first = self.seconds_to_first_text
+        to_first = f"first text after {first:.2f} s, " if first is not None else ""
+        return f"{tokens}, {to_first}{self.seconds:.2f} s in all, message_id {self.message_id}"
+
     def accepted(self, accept: Collection[Finish] = WHOLE) -> Completion:
         """Return this completion if its ``finish`` is one of ``accept``.
 

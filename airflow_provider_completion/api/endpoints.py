@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import quote
@@ -16,6 +16,7 @@ from airflow_provider_completion.api.errors import (
     BrokenAnswerError,
     CompletionError,
     InvalidRequestError,
+    ProtocolError,
     TimeLimitError,
 )
 from airflow_provider_completion.api.failures import excerpt, failure_of_reply, lower_case
@@ -62,11 +63,11 @@ class Endpoint(Generic[T]):
     paid: bool = False
 
     @property
-    def content_type(self) -> str | None:
-        """What the body is, None without one."""
+    def headers(self) -> dict[str, str]:
+        """The header fields that go with the body."""
         if self.body is None:
-            return None
-        return self.body.content_type if isinstance(self.body, Multipart) else "application/json"
+            return {}
+        return {"Content-Type": self.body.content_type if isinstance(self.body, Multipart) else JSON_TYPE}
 
     def explain(self, error: CompletionError) -> None:
         """Say of a failure what is true of this call, where what it says by itself is true of completions."""
@@ -89,6 +90,7 @@ class Audio:
 
 
 COMPLETE_PATH = "/completion-messages"
+JSON_TYPE = "application/json"
 #: The most entries that the server returns at a time (contract §6).
 FEEDBACKS_PER_PAGE = 100
 _AUDIO_EXTENSIONS = ("mp3", "m4a", "wav", "amr", "mpga")
@@ -156,6 +158,18 @@ def feedbacks(page: int) -> Endpoint[list[Feedback]]:
         return [_model(Feedback, entry, reply) for entry in listed]
 
     return Endpoint(method="GET", path=f"/app/feedbacks?page={page}&limit={FEEDBACKS_PER_PAGE}", read=read)
+
+
+def unseen(entries: Sequence[Feedback], page_before: Sequence[Feedback]) -> list[Feedback]:
+    """Return what is new on a page of feedback. What arrives meanwhile moves the rest on, from one page to the next.
+
+    :raises ProtocolError: nothing is, on a full page, so that the pages would never end
+    """
+    seen = {entry.id for entry in page_before}
+    new = [entry for entry in entries if entry.id not in seen]
+    if not new and len(entries) >= FEEDBACKS_PER_PAGE:
+        raise ProtocolError("The server gave the same page of feedback twice.", billed="no", hint="Try again later.")
+    return new
 
 
 def upload(file: FileContent, user: str) -> Endpoint[UploadedFile]:

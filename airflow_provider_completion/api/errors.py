@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from collections.abc import Iterator
+from typing import Any, Literal, TypeAlias
 
 #: ``never``: the same request fails again. ``delay``: it may succeed later. ``ceiling``: it may succeed once fewer
 #: requests are in flight.
 Retry: TypeAlias = Literal["never", "delay", "ceiling"]
 #: Whether the failed call cost money. ``maybe`` is the honest answer whenever the request may have been processed.
 Billed: TypeAlias = Literal["no", "maybe", "yes"]
+
+
+#: All that an error knows beside its message and the text that came before it.
+_FACTS = ("hint", "retry", "billed", "retry_after", "ceiling", "status", "code", "task_id", "message_id")
 
 
 class CompletionError(Exception):
@@ -61,6 +66,11 @@ class CompletionError(Exception):
         self.task_id = task_id
         self.message_id = message_id
         self.partial_text = partial_text
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the error as plain JSON data, without its text and for :func:`error_of`."""
+        facts = {name: getattr(self, name) for name in _FACTS}
+        return {"kind": type(self).__name__, "message": self.message, **facts}
 
     def __str__(self) -> str:
         facts = [f"HTTP {self.status}"] if self.status else []
@@ -140,3 +150,17 @@ class UnfinishedAnswerError(CompletionError):
     """The answer came to a regular end but is not the whole answer: stopped, or with the marks of truncation."""
 
     billed: Billed = "yes"
+
+
+def _kinds(kind: type[CompletionError]) -> Iterator[type[CompletionError]]:
+    yield kind
+    for narrower in kind.__subclasses__():
+        yield from _kinds(narrower)
+
+
+_KINDS = {kind.__name__: kind for kind in _kinds(CompletionError)}
+
+
+def error_of(told: dict[str, Any]) -> CompletionError:
+    """Return the error that :meth:`CompletionError.as_json` has told of, in another process."""
+    return _KINDS[told["kind"]](told["message"], **{name: told[name] for name in _FACTS})

@@ -27,7 +27,7 @@ from airflow_provider_completion.api.files import FileReference, Multipart, Uplo
 from airflow_provider_completion.api.input_form import InputForm
 from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.client.files import FileArgument, MultipartStream, content_of
-from airflow_provider_completion.client.form_cache import FormCache, explain
+from airflow_provider_completion.client.form_cache import FormCache
 from airflow_provider_completion.client.retries import OnMaybeBilled, policy
 from airflow_provider_completion.client.run import Run, log_unknown
 from airflow_provider_completion.client.settings import (
@@ -152,13 +152,14 @@ class AsyncCompletionClient:
 
     async def form(self) -> InputForm:
         """Return the app's input form, read once and kept for 5 minutes. Free of charge."""
+        failures = self._forms.failures
         async with self._form_lock:
-            if form := self._forms.fresh:
+            if form := self._forms.fresh(failures):
                 return form
             try:
                 return self._forms.keep(await self.parameters())
             except CompletionError as error:
-                explain(error)
+                self._forms.fail(error)
                 raise
 
     async def meta(self) -> AppMeta:
@@ -191,15 +192,14 @@ class AsyncCompletionClient:
 
         It is read page by page. Feedback that comes in meanwhile is not seen, and moves no other twice into view.
         """
-        seen: set[str] = set()
+        page_before: list[Feedback] = []
         for page in itertools.count(1):
             entries = await self.perform(endpoints.feedbacks(page))
-            for entry in entries:
-                if entry.id not in seen:
-                    yield entry
+            for entry in endpoints.unseen(entries, page_before):
+                yield entry
             if len(entries) < endpoints.FEEDBACKS_PER_PAGE:
                 return
-            seen = {entry.id for entry in entries}
+            page_before = entries
 
     async def upload(self, file: FileArgument, *, user: str | None = None) -> UploadedFile:
         """Upload a file for completions of the same end user. It is read piece by piece. Free of charge.
@@ -261,10 +261,10 @@ class AsyncCompletionClient:
             async with (
                 asyncio.timeout(total_seconds),
                 self._send(
-                    endpoint.method, endpoint.path, body, connect_seconds, silence_seconds, endpoint.content_type
+                    endpoint.method, endpoint.path, body, connect_seconds, silence_seconds, endpoint.headers
                 ) as response,
             ):
-                content, seconds = await response.read(), time.monotonic() - started
+                content, seconds = await _Body(response).read_all(), time.monotonic() - started
                 reply = Reply(response.status, response.headers, content, self.settings.api_key, seconds)
             return endpoint.read(reply)
         except (aiohttp.ClientError, TimeoutError) as error:
@@ -286,13 +286,12 @@ class AsyncCompletionClient:
         body: bytes | MultipartStream | None,
         connect_seconds: float,
         silence_seconds: float,
-        content_type: str | None = "application/json",
+        headers: Mapping[str, str],
     ) -> aiohttp.client._RequestContextManager:
         if self._session is None:
             self._session = _new_session(self.settings)
-        headers = {"Content-Type": content_type} if content_type else {}
         if isinstance(body, MultipartStream):
-            headers["Content-Length"] = str(len(body))
+            headers = {**headers, "Content-Length": str(len(body))}
         return self._session.request(
             method,
             self.settings.base_url + path,
@@ -355,16 +354,21 @@ class AsyncCompletionRun(Run):
     async def _run(self) -> AsyncGenerator[Event, None]:
         if self._settings.check_inputs:
             self.request = self.request.fitting(await self._client.form())
-        async for attempt in tenacity.AsyncRetrying(**self._rules, sleep=self._wait):
-            with attempt:
-                if attempt.retry_state.attempt_number > 1:
-                    if self._stop_wanted.is_set():  # while it waited
-                        self._exchange.completion()
-                    self._begin_again()
-                    yield SentAgain()
-                async with aclosing(self._try()) as events:
-                    async for event in events:
-                        yield event
+        try:
+            async for attempt in tenacity.AsyncRetrying(**self._rules, sleep=self._wait):
+                with attempt:
+                    if attempt.retry_state.attempt_number > 1:
+                        if self._stop_wanted.is_set():  # while it waited
+                            self._exchange.completion()
+                        self._begin_again()
+                        yield SentAgain()
+                    async with aclosing(self._try()) as events:
+                        async for event in events:
+                            yield event
+        except BaseException as error:
+            self._end(error)
+            raise
+        self._end(None)
 
     async def _wait(self, seconds: float) -> None:
         with suppress(TimeoutError):
@@ -399,7 +403,7 @@ class AsyncCompletionRun(Run):
         try:
             connect = min(settings.connect_seconds, settings.total_seconds)
             async with asyncio.timeout_at(ends_at):
-                response = await client._send("POST", path, body, connect, silence)
+                response = await client._send("POST", path, body, connect, silence, self._headers)
             async with response:
                 exchange.receive_head(response.status, response.headers)
                 answer = _Body(response)
@@ -433,8 +437,9 @@ class _Body:
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._content = response.content
-        closed = response.connection.protocol.closed if response.connection and response.connection.protocol else None
-        if closed is not None:
+        # A protocol is a queue as well, and false while that is empty.
+        protocol = response.connection.protocol if response.connection is not None else None
+        if protocol is not None and (closed := protocol.closed) is not None:
             closed.add_done_callback(self._connection_ended)
 
     async def read(self) -> bytes:
@@ -450,6 +455,13 @@ class _Body:
             if isinstance(error, RuntimeError):  # what the reader says when it is asked after the connection's end
                 raise aiohttp.ClientPayloadError from None
             raise
+
+    async def read_all(self) -> bytes:
+        """Return what is left; errors as for :meth:`read`."""
+        pieces = []
+        while data := await self.read():
+            pieces.append(data)
+        return b"".join(pieces)
 
     def _connection_ended(self, closed: asyncio.Future[None]) -> None:
         closed.exception()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import mimetypes
 import os
+import stat
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, Protocol, TypeAlias
 
@@ -38,16 +38,20 @@ def content_of(file: FileArgument) -> FileContent:
         return file
     path: Any = file if hasattr(file, "open") else Path(file)
     try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        size = path.stat().st_size
-    except (FileNotFoundError, IsADirectoryError, PermissionError, ValueError) as error:
+        facts = path.stat()
+        # Whoever opens a pipe may wait for ever. Some storages know no kinds of files, or no sizes.
+        mode = getattr(facts, "st_mode", None)
+        if isinstance(mode, int) and stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+            raise ValueError("it is no regular file")
+        if not isinstance(facts.st_size, int):
+            raise ValueError("its size is not known")
+    except (FileNotFoundError, PermissionError, ValueError) as error:
         raise _unreadable(file, error, "never") from None
     except Exception as error:  # object storage has errors of its own
         raise _unreadable(file, error, "delay") from error
     # Without a type the server refuses the file.
     mime_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    return FileContent(accepted_name(path.name), mime_type, size, lambda: path.open("rb"))
+    return FileContent(accepted_name(path.name), mime_type, facts.st_size, lambda: path.open("rb"))
 
 
 def digest_of(content: FileContent) -> str:

@@ -13,15 +13,23 @@ _HINT = "The app's form is read to check the inputs before they are sent; check_
 
 
 class FormCache:
-    """Holds the form that a client has read. Until it is old, :attr:`fresh` is that form."""
+    """Holds the form that a client has read. One call at a time may read it, while others wait."""
 
     def __init__(self) -> None:
         self._form: InputForm | None = None
         self._read_at = 0.0
+        self._failure: CompletionError | None = None
+        #: How often it could not be read.
+        self.failures = 0
 
-    @property
-    def fresh(self) -> InputForm | None:
-        """The form, None when there is none or it is old."""
+    def fresh(self, failures: int) -> InputForm | None:
+        """Return the form, None when there is none or it is old.
+
+        :param failures: how many there were when the caller began to wait
+        :raises CompletionError: it could not be read meanwhile. Or all that wait would ask, one after another
+        """
+        if self._failure is not None and self.failures > failures:
+            raise self._failure
         return self._form if time.monotonic() - self._read_at < _KEPT_SECONDS else None
 
     def keep(self, parameters: AppParameters) -> InputForm:
@@ -31,11 +39,11 @@ class FormCache:
         """
         if "user_input_form" not in parameters.model_fields_set:
             raise ConfigurationError("The server tells no input form.", hint=_HINT)
-        self._form, self._read_at = InputForm(parameters), time.monotonic()
+        self._form, self._read_at, self._failure = InputForm(parameters), time.monotonic(), None
         return self._form
 
-
-def explain(error: CompletionError) -> None:
-    """Say in an error what the form was asked for, unless the call itself would have failed alike."""
-    if error.retry == "never" and not isinstance(error, AuthenticationError):
-        error.hint = f"{error.hint} {_HINT}".strip()
+    def fail(self, error: CompletionError) -> None:
+        """Take why there is no form, and say in it what it was asked for, unless the call itself would have failed."""
+        if error.retry == "never" and not isinstance(error, AuthenticationError) and _HINT not in error.hint:
+            error.hint = f"{error.hint} {_HINT}".strip()
+        self._failure, self.failures = error, self.failures + 1

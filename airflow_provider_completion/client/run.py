@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 
+from airflow_provider_completion.api import endpoints
 from airflow_provider_completion.api.answers import Completion
 from airflow_provider_completion.api.errors import CompletionError
 from airflow_provider_completion.api.events import Event, UnknownEvent
 from airflow_provider_completion.api.exchange import CompletionExchange
 from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.client.settings import ClientSettings
+from airflow_provider_completion.client.telemetry import CallSpan
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +28,7 @@ class Run:
         self._settings = settings
         self._stop_sent = False
         self._exchange = CompletionExchange(request, secret=settings.api_key)
+        self._span: CallSpan | None = None
         if rewritten := request.rewritten_inputs:
             log.warning(
                 "The server rewrites {{...}} and <|...|> in inputs before the model sees them; here in: %s. "
@@ -33,7 +36,38 @@ class Run:
                 ", ".join(map(repr, rewritten)),
             )
 
+    def _begin(self) -> CallSpan:
+        """Return the span of the call, which begins with its first try."""
+        if self._span is None:
+            self._span = CallSpan(self._settings, self.request)
+        return self._span
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        return {"Content-Type": endpoints.JSON_TYPE, **self._begin().headers}
+
+    def _end(self, error: BaseException | None) -> None:
+        """Say that the call is over.
+
+        :param error: what ended it, None at the end of the iteration
+        """
+        if self._span is None:
+            return
+        outcome: Completion | BaseException | None = error
+        if error is None or (isinstance(error, GeneratorExit) and self._exchange.finished):
+            # A caller who leaves at the last event has not abandoned anything.
+            try:
+                outcome = self._exchange.completion()
+            except CompletionError as failure:
+                outcome = failure
+        if outcome is not None:
+            self._span.end(outcome)
+
     def _begin_again(self) -> None:
+        try:
+            self._exchange.completion()
+        except CompletionError as failure:
+            self._begin().sent_again(failure)
         self._exchange = CompletionExchange(self.request, secret=self._settings.api_key)
         self._stop_sent = False
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ from airflow_provider_completion.api.address import normalised_base_url
 from airflow_provider_completion.api.endpoints import checked_user
 from airflow_provider_completion.api.errors import ConfigurationError, InvalidRequestError, TimeLimitError
 from airflow_provider_completion.api.requests import CompletionRequest
+from airflow_provider_completion.client.telemetry import Observer, Origin
 
 USER_AGENT = f"airflow-provider-completion/{__version__}"
 #: A stop is sent while something is ending, and Airflow leaves a killed task about 5 s.
@@ -47,6 +49,9 @@ class ClientSettings:
         serve 10
     :param check_inputs: hold each request against the app's own form before it is sent. The form is read once and kept
         for 5 minutes
+    :param disable_trace_headers: do not tell the server what a call is made for
+    :param origin: says, for each call, what it is made for
+    :param observer: is told of each call that has ended
     :raises ConfigurationError: one of them is wrong
     """
 
@@ -66,7 +71,10 @@ class ClientSettings:
     proxy: str | None = field(default=None, repr=False)
     max_concurrency: int = 10
     check_inputs: bool = True
+    disable_trace_headers: bool = False
     user_agent: str = USER_AGENT
+    origin: Callable[[], Origin] | None = field(default=None, repr=False, compare=False)
+    observer: Observer | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "base_url", normalised_base_url(self.base_url))

@@ -8,7 +8,7 @@ import itertools
 import threading
 import time
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -32,7 +32,7 @@ from airflow_provider_completion.api.files import FileReference, Multipart, Uplo
 from airflow_provider_completion.api.input_form import InputForm
 from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.client.files import FileArgument, MultipartStream, content_of
-from airflow_provider_completion.client.form_cache import FormCache, explain
+from airflow_provider_completion.client.form_cache import FormCache
 from airflow_provider_completion.client.retries import OnMaybeBilled, policy
 from airflow_provider_completion.client.run import Run, log_unknown
 from airflow_provider_completion.client.settings import (
@@ -145,13 +145,14 @@ class CompletionClient:
 
     def form(self) -> InputForm:
         """Return the app's input form, read once and kept for 5 minutes. Free of charge."""
+        failures = self._forms.failures
         with self._form_lock:
-            if form := self._forms.fresh:
+            if form := self._forms.fresh(failures):
                 return form
             try:
                 return self._forms.keep(self.parameters())
             except CompletionError as error:
-                explain(error)
+                self._forms.fail(error)
                 raise
 
     def meta(self) -> AppMeta:
@@ -184,15 +185,13 @@ class CompletionClient:
 
         It is read page by page. Feedback that comes in meanwhile is not seen, and moves no other twice into view.
         """
-        seen: set[str] = set()
+        page_before: list[Feedback] = []
         for page in itertools.count(1):
             entries = self.perform(endpoints.feedbacks(page))
-            for entry in entries:
-                if entry.id not in seen:
-                    yield entry
+            yield from endpoints.unseen(entries, page_before)
             if len(entries) < endpoints.FEEDBACKS_PER_PAGE:
                 return
-            seen = {entry.id for entry in entries}
+            page_before = entries
 
     def upload(self, file: FileArgument, *, user: str | None = None) -> UploadedFile:
         """Upload a file for completions of the same end user. It is read piece by piece. Free of charge.
@@ -242,16 +241,19 @@ class CompletionClient:
         """
         settings = self.settings
         limits = (settings.connect_seconds, settings.total_seconds if endpoint.paid else settings.silence_seconds)
-        retrying = tenacity.Retrying(**policy(settings))
-        return retrying(lambda: self._perform(self._session, endpoint, limits))
+
+        def call() -> T:
+            # What costs money has a connection of its own, as a completion has and for its reason.
+            with _new_session(settings) if endpoint.paid else nullcontext(self._session) as session:
+                return self._perform(session, endpoint, limits)
+
+        return tenacity.Retrying(**policy(settings))(call)
 
     def _perform(self, session: requests.Session, endpoint: Endpoint[T], timeout: tuple[float, float]) -> T:
         started = time.monotonic()
         with closing(_body_of(endpoint.body)) as body:
             try:
-                with self._send(
-                    session, endpoint.method, endpoint.path, body, timeout, endpoint.content_type
-                ) as response:
+                with self._send(session, endpoint.method, endpoint.path, body, timeout, endpoint.headers) as response:
                     content, seconds = response.content, time.monotonic() - started
                     reply = Reply(response.status_code, response.headers, content, self.settings.api_key, seconds)
                 return endpoint.read(reply)
@@ -273,14 +275,14 @@ class CompletionClient:
         path: str,
         body: _Body | MultipartStream,
         timeout: tuple[float, float],
-        content_type: str | None = "application/json",
+        headers: Mapping[str, str],
     ) -> Iterator[requests.Response]:
         try:
             response = session.request(
                 method,
                 self.settings.base_url + path,
                 data=body if len(body) else None,
-                headers={"Content-Type": content_type} if content_type else None,
+                headers=headers,
                 timeout=timeout,
                 allow_redirects=False,
                 stream=True,
@@ -358,14 +360,19 @@ class CompletionRun(Run):
     def _run(self) -> Generator[Event, None, None]:
         if self._settings.check_inputs:
             self.request = self.request.fitting(self._client.form())
-        for attempt in tenacity.Retrying(**self._rules, sleep=tenacity.sleep_using_event(self._stop_wanted)):
-            with attempt:
-                if attempt.retry_state.attempt_number > 1:
-                    if self._stop_wanted.is_set():  # while it waited
-                        self._exchange.completion()
-                    self._begin_again()
-                    yield SentAgain()
-                yield from self._try()
+        try:
+            for attempt in tenacity.Retrying(**self._rules, sleep=tenacity.sleep_using_event(self._stop_wanted)):
+                with attempt:
+                    if attempt.retry_state.attempt_number > 1:
+                        if self._stop_wanted.is_set():  # while it waited
+                            self._exchange.completion()
+                        self._begin_again()
+                        yield SentAgain()
+                    yield from self._try()
+        except BaseException as error:
+            self._end(error)
+            raise
+        self._end(None)
 
     def _try(self) -> Generator[Event, None, None]:
         if self._stop_wanted.is_set():
@@ -394,7 +401,7 @@ class CompletionRun(Run):
             # whether that was before or after the app had it.
             with (
                 _new_session(settings) as session,
-                client._send(session, "POST", path, body, timeout) as response,
+                client._send(session, "POST", path, body, timeout, self._headers) as response,
             ):
                 exchange.receive_head(response.status_code, response.headers)
                 while not exchange.finished:

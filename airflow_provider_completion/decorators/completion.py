@@ -21,6 +21,7 @@ from airflow_provider_completion.operators.completion import CompletionOperator
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_completion.api.answers import Completion
     from airflow_provider_completion.hooks.files import FileItems
 
 
@@ -53,16 +54,26 @@ class _CompletionDecoratedOperator(DecoratedOperator, CompletionOperator):
     }
     custom_operator_name = "@task.completion"
 
+    _called = False
+
     def __init__(self, **kwargs: Any) -> None:
         if kwargs.setdefault("inputs", SET_DURING_EXECUTION) is not SET_DURING_EXECUTION:
             raise TypeError("@task.completion takes no inputs: the function returns them.")
         super().__init__(**kwargs)
 
     def execute(self, context: Context) -> Any:
-        """Call the function and ask for what it returns.
+        """Ask for what the function returns."""
+        return CompletionOperator.execute(self, context)
 
-        That is not rendered as a template: it may hold text from anywhere.
-        """
+    def _answer(self, context: Context, **more: Any) -> Completion:
+        # Here, since a task that resumes after a trigger calls its function only if it has to ask again.
+        if not self._called:
+            self._call(context)
+            self._called = True
+        return super()._answer(context, **more)
+
+    def _call(self, context: Context) -> None:
+        """Call the function. What it returns is not rendered as a template: it may hold text from anywhere."""
         context_merge(context, self.op_kwargs)
         arguments = determine_kwargs(self.python_callable, self.op_args, context)
         returned = self.python_callable(*self.op_args, **arguments)
@@ -71,17 +82,15 @@ class _CompletionDecoratedOperator(DecoratedOperator, CompletionOperator):
         elif isinstance(returned, Mapping):
             returned = Request(inputs=returned)
         elif not isinstance(returned, Request):
-            with self.hook.failing_for_good():
-                raise InvalidRequestError(
-                    f"{self.python_callable.__name__} returned {type(returned).__name__}; a function of "
-                    "@task.completion returns the inputs as a dict, the query as text, or a Request.",
-                    hint="Nothing was sent.",
-                )
+            raise InvalidRequestError(
+                f"{self.python_callable.__name__} returned {type(returned).__name__}; a function of "
+                "@task.completion returns the inputs as a dict, the query as text, or a Request.",
+                hint="Nothing was sent.",
+            )
         self.inputs = returned.inputs
         self.query = self.query if returned.query is None else returned.query
         self.files = self.files if returned.files is None else returned.files
         self.user = self.user if returned.user is None else returned.user
-        return CompletionOperator.execute(self, context)
 
 
 def completion_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> TaskDecorator:

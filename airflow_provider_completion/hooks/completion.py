@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from airflow import __version__ as airflow_version
-from airflow.exceptions import AirflowTaskTerminated
 from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout, BaseHook
 
 from airflow_provider_completion.hooks import connection_form
+
+try:
+    from airflow.sdk.exceptions import AirflowTaskTerminated
+except ImportError:  # before Airflow 3.2
+    from airflow.exceptions import AirflowTaskTerminated  # type: ignore[no-redef]
 
 if TYPE_CHECKING:
     import os
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from airflow_provider_completion.api.endpoints import Audio
     from airflow_provider_completion.api.feedback import Feedback, Rating
     from airflow_provider_completion.api.files import FileReference, UploadedFile
+    from airflow_provider_completion.api.requests import CompletionRequest
     from airflow_provider_completion.client.aio import AsyncCompletionClient
     from airflow_provider_completion.client.settings import ClientSettings
     from airflow_provider_completion.client.sync import CompletionClient, CompletionRun
@@ -117,17 +122,22 @@ class CompletionHook(BaseHook):
         """Return a new async client of this connection. Use it in an ``async with`` block, or close it."""
         from airflow_provider_completion.client.aio import AsyncCompletionClient
 
+        return AsyncCompletionClient(await self.get_async_settings())
+
+    async def get_async_settings(self) -> ClientSettings:
+        """Return what the connection says, read without blocking the event loop."""
         if self._settings is None:
             connection = await get_async_connection(self.conn_id, hook=self)
             self._settings = self._settings_of(connection, await get_async_extra_dejson(connection))
-        return AsyncCompletionClient(self._settings)
+        return self._settings
 
     def _settings_of(self, connection: Any, extra: Mapping[str, Any]) -> ClientSettings:
         from airflow_provider_completion.client.settings import USER_AGENT
         from airflow_provider_completion.hooks.connection import console_url_of, settings_of
+        from airflow_provider_completion.hooks.trace import count_call, origin_of_running_task
 
         self._console_url = console_url_of(connection, extra)
-        return settings_of(
+        settings = settings_of(
             connection,
             extra,
             user_agent=f"{USER_AGENT} apache-airflow/{airflow_version}",
@@ -135,6 +145,7 @@ class CompletionHook(BaseHook):
             total_seconds=self.total_seconds,
             check_inputs=self.check_inputs,
         )
+        return replace(settings, origin=origin_of_running_task, observer=partial(count_call, conn_id=self.conn_id))
 
     def complete(
         self,
@@ -189,6 +200,30 @@ class CompletionHook(BaseHook):
             )
             with run:
                 yield run
+
+    def request(
+        self,
+        inputs: Mapping[str, Any],
+        *,
+        query: str = "",
+        files: FileItems = None,
+        user: str | None = None,
+        response_mode: str = "streaming",
+    ) -> CompletionRequest:
+        """Return a request that can be sent as it is: checked, filled in, its files uploaded.
+
+        :raises InvalidRequestError: it cannot
+        """
+        from airflow_provider_completion.api.requests import CompletionRequest
+
+        with self.failing_for_good():
+            client = self.get_conn()
+            user = client.settings.user if user is None else user
+            references = None if files is None else self._references(files, inputs, query, user)
+            request = CompletionRequest.build(
+                inputs=inputs, query=query, files=references, user=user, response_mode=response_mode
+            )
+            return request.fitting(client.form()) if client.settings.check_inputs else request
 
     def _references(self, files: FileItems, inputs: Mapping[str, Any], query: str, user: str) -> list[FileReference]:
         from airflow_provider_completion.api.requests import CompletionRequest

@@ -114,6 +114,13 @@ EXTRA_FIELDS = (
         default=False,
     ),
     ExtraField(
+        name="disable_trace_headers",
+        label="Do not send trace headers",
+        description="Do not tell the server which Dag run, task and try a call is made for.",
+        type="boolean",
+        default=False,
+    ),
+    ExtraField(
         name=CONSOLE_URL,
         label="Logs page",
         description="Address of the app's logs in the server's console, for the link “App logs” of each task.",

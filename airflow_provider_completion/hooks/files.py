@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -82,6 +82,10 @@ def files_of(items: FileItems) -> list[FileReference | GivenFile]:
         return []
     alone = isinstance(items, str | Mapping | FileReference | GivenFile) or hasattr(items, "__fspath__")
     listed: Any = [items] if alone or hasattr(items, "open") else items
+    # An iterator would be empty when the model is asked again.
+    if isinstance(listed, bytes) or not isinstance(listed, Collection):
+        what = f"files is neither a URL nor a path nor a mapping, nor a list of them, but {type(listed).__name__}."
+        raise InvalidRequestError(what, hint=_NOT_SENT)
     return [_file_of(item, f"files[{index}]") for index, item in enumerate(listed)]
 
 
@@ -96,7 +100,7 @@ def _file_of(item: Any, where: str) -> FileReference | GivenFile:
             what = f"{where}{''.join(f'[{part!r}]' for part in fault['loc'])}: {fault['msg']}"
             raise InvalidRequestError(f"The request is wrong: {what}.", hint=_NOT_SENT) from None
     if isinstance(item, str):
-        if item.startswith(("http://", "https://")):
+        if item.lower().startswith(("http://", "https://")):
             return GivenFile(item)
         item = path_of(item)
     elif not hasattr(item, "open") and not hasattr(item, "__fspath__"):

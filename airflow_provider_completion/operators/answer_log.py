@@ -14,6 +14,16 @@ _UNSAFE = re.compile(
 )
 
 
+def plain(text: str) -> str:
+    """Return a text with everything written out that could be taken for more than text; lines and tabs stay."""
+    return _UNSAFE.sub(_written_out, text)
+
+
+def _written_out(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\U{code:08x}" if code > 0xFFFF else f"\\u{code:04x}"
+
+
 class AnswerLog:
     """Collects pieces of text and writes each line when it is whole, or long enough to be broken at a blank.
 
@@ -65,4 +75,4 @@ class AnswerLog:
 
     def _emit(self, line: str) -> None:
         # The mark at the start keeps a line of the answer from passing for a line of the log.
-        self._write("| " + _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", line.rstrip(" ").replace("\t", "    ")))
+        self._write("| " + plain(line.rstrip(" ").replace("\t", "    ")))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow.providers.common.compat.sdk import BaseOperator
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from airflow_provider_completion.hooks.completion import CompletionHook
     from airflow_provider_completion.hooks.files import FileItems, GivenFile
     from airflow_provider_completion.operators.crash_safety import CrashSafety
+    from airflow_provider_completion.operators.deferral import Deferral
 
 
 _WHOLE: tuple[Finish, ...] = ("complete",)
@@ -61,6 +63,9 @@ class CompletionOperator(BaseOperator):
     :param on_maybe_billed: ``fail``: a failed call that may have been billed is not retried, whatever ``retries`` say;
         ``retry``: it is
     :param log_answer: write the answer into the task log while it is generated
+    :param deferrable: give the worker slot back while the answer is generated: it streams in the triggerer. A restart
+        of the triggerer ends the generation, which is never sent again by itself; Airflow's ``default_deferrable`` is
+        not followed
     """
 
     template_fields: Sequence[str] = ("inputs", "query", "files", "user", "conn_id")
@@ -93,6 +98,7 @@ class CompletionOperator(BaseOperator):
         accept: Collection[Finish] = _WHOLE,
         on_maybe_billed: OnMaybeBilled = "fail",
         log_answer: bool = True,
+        deferrable: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -111,6 +117,7 @@ class CompletionOperator(BaseOperator):
         self.accept = accept
         self.on_maybe_billed = on_maybe_billed
         self.log_answer = log_answer
+        self.deferrable = deferrable
 
     @cached_property
     def hook(self) -> CompletionHook:
@@ -127,13 +134,60 @@ class CompletionOperator(BaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Generate the answer, push the side keys, return the text or the data in it."""
-        with self.hook.paying_once():
-            output = self._checked_output()
-            self.logs_url = self.hook.console_url
-            self._usage = None
-            if output is None:
-                return self._answer(context, self.inputs).answer
-            return self._data(context, output)
+        with self.hook.failing_for_good():
+            output = self._begin(context)
+            return self._result(context, output, self._answer(context))
+
+    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:
+        """Go on with what the trigger received.
+
+        :param event: the trigger's
+        """
+        return self._resume(context, lambda deferral: deferral.completion(event))
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Go on after a trigger, also after one that failed or took too long."""
+        from airflow_provider_completion.operators.deferral import Deferral
+
+        # Airflow would let its retries send the call again, whatever the trigger has sent already.
+        if next_method == "__fail__" and Deferral(context, self.hook).was_sent:
+            return self._resume(context, lambda deferral: deferral.completion_after_failure())
+        return super().resume_execution(next_method, next_kwargs, context)
+
+    def _resume(self, context: Context, completion_of: Callable[[Deferral], Completion]) -> Any:
+        from airflow_provider_completion.api.answers import Usage
+        from airflow_provider_completion.operators.answer_log import AnswerLog
+        from airflow_provider_completion.operators.crash_safety import CrashSafety
+        from airflow_provider_completion.operators.deferral import Deferral
+
+        with self.hook.failing_for_good():
+            output = self._begin(context)
+            deferral = Deferral(context, self.hook)
+            known = deferral.resume()
+            self._usage = Usage.model_validate(known["usage"]) if known.get("usage") else None
+            completion = completion_of(deferral)
+            safety = CrashSafety.resumed(context, self.hook, known["call"], retries=self.retries or 0)
+            self._keep(completion, safety)
+            if self.log_answer:
+                answer_log = AnswerLog(lambda line: self.log.info("%s", line))
+                answer_log.add(completion.answer)
+                answer_log.close()
+            self._hand_over(context, completion, safety)
+            deferral.end()
+            completion.accepted(self.accept)
+            return self._result(context, output, completion, asked_again=known["asked_again"])
+
+    def _begin(self, context: Context) -> OutputType | None:
+        output = self._checked_output()
+        self._show_logs_url(context)
+        self._usage = None
+        return output
+
+    def _show_logs_url(self, context: Context) -> None:
+        # Before anything can fail: that is when the link is needed.
+        self.logs_url = self.hook.console_url
+        if self.logs_url and self.do_xcom_push and not AIRFLOW_V_3_0_PLUS:
+            context["ti"].xcom_push(key=LOGS_URL_KEY, value=self.logs_url)
 
     def _checked_output(self) -> OutputType | None:
         """Refuse what would only be found out once the answer is paid."""
@@ -147,48 +201,95 @@ class CompletionOperator(BaseOperator):
         if self.output_retries and (self.output_type is None or not self.feedback_input):
             what = "output_retries needs an output_type, and a feedback_input that tells the model what was wrong."
             raise InvalidRequestError(what, hint=_NOT_SENT)
-        if self.output_type is not None:
-            return OutputType(self.output_type)
-        if self.multiple_outputs:
-            raise InvalidRequestError("multiple_outputs needs an output_type: the answer is one text.", hint=_NOT_SENT)
-        return None
+        output = None if self.output_type is None else OutputType(self.output_type)
+        if self.multiple_outputs and not (output and _is_of_objects(output.json_schema)):
+            # Airflow would find out at the end, and retry.
+            what = "multiple_outputs needs an output_type that is an object with fields."
+            raise InvalidRequestError(what, hint=_NOT_SENT)
+        return output
 
-    def _data(self, context: Context, output: OutputType) -> Any:
+    def _result(
+        self, context: Context, output: OutputType | None, completion: Completion, *, asked_again: int = 0
+    ) -> Any:
         from airflow_provider_completion.api.output import OutputError
 
-        # Named from the start, so that a name that the app does not have is found before anything is paid.
-        inputs = {self.feedback_input: "", **self.inputs} if self.feedback_input else self.inputs
-        tries_left = self.output_retries
-        while True:
-            completion = self._answer(context, inputs)
+        while output is not None:
             try:
                 return output.read(completion.answer)
             except OutputError as error:
                 error.task_id, error.message_id = completion.task_id, completion.message_id
-                if not tries_left:
+                if asked_again == self.output_retries:
                     raise
-                tries_left -= 1
+                asked_again += 1
                 self.log.warning(
-                    "%s Asking again, which is paid again. If that does not fit either, %d more times.",
+                    "%s Asking again, which is paid again: %d of at most %d times.",
                     error.message,
-                    tries_left,
+                    asked_again,
+                    self.output_retries,
                 )
-                inputs = {**inputs, str(self.feedback_input): error.feedback[: self._feedback_length()]}
+                completion = self._answer(context, feedback=error.feedback, asked_again=asked_again)
+        return completion.answer
 
-    def _feedback_length(self) -> int | None:
-        variable = self.hook.get_conn().form().variables.get(str(self.feedback_input)) if self.check_inputs else None
-        return variable.max_length if variable else None
+    def _inputs_with(self, feedback: str) -> Mapping[str, Any]:
+        if not self.feedback_input or not isinstance(self.inputs, Mapping):
+            return self.inputs
+        longest = self._feedback_length(self.feedback_input)
+        # Named from the start, so that a name that the app does not have is found before anything is paid.
+        told = {self.feedback_input: feedback[:longest]}
+        return {**self.inputs, **told} if feedback else {**told, **self.inputs}
 
-    def _answer(self, context: Context, inputs: Mapping[str, Any]) -> Completion:
+    def _feedback_length(self, name: str) -> int | None:
+        """Return how much the app takes of what is said about an answer, None for all of it."""
+        from airflow_provider_completion.api.errors import InvalidRequestError
+
+        variable = self.hook.get_conn().form().variables.get(name) if self.check_inputs else None
+        if variable and variable.type not in ("text-input", "paragraph"):
+            what = f"feedback_input {name!r} takes no text: the app has it as {variable.type!r}."
+            raise InvalidRequestError(what, hint=_NOT_SENT)
+        return (variable.max_length or None) if variable else None
+
+    def _answer(self, context: Context, *, feedback: str = "", asked_again: int = 0) -> Completion:
         from airflow_provider_completion.hooks.files import files_of
 
+        inputs = self._inputs_with(feedback)
         files = files_of(self.files) if self.files is not None else None
-        safety = self._crash_safety(context, inputs, files)
-        earlier = safety.earlier_answer(self.accept)
-        completion = earlier.completion if earlier else self._generate(inputs, files, safety)
-        with self._not_paying_again(completion, safety):
-            self._push(context, completion, paid_by=earlier.try_number if earlier else None)
+        safety = self._crash_safety(context, files)
+        earlier = None if asked_again else safety.earlier_answer(self.accept)
+        if earlier:
+            self._hand_over(context, earlier.completion, safety, paid_by=earlier.try_number)
+            return earlier.completion
+        if self.deferrable:
+            self._defer(context, inputs, files, safety, asked_again)
+        completion = self._generate(inputs, files, safety)
+        self._hand_over(context, completion, safety)
         return completion.accepted(self.accept)
+
+    def _defer(
+        self,
+        context: Context,
+        inputs: Mapping[str, Any],
+        files: list[FileReference | GivenFile] | None,
+        safety: CrashSafety,
+        asked_again: int,
+    ) -> NoReturn:
+        from airflow_provider_completion.operators.deferral import Deferral
+
+        request = self.hook.request(
+            inputs, query=self.query, files=files, user=self.user, response_mode=self.response_mode
+        )
+        resume = {
+            "user": request.user,
+            "asked_again": asked_again,
+            "usage": self._usage.as_json() if self._usage else None,
+            "call": safety.call,
+        }
+        raise Deferral(context, self.hook).begin(request, resume, self.execution_timeout)
+
+    def _hand_over(
+        self, context: Context, completion: Completion, safety: CrashSafety, *, paid_by: int | None = None
+    ) -> None:
+        with self._not_paying_again(completion, safety):
+            self._push(context, completion, paid_by=paid_by)
 
     def on_kill(self) -> None:
         """Stop the generation on the server, so that nobody pays for an answer that nobody reads."""
@@ -200,11 +301,15 @@ class CompletionOperator(BaseOperator):
         """Stop Airflow's retries if the answer cannot be handed on and is not kept for them."""
         from airflow_provider_completion.exceptions import CompletionError
 
-        try:
+        if safety.answer_is_kept or self.on_maybe_billed == "retry":
             yield
+            return
+        try:
+            with self.hook.paying_once():
+                yield
+        except CompletionError:
+            raise
         except Exception as error:
-            if safety.answer_is_kept or self.on_maybe_billed == "retry":
-                raise
             raise CompletionError(
                 f"The answer was received but could not be pushed to XCom ({type(error).__name__}).",
                 billed="yes",
@@ -212,12 +317,11 @@ class CompletionOperator(BaseOperator):
                 message_id=completion.message_id,
             ) from error
 
-    def _crash_safety(
-        self, context: Context, inputs: Mapping[str, Any], files: list[FileReference | GivenFile] | None
-    ) -> CrashSafety:
+    def _crash_safety(self, context: Context, files: list[FileReference | GivenFile] | None) -> CrashSafety:
         from airflow_provider_completion.operators.crash_safety import CrashSafety
 
-        request = {"inputs": inputs, "query": self.query, "user": self.user}
+        # Without what the model was told on the way: whatever came of that is the answer to this request, too.
+        request = {"inputs": self.inputs, "query": self.query, "user": self.user}
         return CrashSafety.of(context, self.hook, request, files or [], retries=self.retries or 0)
 
     def _generate(
@@ -233,12 +337,15 @@ class CompletionOperator(BaseOperator):
         except BaseException:
             safety.forget()
             raise
+        self._keep(completion, safety)
+        return completion
+
+    def _keep(self, completion: Completion, safety: CrashSafety) -> None:
         if completion.finish in self.accept:
             safety.keep_answer(completion)
         else:
             safety.forget()
         self._log_end(completion)
-        return completion
 
     def _follow(self, run: CompletionRun, safety: CrashSafety) -> None:
         from airflow_provider_completion.api.events import Message, MessageReplace, SentAgain
@@ -260,28 +367,13 @@ class CompletionOperator(BaseOperator):
         answer_log.close()
 
     def _log_end(self, completion: Completion) -> None:
-        usage = completion.usage
-        if usage is None or usage.is_zero:
-            tokens = "no usage reported"
-            if completion.answer and completion.finish == "complete":
-                self.log.warning(
-                    "The server reported no usage for an answer with text. Some model providers never do; "
-                    "otherwise the answer may be cut short."
-                )
-        else:
-            tokens = (
-                f"{usage.total_tokens} tokens ({usage.prompt_tokens} in, {usage.completion_tokens} out), "
-                f"{usage.price_text}"
+        no_usage = completion.usage is None or completion.usage.is_zero
+        if no_usage and completion.answer and completion.finish == "complete":
+            self.log.warning(
+                "The server reported no usage for an answer with text. Some model providers never do; "
+                "otherwise the answer may be cut short."
             )
-        first = completion.seconds_to_first_text
-        self.log.info(
-            "Generation %s: %s, %s%.2f s in all, message_id %s",
-            completion.finish,
-            tokens,
-            f"first text after {first:.2f} s, " if first is not None else "",
-            completion.seconds,
-            completion.message_id,
-        )
+        self.log.info("Generation %s: %s", completion.finish, completion.summary)
 
     def _push(self, context: Context, completion: Completion, *, paid_by: int | None) -> None:
         self._usage = completion.usage if self._usage is None else self._usage.plus(completion.usage)
@@ -296,7 +388,13 @@ class CompletionOperator(BaseOperator):
         }
         if completion.finish in self.accept:
             values["answer"] = completion.answer
-        if self.logs_url and not AIRFLOW_V_3_0_PLUS:
-            values[LOGS_URL_KEY] = self.logs_url
         for key, value in values.items():
             ti.xcom_push(key=key, value=value)
+
+
+def _is_of_objects(json_schema: str) -> bool:
+    """Tell whether all that fits a schema is an object; those of a recursive type are one reference."""
+    schema = json.loads(json_schema)
+    if "$ref" in schema:
+        schema = schema["$defs"][schema["$ref"].rpartition("/")[2]]
+    return bool(schema.get("type") == "object")

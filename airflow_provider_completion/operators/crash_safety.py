@@ -125,6 +125,24 @@ class CrashSafety:
         )
         return cls(store, call, hook, retries=retries)
 
+    @classmethod
+    def resumed(
+        cls, context: Context, hook: CompletionHook, call: dict[str, Any] | None, *, retries: int
+    ) -> CrashSafety:
+        """Return the crash safety of a try that a trigger has worked for.
+
+        :param call: the ``call`` of the crash safety that this try had before
+        """
+        store: TaskStateStore | None = context.get("task_state_store")
+        if store is None or call is None:
+            return cls(None, None, hook)
+        return cls(store, CallRecord.model_validate(call), hook, retries=retries)
+
+    @property
+    def call(self) -> dict[str, Any] | None:
+        """The call of this try as plain JSON data, for :meth:`resumed`."""
+        return self._call.as_json() if self._call else None
+
     def earlier_answer(self, accept: Collection[Finish]) -> EarlierAnswer | None:
         """Return the answer that an earlier try got to this request, None if this try has to ask.
 

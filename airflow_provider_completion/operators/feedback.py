@@ -72,6 +72,7 @@ class CompletionFeedbackOperator(BaseOperator):
 
         with self.hook.failing_for_good():
             rating = self._checked_rating()
+            self._check_content()
             try:
                 self.hook.get_conn().give_feedback(self.message_id, rating, content=self.content, user=self.user)
             except InvalidRequestError as error:
@@ -94,3 +95,12 @@ class CompletionFeedbackOperator(BaseOperator):
                 hint="Nothing was sent.",
             )
         return _RATINGS[said]
+
+    def _check_content(self) -> None:
+        from airflow_provider_completion.exceptions import InvalidRequestError
+
+        # The server's refusal would look like one of a withdrawal.
+        if self.content is not None and not isinstance(self.content, str):
+            raise InvalidRequestError(
+                f"content is no text, but {type(self.content).__name__}.", hint="Nothing was sent."
+            )

@@ -55,7 +55,7 @@ OPERATOR: list[tuple[dict[str, Any], str]] = [
     ({"files": ""}, "path of a file is empty"),
     ({"files": [5]}, "files[0] is neither a URL nor a path nor a mapping, but int"),
     ({"files": ["/there/is/no/such.file"]}, "'/there/is/no/such.file' cannot be read: No such file or directory"),
-    ({"files": "/"}, "'/' cannot be read: Is a directory"),
+    ({"files": "/"}, "'/' cannot be read: it is no regular file"),
     ({"files": ["foo://bucket/x.png"]}, "Unsupported filesystem: 'foo'"),
     ({"output_type": "no type"}, "output_type is no type"),
     ({"output_retries": 1}, "output_retries needs an output_type"),

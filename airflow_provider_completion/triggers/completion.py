@@ -1,0 +1,195 @@
+"""The trigger: one completion, streamed in the triggerer, and sent at most once for each try of its task."""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider_completion.api.answers import Completion
+from airflow_provider_completion.api.errors import CompletionError
+from airflow_provider_completion.api.requests import CompletionRequest
+from airflow_provider_completion.client.aio import AsyncCompletionClient, AsyncCompletionRun
+from airflow_provider_completion.client.settings import ClientSettings
+from airflow_provider_completion.client.telemetry import Origin
+from airflow_provider_completion.exceptions import OnMaybeBilled
+from airflow_provider_completion.hooks.completion import CompletionHook
+from airflow_provider_completion.triggers.mark import CallMarks, Mark, Place
+
+#: What the call of the trigger that runs here is made for; the client is shared.
+_ORIGIN: ContextVar[Origin] = ContextVar("origin")
+
+
+class CompletionTrigger(BaseTrigger):
+    """Generates one answer and keeps it in XCom for the task to resume with.
+
+    A trigger can start a second time: its triggerer was restarted, or another one has taken over. Then its mark says
+    that the call was sent, and it is not sent again. What is left of it is stopped on the server, and the event says
+    ``lost``, unless the answer is there already.
+
+    Its event has a ``status`` (``done``, ``failed``, ``lost``) and what belongs to it, but never the answer: Airflow
+    writes events into its log and its database.
+
+    :param request: what is asked: ``inputs``, ``query``, ``files``, ``user``, ``response_mode``, checked already
+    :param place: the task instance
+    :param attempt: its try
+    :param origin: what the call is made for, see :class:`~airflow_provider_completion.client.telemetry.Origin`
+    """
+
+    def __init__(
+        self,
+        *,
+        conn_id: str,
+        request: dict[str, Any],
+        place: Place,
+        attempt: str,
+        silence_seconds: float | None = None,
+        total_seconds: float | None = None,
+        on_maybe_billed: OnMaybeBilled = "fail",
+        origin: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.conn_id = conn_id
+        self.request = request
+        self.place = place
+        self.attempt = attempt
+        self.silence_seconds = silence_seconds
+        self.total_seconds = total_seconds
+        self.on_maybe_billed = on_maybe_billed
+        self.origin = origin
+        self._run: AsyncCompletionRun | None = None
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return what Airflow keeps of the trigger; it encrypts the arguments."""
+        names = (
+            "conn_id", "request", "place", "attempt", "silence_seconds", "total_seconds", "on_maybe_billed", "origin",
+        )  # fmt: skip
+        path = f"{type(self).__module__}.{type(self).__qualname__}"
+        return path, {name: getattr(self, name) for name in names}
+
+    def __repr__(self) -> str:
+        # Airflow's own would show the prompt in logs.
+        return f"<{type(self).__name__} of {self.place['dag_id']}.{self.place['task_id']}, try {self.attempt}>"
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Generate the answer, or find out what has become of it."""
+        _ORIGIN.set(Origin(**self.origin) if self.origin else Origin())
+        marks = CallMarks(self.place)
+        mark = await marks.aload(self.attempt) or Mark(attempt=self.attempt)
+        try:
+            async with self._client() as client:
+                if mark.state == "ready":
+                    event = await self._generate(client, marks, mark)
+                else:
+                    event = await self._take_over(client, marks, mark)
+        except CompletionError as error:
+            event = {"status": "failed", "error": error.as_json()}
+        yield TriggerEvent(event)  # type: ignore[no-untyped-call]
+
+    async def on_kill(self) -> None:
+        """Stop the generation on the server: somebody has ended the task (Airflow 3.3 and later).
+
+        On all versions the trigger is cancelled as well, which does the same.
+        """
+        if self._run is not None:
+            await self._run.stop()
+
+    @asynccontextmanager
+    async def _client(self) -> AsyncIterator[AsyncCompletionClient]:
+        hook = CompletionHook(self.conn_id, silence_seconds=self.silence_seconds, total_seconds=self.total_seconds)
+        settings = replace(
+            await hook.get_async_settings(),
+            check_inputs=False,  # the worker has
+            max_concurrency=sys.maxsize,  # each trigger has one call
+            origin=_ORIGIN.get,
+        )
+        async with _shared_client(self.conn_id, settings) as client:
+            yield client
+
+    async def _generate(self, client: AsyncCompletionClient, marks: CallMarks, mark: Mark) -> dict[str, Any]:
+        mark = mark.model_copy(update={"state": "sent", "owner": uuid.uuid4().hex})
+        # Before anything is sent: if this fails, nothing is.
+        await marks.asave(mark)
+        request = CompletionRequest.model_validate(self.request)
+        async with AsyncCompletionRun(client, request, self.on_maybe_billed) as run:
+            self._run = run
+            async for _ in run:
+                if run.task_id != mark.task_id:
+                    mark = mark.model_copy(update={"task_id": run.task_id})
+                    await self._save_task_id(marks, mark)
+        completion = run.completion
+        try:
+            await marks.asave_answer(mark.owner, completion)
+        except Exception as error:
+            raise CompletionError(
+                f"The answer was received but could not be kept in XCom ({type(error).__name__}).",
+                billed="yes",
+                task_id=completion.task_id,
+                message_id=completion.message_id,
+            ) from error
+        return _done(mark.owner, completion)
+
+    async def _save_task_id(self, marks: CallMarks, mark: Mark) -> None:
+        try:
+            await marks.asave(mark)
+        except Exception as error:
+            self.log.warning(
+                "The id of the generation %s could not be kept (%s). Should this triggerer die, nobody can stop it.",
+                mark.task_id,
+                type(error).__name__,
+            )
+
+    async def _take_over(self, client: AsyncCompletionClient, marks: CallMarks, mark: Mark) -> dict[str, Any]:
+        """Look for the answer of a trigger that has sent the call before this one; stop what is left of it."""
+        # Said before the stop: whoever has sent the call may still live, and after the stop its text is no answer.
+        await marks.asave(mark.model_copy(update={"state": "lost"}))
+        if mark.state == "sent" and (completion := await marks.aload_answer(mark.owner)):
+            await marks.asave(mark)
+            self.log.info("The answer of the generation %s was kept before the triggerer ended.", mark.task_id)
+            return _done(mark.owner, completion)
+        if mark.task_id is not None:
+            try:
+                await client.stop(mark.task_id, self.request["user"])
+            except CompletionError as error:
+                self.log.warning("The generation %s could not be stopped on the server: %s", mark.task_id, error)
+        return {"status": "lost", "task_id": mark.task_id}
+
+
+def _done(owner: str, completion: Completion) -> dict[str, Any]:
+    return {
+        "status": "done",
+        "owner": owner,
+        "task_id": completion.task_id,
+        "message_id": completion.message_id,
+        "finish": completion.finish,
+        "usage": completion.usage.as_json() if completion.usage else None,
+    }
+
+
+#: The clients that triggers of this process use, and how many do.
+_clients: dict[tuple[str, ClientSettings], tuple[AsyncCompletionClient, int]] = {}
+
+
+@asynccontextmanager
+async def _shared_client(conn_id: str, settings: ClientSettings) -> AsyncIterator[AsyncCompletionClient]:
+    """Lend the client of an app, made for the first trigger that needs it and closed after the last.
+
+    A client of its own for each of a thousand triggers would load the TLS certificates a thousand times.
+    """
+    key = (conn_id, settings)
+    client, users = _clients.get(key) or (AsyncCompletionClient(settings), 0)
+    _clients[key] = (client, users + 1)
+    try:
+        yield client
+    finally:
+        client, users = _clients.pop(key)
+        if users > 1:
+            _clients[key] = (client, users - 1)
+        else:
+            await client.close()

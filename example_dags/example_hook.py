@@ -1,0 +1,64 @@
+"""The hook in plain tasks: an answer as it comes, many calls in one task, all feedback as a data set.
+
+It runs with the local app as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from airflow.providers.common.compat.sdk import ObjectStoragePath, Param, dag, task
+
+from airflow_provider_completion.api.answers import Completion
+from airflow_provider_completion.hooks.completion import CompletionHook
+
+TEXTS = ["The kettle is quick. The kettle is loud.", "A lamp that buzzes. I sent the lamp back."]
+
+
+@dag(schedule=None, params={"path": Param("file:///tmp/feedback.jsonl", type="string")}, tags=["example"])
+def example_hook():
+    # [START hook_stream]
+    @task
+    def watch(text: str) -> str:
+        with CompletionHook().stream({"text": text}) as run:  # leaving the block early stops the generation
+            for event in run:
+                if event.event == "message":
+                    print(event.answer, end="", flush=True)
+        return run.completion.answer
+
+    # [END hook_stream]
+
+    # [START hook_async]
+    @task
+    def ask_many(texts: list[str]) -> list[dict[str, str | None]]:
+        async def ask_all() -> list[Completion | BaseException]:
+            async with await CompletionHook().get_async_conn() as client:
+                calls = (client.complete({"text": text}) for text in texts)
+                return await asyncio.gather(*calls, return_exceptions=True)
+
+        # A call that fails does not cost the other answers.
+        return [
+            {"answer": result.answer, "message_id": result.message_id}
+            if isinstance(result, Completion)
+            else {"error": str(result)}
+            for result in asyncio.run(ask_all())
+        ]
+
+    # [END hook_async]
+
+    # [START hook_feedbacks]
+    @task
+    def save_feedback(path: str) -> int:
+        count = 0
+        with ObjectStoragePath(path).open("w") as lines:
+            for feedback in CompletionHook().iter_feedbacks():
+                lines.write(feedback.model_dump_json() + "\n")
+                count += 1
+        return count
+
+    # [END hook_feedbacks]
+
+    watch(TEXTS[0]) >> ask_many(TEXTS) >> save_feedback("{{ params.path }}")
+
+
+example_hook()

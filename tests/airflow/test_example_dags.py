@@ -1,0 +1,279 @@
+"""Each example Dag runs as it is, against a local app of the form that it needs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, BaseOperator, task
+from airflow.providers.common.compat.version_compat import (
+    AIRFLOW_V_3_0_PLUS,
+    AIRFLOW_V_3_1_PLUS,
+    AIRFLOW_V_3_2_PLUS,
+    AIRFLOW_V_3_3_PLUS,
+)
+from fsspec.implementations.memory import MemoryFileSystem
+from pydantic import BaseModel
+
+from airflow_provider_completion.hooks.completion import CompletionHook
+from airflow_provider_completion.operators.completion import CompletionOperator
+from airflow_provider_completion.testing import App, GenerationError, LocalCompletionServer, Prompt
+from tests.airflow import dags
+from tests.airflow.human import Human
+
+FOLDER = Path(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
+ONLY_FROM_3_1 = set() if AIRFLOW_V_3_1_PLUS else {"example_human_review"}
+PICTURE = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture(scope="module")
+def reports() -> MemoryFileSystem:
+    """What ``s3://aws_default@`` is here. It must be there before the Dags are read: a path looks for it at once."""
+    if AIRFLOW_V_3_0_PLUS:
+        from airflow.sdk.io import attach
+    else:
+        from airflow.io.store import attach
+    storage = MemoryFileSystem()
+    attach("s3", "aws_default", fs=storage)
+    return storage
+
+
+@pytest.fixture(scope="module")
+def bag(reports: MemoryFileSystem) -> Any:
+    if AIRFLOW_V_3_3_PLUS:
+        from airflow.dag_processing.dagbag import DagBag
+    else:
+        from airflow.models.dagbag import DagBag
+    return DagBag(FOLDER)
+
+
+class Ended:
+    """A run that has ended: the states of its tasks, and their XComs."""
+
+    def __init__(self, dag_run: Any) -> None:
+        self._instances = dag_run.get_task_instances()
+        self.states = {instance.task_id: str(instance.state) for instance in self._instances}
+
+    def xcom(self, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
+        return self._instances[0].xcom_pull(task_ids=task_id, key=key, map_indexes=map_index)
+
+    def names(self, task_id: str) -> list[str | None]:
+        mapped = [instance for instance in self._instances if instance.task_id == task_id]
+        return [instance.rendered_map_index for instance in sorted(mapped, key=lambda instance: instance.map_index)]
+
+
+def run(bag: Any, dag_id: str, **conf: Any) -> Ended:
+    return Ended(bag.dags[dag_id].test(run_conf=conf))
+
+
+def all_succeeded(ended: Ended) -> bool:
+    return set(ended.states.values()) == {"success"}
+
+
+def through_the_database(dag: DAG) -> Any:
+    """Return the Dag as the scheduler sees it."""
+    if AIRFLOW_V_3_2_PLUS:
+        from airflow.serialization.serialized_objects import DagSerialization as Serialized
+    else:
+        from airflow.serialization.serialized_objects import SerializedDAG as Serialized
+    return Serialized.from_dict(json.loads(json.dumps(Serialized.to_dict(dag))))
+
+
+def asked(server: LocalCompletionServer) -> list[dict[str, Any]]:
+    return [generation.prompt.inputs for generation in server.generations]
+
+
+def test_all_of_them_load(bag: Any) -> None:
+    assert bag.import_errors == {}
+    assert set(bag.dags) == {file.stem for file in FOLDER.glob("*.py")} - ONLY_FROM_3_1
+    for dag in bag.dags.values():
+        assert set(dag.tags) == {"example"}
+        assert through_the_database(dag).task_ids == dag.task_ids
+
+
+def test_completion(bag: Any, completion_server: LocalCompletionServer) -> None:
+    ended = run(bag, "example_completion", text="Airflow runs Dags.")
+    assert all_succeeded(ended)
+    assert asked(completion_server) == [{"text": "Airflow runs Dags.", "sentences": 3}]
+    assert ended.xcom("summarise") == "Airflow runs Dags."
+
+
+def test_taskflow(bag: Any, completion_server: LocalCompletionServer) -> None:
+    ended = run(bag, "example_taskflow")
+    assert all_succeeded(ended)
+    [inputs] = asked(completion_server)
+    assert inputs["text"].split("\n\n") == ended.xcom("read_tickets")
+    assert inputs["sentences"] == 1
+    assert ended.xcom("summarise") == completion_server.generations[0].answer
+    tokens = ended.xcom("summarise", "usage")["total_tokens"]
+    assert ended.xcom("publish") == f"{ended.xcom('summarise')} ({tokens} tokens)"
+
+
+class TestFiles:
+    @pytest.fixture
+    def completion_app(self) -> App:
+        def contents(prompt: Prompt) -> str:
+            return ", ".join(
+                Path(file["path"]).read_bytes().removeprefix(PICTURE).decode() if "path" in file else file["url"]
+                for file in prompt.files
+            )
+
+        form = [{"type": "text-input", "variable": "question", "required": True}]
+        return App(prompt="{{question}}", form=form, generator=contents, file_upload=True)
+
+    def test_files(
+        self, bag: Any, completion_server: LocalCompletionServer, reports: MemoryFileSystem, tmp_path: Path
+    ) -> None:
+        (tmp_path / "2026-02-28.png").write_bytes(PICTURE + b"the scan")
+        reports.pipe("/reports/2026-02-28/chart.png", PICTURE + b"the chart")
+        ended = run(bag, "example_files", day="2026-02-28", scans=tmp_path.as_uri())
+        assert all_succeeded(ended)
+        assert ended.xcom("compare") == "the scan, the chart, https://www.example.com/logo.png"
+        [generation] = completion_server.generations
+        assert [(file["type"], file["transfer_method"]) for file in generation.prompt.files] == [
+            ("image", "local_file"),
+            ("image", "local_file"),
+            ("image", "remote_url"),
+        ]
+        assert completion_server.count("POST", "/files/upload") == 2
+
+
+class TestStructuredAnswer:
+    @pytest.fixture
+    def completion_app(self) -> App:
+        def ticket(prompt: Prompt) -> str:
+            urgency = "high" if "urgency" in prompt.inputs["problem"] else "very high"
+            return f'```json\n{{"product": "kettle", "urgency": "{urgency}", "order_numbers": [1207]}}\n```'
+
+        form = [
+            {"type": "paragraph", "variable": "text", "required": True},
+            {"type": "paragraph", "variable": "problem", "required": False, "max_length": 2000},
+        ]
+        return App(prompt="Answer in JSON.\n\n{{text}}\n\n{{problem}}", form=form, generator=ticket)
+
+    def test_structured_answer(self, bag: Any, completion_server: LocalCompletionServer) -> None:
+        ended = run(bag, "example_structured_answer")
+        assert all_succeeded(ended)
+        assert ended.xcom("read_ticket") == {"product": "kettle", "urgency": "high", "order_numbers": [1207]}
+        assert ended.xcom("route") == "on call: kettle [1207]"
+        first, second = asked(completion_server)
+        assert first["problem"] == ""
+        assert "- urgency: input should be 'low' or 'high'" in second["problem"]
+        tokens = sum(generation.billed_tokens for generation in completion_server.generations)
+        assert ended.xcom("read_ticket", "usage")["completion_tokens"] == tokens
+
+
+@pytest.mark.parametrize(("text", "rating"), [("Short.", "like"), ("long " * 30, "dislike")])
+def test_feedback(bag: Any, completion_server: LocalCompletionServer, text: str, rating: str) -> None:
+    ended = run(bag, "example_feedback", text=text)
+    assert all_succeeded(ended)
+    message_id = ended.xcom("summarise", "message_id")
+    feedback = completion_server.feedback[message_id]
+    content = "Checked by example_feedback: shorter than 100 characters?"
+    assert (feedback.rating, feedback.content) == (rating, content)
+    assert ended.xcom("rate") == rating
+
+
+def test_mapped(bag: Any, completion_server: LocalCompletionServer) -> None:
+    ended = run(bag, "example_mapped")
+    assert all_succeeded(ended)
+    reviews = ended.xcom("read_reviews")
+    answers = {generation.prompt.inputs["text"]: generation.answer for generation in completion_server.generations}
+    assert len(completion_server.generations) == 3
+    assert ended.xcom("report").splitlines() == [
+        f"{answers[review['text']]} (of {len(review['text'])} characters)" for review in reviews
+    ]
+    assert ended.names("summarise") == [
+        "The kettle is quick. The...",
+        "A lamp that buzzes. I sent...",
+        "Socks. Warm socks, and the...",
+    ]
+
+
+class TestHook:
+    @pytest.fixture
+    def completion_app(self) -> App:
+        def answer(prompt: Prompt) -> list[str]:
+            if "lamp" in prompt.inputs["text"]:
+                raise GenerationError("[model] Bad Request Error, 400")
+            return ["It ", "is ", "quick."]
+
+        return App(generator=answer)
+
+    def test_hook(self, bag: Any, completion_server: LocalCompletionServer, tmp_path: Path) -> None:
+        liked = CompletionHook().complete({"text": "An earlier one."})
+        CompletionHook().give_feedback(liked.message_id, "like", content="Yes.")
+        ended = run(bag, "example_hook", path=(tmp_path / "feedback.jsonl").as_uri())
+        assert all_succeeded(ended)
+        assert ended.xcom("watch") == "It is quick."
+        kettle, lamp = ended.xcom("ask_many")
+        assert kettle["answer"] == "It is quick."
+        assert kettle["message_id"] in {generation.message_id for generation in completion_server.generations[2:]}
+        assert "Bad Request Error" in lamp["error"]
+        assert len(asked(completion_server)) == 4
+        [row] = map(json.loads, (tmp_path / "feedback.jsonl").read_text().splitlines())
+        assert (row["message_id"], row["rating"], row["content"]) == (liked.message_id, "like", "Yes.")
+        assert ended.xcom("save_feedback") == 1
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="dag.test() waits for a human from Airflow 3.3 on")
+@pytest.mark.parametrize(("chosen", "rating", "sent"), [("Send", "like", "success"), ("Drop", "dislike", "skipped")])
+def test_human_review(
+    bag: Any,
+    completion_server: LocalCompletionServer,
+    monkeypatch: pytest.MonkeyPatch,
+    chosen: str,
+    rating: str,
+    sent: str,
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS", "True")
+    with Human("example_human_review", chosen, comment="Read it.") as human:
+        ended = run(bag, "example_human_review")
+    draft = ended.xcom("draft")
+    assert (human.seen["body"], human.seen["options"]) == (draft, ["Send", "Drop"])
+    assert ended.states.pop("send") == sent
+    assert all_succeeded(ended), human.said
+    assert ended.xcom("send") == (draft if chosen == "Send" else None)
+    [feedback] = completion_server.feedback.values()
+    assert (feedback.rating, feedback.content) == (rating, "Read it.")
+    assert feedback.generation.message_id == ended.xcom("draft", "message_id")
+
+
+class Opinion(BaseModel):
+    stars: int
+
+
+def mapped_operator() -> BaseOperator:
+    return CompletionOperator.partial(task_id="ask", output_type=Opinion).expand(inputs=[{"text": "a"}, {"text": "bb"}])
+
+
+def mapped_function() -> BaseOperator:
+    @task.completion(output_type=Opinion)
+    def ask(text: str) -> dict[str, str]:
+        return {"text": text}
+
+    return ask.expand(text=["a", "bb"]).operator
+
+
+@pytest.mark.parametrize("make", [mapped_operator, mapped_function])
+class TestMappedOutputType:
+    @pytest.fixture
+    def completion_app(self) -> App:
+        return App(generator=lambda prompt: f'{{"stars": {len(prompt.inputs["text"])}}}')
+
+    def test_a_mapped_task_takes_an_output_type(
+        self, make: Callable[[], BaseOperator], completion_server: LocalCompletionServer
+    ) -> None:
+        outcome = dags.run(make, read=("return_value",), lists=("return_value",))
+        assert outcome.read["return_value"] == [{"stars": 1}, {"stars": 2}]
+
+    def test_a_type_that_is_no_json_does_not_keep_a_dag_from_the_database(
+        self, make: Callable[[], BaseOperator]
+    ) -> None:
+        with DAG("mapped", schedule=None) as dag:
+            make()
+        assert through_the_database(dag).task_ids == ["ask"]

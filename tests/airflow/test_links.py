@@ -1,0 +1,108 @@
+"""The extra link to the app's logs: made on the worker by Airflow 3, by the web server from XCom on Airflow 2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import airflow
+import pytest
+from airflow.providers.common.compat.sdk import BaseOperator, task
+
+from airflow_provider_completion.exceptions import ConfigurationError
+from airflow_provider_completion.operators.completion import CompletionOperator
+from airflow_provider_completion.operators.links import CompletionLogsLink
+from airflow_provider_completion.testing import App, LocalCompletionServer
+from tests.airflow.dags import run
+from tests.airflow.test_crash_safety import Instance
+
+KEY = "app-canary-Xq7Zp1"
+URL = "https://console.example/app/1/logs?a=b#c"
+IS_AIRFLOW_2 = airflow.__version__.startswith("2.")
+
+
+@pytest.fixture
+def completion_app() -> App:
+    return App(api_key=KEY, form=[], generator=lambda _: "answer")
+
+
+@pytest.fixture
+def console(completion_server: LocalCompletionServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_COMPLETION_DEFAULT", completion_server.connection_json(console_url=URL))
+
+
+def plain() -> BaseOperator:
+    return CompletionOperator(task_id="ask", inputs={})
+
+
+def mapped() -> Any:
+    return CompletionOperator.partial(task_id="ask").expand(inputs=[{}])
+
+
+def decorated() -> BaseOperator:
+    @task.completion
+    def ask() -> dict[str, Any]:
+        return {}
+
+    return ask().operator
+
+
+def failing() -> BaseOperator:
+    return CompletionOperator(task_id="ask", inputs={"no such": 1}, retries=1, retry_delay=timedelta(hours=1))
+
+
+def shown(make: Callable[[], Any]) -> list[Any]:
+    """The links of the task instances of "ask", asked for as this Airflow's user interface asks for them."""
+    if IS_AIRFLOW_2:
+        from airflow.models.taskinstance import TaskInstance
+        from airflow.utils.session import create_session
+
+        found: list[Any] = []
+        outcome = run(make)
+        with create_session() as session:
+            newest = session.query(TaskInstance).filter_by(task_id="ask").order_by(TaskInstance.start_date.desc())
+            key = newest.first().key
+        found.append(CompletionLogsLink().get_link(None, ti_key=key))
+    else:
+        from airflow.models.xcom import XComModel
+        from airflow.utils.session import create_session
+
+        outcome = run(make)
+        with create_session() as session:
+            newest = session.query(XComModel).filter_by(task_id="ask", key=CompletionLogsLink().xcom_key)
+            last = newest.order_by(XComModel.timestamp.desc()).first()
+            found = [XComModel.deserialize_value(last)] if last else []
+    assert outcome.states["ask"] == ("failed" if make is failing else "success")
+    return found
+
+
+@pytest.mark.parametrize("make", [plain, mapped, decorated, failing])
+def test_a_console_url_is_a_link_of_the_task(console: None, make: Callable[[], Any]) -> None:
+    assert shown(make) == [URL]
+
+
+def test_without_one_there_is_no_link_and_no_noise(
+    completion_server: LocalCompletionServer, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert shown(plain) == [""]
+    assert "_link_CompletionLogsLink" not in caplog.text + "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("url", ["javascript:alert(1)", "ftp://x", "/logs", "https://x/\nb", " https://x", 5])
+def test_what_is_no_web_address_is_refused_before_anything_is_sent(
+    completion_server: LocalCompletionServer, monkeypatch: pytest.MonkeyPatch, url: Any
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_COMPLETION_DEFAULT", completion_server.connection_json(console_url=url))
+    operator = CompletionOperator(task_id="ask", inputs={})
+    with pytest.raises(ConfigurationError, match="'console_url' is no http:// or https:// address"):
+        operator.execute({"ti": Instance()})
+    assert operator.logs_url is None
+    assert not completion_server.calls
+
+
+@pytest.mark.skipif(IS_AIRFLOW_2, reason="the link needs XCom there")
+def test_on_airflow_3_the_link_is_no_xcom_key_of_the_operator_s(console: None) -> None:
+    instance = Instance()
+    plain().execute({"ti": instance})
+    assert instance.pushed.keys() == {"message_id", "task_id", "usage", "answer"}

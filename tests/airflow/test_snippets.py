@@ -1,0 +1,219 @@
+"""The documents' fragments that no example Dag has, running. tests/test_docs.py holds that they stand here word for word.
+
+What the documents show as output is held here as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from airflow.providers.common.compat.sdk import BaseOperator, literal, task
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
+from pydantic import BaseModel, Field
+
+from airflow_provider_completion.api.output import OutputType
+from airflow_provider_completion.decorators.completion import Request
+from airflow_provider_completion.exceptions import CompletionError
+from airflow_provider_completion.hooks.completion import CompletionHook
+from airflow_provider_completion.operators.completion import CompletionOperator
+from airflow_provider_completion.testing import App, LocalCompletionServer
+from airflow_provider_completion.testing.apps import FileUpload
+from tests.airflow.dags import run
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+FORM = [
+    {"type": "paragraph", "variable": "text", "label": "Text", "required": True},
+    {"type": "text-input", "variable": "tone", "label": "Tone", "max_length": 20},
+    {"type": "select", "variable": "language", "label": "Language", "options": ["French", "German"]},
+    {"type": "paragraph", "variable": "schema"},
+]
+
+
+class Ticket(BaseModel):
+    product: str
+    urgency: Literal["low", "high"]
+    order_numbers: list[int] = Field(max_length=5)
+
+
+@pytest.fixture
+def completion_app() -> App:
+    return App(
+        prompt="{{text}}",
+        form=FORM,
+        generator=lambda prompt: str(prompt.inputs["text"]),
+        file_upload=FileUpload(allowed_file_types=["image"]),
+    )
+
+
+def shown(page: str) -> str:
+    """Return what a page shows as output, in one line."""
+    return " ".join(" ".join(re.findall(r"```text\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)).split())
+
+
+def inputs_of(server: LocalCompletionServer) -> list[dict[str, Any]]:
+    return [dict(generation.prompt.inputs) for generation in server.generations]
+
+
+def test_the_connections_of_the_documents_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [page.read_text() for page in (DOCS.parent / "README.md", *DOCS.glob("*.md"))]
+    values = [value for text in texts for value in re.findall(r"^export AIRFLOW_CONN_\w+='(.*)'$", text, re.MULTILINE)]
+    assert len(values) > 4
+    for value in values:
+        monkeypatch.setenv("AIRFLOW_CONN_COMPLETION_DEFAULT", value)
+        settings = CompletionHook().get_conn().settings
+        assert settings.base_url in ("https://api.example.com/v1", "http://dify:8080/v1")
+        assert settings.api_key == "app-..."
+        assert settings.total_seconds == (300 if "total_seconds" in value else 1260)
+
+
+def test_the_operator_with_all_its_parameters(completion_server: LocalCompletionServer) -> None:
+    def make() -> BaseOperator:
+        @task
+        def extract() -> str:
+            return "A text."
+
+        summary = CompletionOperator(
+            task_id="summarise",
+            inputs={"text": "{{ ti.xcom_pull('extract') }}", "tone": "plain"},  # templated at any depth
+            query="",  # text beside the inputs; with it the app's prompt becomes the system message
+            files=None,  # a path, a URL, or a list of them
+            user=None,  # the end user, by default the connection's
+            conn_id="completion_default",
+            response_mode="streaming",  # or "blocking"; the result is the same
+            check_inputs=True,  # hold the inputs against the app's form before anything is sent
+            output_type=None,  # what the answer's JSON is, such as a pydantic model
+            output_retries=0,  # how often to ask again if it is not; each time is paid
+            feedback_input=None,  # the input that tells the model what was wrong
+            silence_seconds=None,  # these two take the place of the connection's
+            total_seconds=None,
+            accept=("complete",),  # which ends of a generation are an answer
+            on_maybe_billed="fail",  # or "retry"
+            log_answer=True,  # write the answer into the task log while it is generated
+        )
+        extract() >> summary
+        return summary
+
+    outcome = run(make, read=("return_value", "answer"))
+    assert outcome.read == {"return_value": "A text.", "answer": "A text."}
+    assert inputs_of(completion_server)[0]["tone"] == "plain"
+
+
+def test_what_does_not_fit_the_form_is_told_as_documented(
+    completion_server: LocalCompletionServer, tmp_path: Path
+) -> None:
+    report = tmp_path / "report.csv"
+    report.write_text("a,b")
+    with pytest.raises(CompletionError) as caught:
+        CompletionHook().complete({"txt": "A text.", "language": "Latin"})
+    assert str(caught.value) in shown("inputs.md")
+    with pytest.raises(CompletionError) as caught:
+        CompletionHook().complete({"text": "A text."}, files=str(report))
+    assert str(caught.value) in shown("files.md")
+    assert completion_server.generations == []
+
+
+def test_a_literal_is_not_rendered(completion_server: LocalCompletionServer) -> None:
+    def make() -> BaseOperator:
+        answer = CompletionOperator(task_id="explain", inputs={"text": literal("What does {% raw %} do in Jinja?")})
+        return answer
+
+    assert run(make, read=("answer",)).read == {"answer": "What does {% raw %} do in Jinja?"}
+
+
+def test_what_the_server_rewrites_is_warned_of(
+    completion_server: LocalCompletionServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="airflow_provider_completion"):
+        CompletionHook().complete({"text": "Dear {{name}}"})
+    assert caplog.messages[0] in shown("inputs.md")
+
+
+def test_an_answer_that_does_not_fit_is_told_as_documented() -> None:
+    with pytest.raises(CompletionError) as caught:
+        OutputType(Ticket).read('{"product": "kettle", "urgency": "soon"}')
+    assert str(caught.value) in shown("structured-answers.md")
+
+
+def test_the_schema_as_an_input(completion_server: LocalCompletionServer) -> None:
+    def make() -> BaseOperator:
+        ticket = CompletionOperator(
+            task_id="read_ticket",
+            inputs={
+                "text": '{"product": "kettle", "urgency": "low", "order_numbers": []}',
+                "schema": literal(OutputType(Ticket).json_schema),
+            },
+            output_type=Ticket,
+        )
+        return ticket
+
+    outcome = run(make, read=("return_value",))
+    assert outcome.read["return_value"] == {"product": "kettle", "urgency": "low", "order_numbers": []}
+    assert inputs_of(completion_server)[0]["schema"] == OutputType(Ticket).json_schema
+
+
+def test_a_request_from_a_function(completion_server: LocalCompletionServer, tmp_path: Path) -> None:
+    picture = tmp_path / "chart.png"
+    picture.write_bytes(b"\x89PNG")
+
+    def make() -> BaseOperator:
+        @task.completion(conn_id="completion_default", accept=("complete", "suspect"))
+        def describe(path: str) -> Request:
+            return Request(inputs={"text": "What is on it?"}, files=path, user="charts")
+
+        return describe(str(picture)).operator
+
+    assert run(make, read=("answer",)).read == {"answer": "What is on it?"}
+    assert [file["name"] for file in completion_server.generations[0].prompt.files] == ["chart.png"]
+
+
+def test_the_hook_in_plain_code(completion_server: LocalCompletionServer, capsys: pytest.CaptureFixture[str]) -> None:
+    hook = CompletionHook("completion_default")
+    completion = hook.complete({"text": "A text."})
+    print(completion.answer, completion.message_id, completion.usage.total_price)
+    assert capsys.readouterr().out.startswith(f"A text. {completion_server.generations[0].message_id} 0.0000")
+
+
+def test_failures_of_single_calls(completion_server: LocalCompletionServer) -> None:
+    completion_server.fail_next("unauthorized_401")
+    hook = CompletionHook()
+
+    def ask() -> None:
+        with hook.failing_for_good():
+            hook.get_conn().complete({"text": "A text."})
+
+    with pytest.raises(CompletionError) as caught:
+        ask()
+    assert str(caught.value) in shown("errors-and-retries.md")
+    assert type(caught.value).__mro__[1].__name__ == "AuthenticationError"
+    assert "AirflowFailException" in [kind.__name__ for kind in type(caught.value).__mro__]
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="retry policies came with Airflow 3.3")
+def test_the_retry_policy(completion_server: LocalCompletionServer) -> None:
+    from airflow_provider_completion.retry_policy import CompletionRetryPolicy
+
+    def make() -> BaseOperator:
+        summary = CompletionOperator(
+            task_id="summarise",
+            inputs={"text": "{{ params.text }}"},
+            retries=5,
+            retry_policy=CompletionRetryPolicy(),
+        )
+        return summary
+
+    assert run(make, read=("answer",), params={"text": "A text."}).read == {"answer": "A text."}
+
+
+def test_many_calls_in_one_coroutine(completion_server: LocalCompletionServer) -> None:
+    async def ask_all(texts: list[str]) -> list[str]:
+        async with await CompletionHook().get_async_conn() as client:
+            completions = await asyncio.gather(*(client.complete({"text": text}) for text in texts))
+        return [completion.answer for completion in completions]
+
+    assert asyncio.run(ask_all(["one", "two"])) == ["one", "two"]

@@ -1,0 +1,383 @@
+"""Answers as data: what comes out, how often is asked and paid, and what a retry makes of a crash in between."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import airflow
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+from pydantic import BaseModel
+from typing_extensions import TypedDict
+
+from airflow_provider_completion.exceptions import InvalidRequestError, OutputError
+from airflow_provider_completion.operators.completion import CompletionOperator
+from airflow_provider_completion.testing import App, GenerationError, LocalCompletionServer, Prompt
+from tests.airflow.dags import run
+from tests.airflow.test_crash_safety import Instance, Store, WorkerDied
+
+KEY = "app-canary-Xq7Zp1"
+SECRET = "canary-answer-Lm3"
+LONGEST = 60
+FORM = [
+    {"type": "paragraph", "variable": "text"},
+    {"type": "text-input", "variable": "wrong", "max_length": LONGEST},
+    {"type": "paragraph", "variable": "wrong_at_length"},
+    {"type": "number", "variable": "count"},
+    {"type": "checkbox", "variable": "short"},
+]
+
+
+class Review(BaseModel):
+    score: int
+    reasons: list[str] = []
+
+
+class Row(TypedDict):
+    name: str
+    price: Decimal
+
+
+class Tree(BaseModel):
+    children: list[Tree] = []
+
+
+GOOD, BAD = '{"score": 7}', f'{{"score": "{SECRET}"}}'
+ASKED_AGAIN = {"output_type": Review, "output_retries": 2, "feedback_input": "wrong_at_length"}
+
+
+@dataclass
+class Answers:
+    """A generator that gives one answer after the other."""
+
+    answers: Iterator[str]
+
+    def __call__(self, _: Prompt) -> str:
+        if (answer := next(self.answers, "none left")) == "throttled":
+            raise GenerationError("[model] Rate Limit Error, 429")
+        return answer
+
+
+@pytest.fixture
+def completion_app() -> App:
+    return App(api_key=KEY, prompt="{{text}} {{wrong}}", form=FORM)
+
+
+def answering(app: App, *answers: str) -> None:
+    object.__setattr__(app, "generator", Answers(iter(answers)))
+
+
+def attempt(instance: Instance, store: Store | None = None, **arguments: Any) -> Any:
+    operator = CompletionOperator(task_id="ask", **{"inputs": {"text": "x"}, "retries": 2, **arguments})
+    return operator.execute({"ti": instance} if store is None else {"ti": instance, "task_state_store": store})
+
+
+def said(server: LocalCompletionServer, name: str) -> list[Any]:
+    """What the model was told in an input, of each generation."""
+    return [generation.prompt.inputs[name] for generation in server.generations]
+
+
+def tokens(generations: Sequence[Any]) -> int:
+    return sum(generation.message_end()["metadata"]["usage"]["total_tokens"] for generation in generations)
+
+
+@pytest.mark.parametrize(
+    ("output_type", "answer", "data"),
+    [
+        (Review, 'Here it is:\n```json\n{"score": "7"}\n```', {"score": 7, "reasons": []}),
+        (list[Review], '[{"score": 1, "reasons": ["ü"]}]', [{"score": 1, "reasons": ["ü"]}]),
+        (Row, '{"name": "n", "price": "1.10"}', {"name": "n", "price": "1.10"}),
+        (int, "42", 42),
+        (int | None, "null", None),
+    ],
+    ids=["model", "list", "typed-dict", "int", "null"],
+)
+def test_the_result_is_plain_json_data_and_the_answer_stays_the_text(
+    completion_server: LocalCompletionServer, completion_app: App, output_type: Any, answer: str, data: Any
+) -> None:
+    answering(completion_app, answer)
+    instance = Instance()
+    result = attempt(instance, output_type=output_type)
+    assert (result, json.loads(json.dumps(result))) == (data, data)
+    assert instance.pushed["answer"] == answer
+    assert len(completion_server.generations) == 1
+
+
+def test_a_downstream_task_reads_the_data_its_fields_and_the_text(
+    completion_server: LocalCompletionServer, completion_app: App
+) -> None:
+    answering(completion_app, f"So:\n{GOOD}")
+    outcome = run(
+        lambda: CompletionOperator(
+            task_id="ask", inputs={"text": "x"}, output_type=Review, multiple_outputs=True, retries=2
+        ),
+        read=("return_value", "answer", "score"),
+    )
+    assert outcome.states == {"ask": "success", "reader": "success"}
+    assert outcome.read == {"return_value": {"score": 7, "reasons": []}, "answer": f"So:\n{GOOD}", "score": 7}
+
+
+def test_mapped_tasks_each_return_their_data(completion_server: LocalCompletionServer, completion_app: App) -> None:
+    object.__setattr__(completion_app, "generator", lambda prompt: f'{{"score": {prompt.inputs["text"]}}}')
+    outcome = run(
+        lambda: CompletionOperator.partial(task_id="ask", output_type=Review).expand(
+            inputs=[{"text": "1"}, {"text": "2"}]
+        ),
+        read=("return_value",),
+        lists=("return_value",),
+    )
+    assert [data["score"] for data in outcome.read["return_value"]] == [1, 2]
+
+
+def test_an_answer_that_does_not_fit_is_paid_once_whatever_retries_say(
+    completion_server: LocalCompletionServer, completion_app: App
+) -> None:
+    answering(completion_app, BAD, GOOD)
+    outcome = run(
+        lambda: CompletionOperator(
+            task_id="ask", inputs={"text": "x"}, output_type=Review, retries=2, retry_delay=timedelta(0)
+        ),
+        read=("return_value",),
+    )
+    assert outcome.states == {"ask": "failed", "reader": "upstream_failed"}
+    assert completion_server.count("POST", "/completion-messages") == 1
+
+
+def test_the_error_says_what_is_wrong_and_the_answer_is_kept_beside_it(
+    completion_server: LocalCompletionServer,
+    completion_app: App,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    answering(completion_app, BAD)
+    instance = Instance()
+    with caplog.at_level(logging.DEBUG), pytest.raises(OutputError) as caught:
+        attempt(instance, output_type=Review, log_answer=False)
+    assert isinstance(caught.value, AirflowFailException)
+    (generation,) = completion_server.generations
+    assert (instance.pushed["answer"], instance.pushed["message_id"]) == (BAD, generation.message_id)
+    assert (caught.value.answer, caught.value.message_id) == (BAD, generation.message_id)
+    assert "score: input should be a valid integer" in str(caught.value)
+    assert "billed" in str(caught.value)
+    assert SECRET not in str(caught.value) + repr(caught.value) + caplog.text + "".join(capfd.readouterr())
+
+
+class TestAskingAgain:
+    """``output_retries``: each is paid, and the model is told what was wrong."""
+
+    def test_the_model_is_told_what_was_wrong_and_all_is_paid_and_logged(
+        self,
+        completion_server: LocalCompletionServer,
+        completion_app: App,
+        caplog: pytest.LogCaptureFixture,
+        capfd: pytest.CaptureFixture[str],
+    ) -> None:
+        answering(completion_app, "no data", BAD, GOOD)
+        instance = Instance()
+        with caplog.at_level(logging.INFO):
+            assert attempt(instance, **ASKED_AGAIN, log_answer=False) == {"score": 7, "reasons": []}
+        first, second, third = said(completion_server, "wrong_at_length")
+        assert first == ""
+        assert "it holds no JSON value" in second
+        assert "score: input should be a valid integer" in third
+        assert '"properties"' in third  # the schema
+        assert said(completion_server, "text") == ["x"] * 3
+        generations = completion_server.generations
+        assert (instance.pushed["answer"], instance.pushed["message_id"]) == (GOOD, generations[2].message_id)
+        assert instance.pushed["usage"]["total_tokens"] == tokens(generations) > tokens(generations[2:])
+        shown = caplog.text + "".join(capfd.readouterr())
+        assert shown.count("Generation complete: ") == 3
+        assert re.findall(r"Asking again, which is paid again: (\d of at most \d) times", shown) == [
+            "1 of at most 2",
+            "2 of at most 2",
+        ]
+        assert SECRET not in shown
+
+    def test_at_the_end_of_them_the_task_fails_for_good(
+        self, completion_server: LocalCompletionServer, completion_app: App
+    ) -> None:
+        answering(completion_app, BAD, BAD, "no data", GOOD)
+        instance = Instance()
+        with pytest.raises(OutputError, match="it holds no JSON value") as caught:
+            attempt(instance, **ASKED_AGAIN)
+        assert isinstance(caught.value, AirflowFailException)
+        generations = completion_server.generations
+        assert (len(generations), instance.pushed["answer"]) == (3, "no data")
+        assert caught.value.message_id == generations[2].message_id
+        assert instance.pushed["usage"]["total_tokens"] == tokens(generations)
+
+    def test_what_the_model_is_told_is_cut_to_what_the_input_takes(
+        self, completion_server: LocalCompletionServer, completion_app: App
+    ) -> None:
+        answering(completion_app, "no data", GOOD)
+        attempt(Instance(), **{**ASKED_AGAIN, "feedback_input": "wrong"})
+        first, second = said(completion_server, "wrong")
+        assert (first, len(second)) == ("", LONGEST)
+
+    def test_what_the_dag_has_in_the_input_is_said_first(
+        self, completion_server: LocalCompletionServer, completion_app: App
+    ) -> None:
+        answering(completion_app, "no data", GOOD)
+        attempt(Instance(), **ASKED_AGAIN, inputs={"text": "x", "wrong_at_length": "nothing yet"})
+        first, second = said(completion_server, "wrong_at_length")
+        assert first == "nothing yet"
+        assert "cannot be used" in second
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            ({"feedback_input": "worng"}, "'worng' is none of its variables, did you mean 'wrong'?"),
+            ({"feedback_input": "count"}, "feedback_input 'count' takes no text"),
+            ({"feedback_input": "short"}, "feedback_input 'short' takes no text"),
+            ({"inputs": None}, "inputs: input should be a valid dictionary"),
+            ({"inputs": "text"}, "inputs: input should be a valid dictionary"),
+            ({"output_type": Review | str, "multiple_outputs": True}, "multiple_outputs needs an output_type that is"),
+            ({"output_type": list[Review], "multiple_outputs": True}, "multiple_outputs needs an output_type that is"),
+            ({"output_type": "Reveiw"}, "output_type is no type"),
+        ],
+        ids=["unknown", "number", "checkbox", "no-inputs", "text-inputs", "union", "list", "no-type"],
+    )
+    def test_what_would_fail_later_is_found_before_anything_is_paid(
+        self,
+        completion_server: LocalCompletionServer,
+        completion_app: App,
+        arguments: dict[str, Any],
+        said: str,
+    ) -> None:
+        answering(completion_app, "no data", GOOD)
+        with pytest.raises(InvalidRequestError, match="Nothing was sent") as caught:
+            attempt(Instance(), **{**ASKED_AGAIN, **arguments})
+        assert isinstance(caught.value, AirflowFailException)
+        assert said in str(caught.value)
+        assert not completion_server.generations
+
+    def test_a_recursive_model_is_an_object_too(
+        self, completion_server: LocalCompletionServer, completion_app: App
+    ) -> None:
+        answering(completion_app, '{"children": [{}]}')
+        assert attempt(Instance(), output_type=Tree, multiple_outputs=True) == {"children": [{"children": []}]}
+
+    def test_without_the_form_it_works_alike(
+        self, completion_server: LocalCompletionServer, completion_app: App
+    ) -> None:
+        answering(completion_app, "no data", GOOD)
+        arguments = {**ASKED_AGAIN, "check_inputs": False}
+        assert attempt(Instance(), **arguments) == {"score": 7, "reasons": []}
+        assert completion_server.count("GET", "/parameters") == 0
+        assert said(completion_server, "wrong_at_length")[0] == ""
+
+
+@dataclass
+class DiesLater(Instance):
+    """A task instance whose worker dies once the n-th generation's ids are to be pushed."""
+
+    generation: int = 1
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        if key == "message_id":
+            self.generation -= 1
+            if not self.generation:
+                raise WorkerDied
+        super().xcom_push(key, value)
+
+
+class TestCrash:
+    """With the task state store of Airflow 3.3: what a retry makes of a try that died on the way."""
+
+    def crash(self, store: Store, generation: int) -> None:
+        with pytest.raises(WorkerDied):
+            attempt(DiesLater(generation=generation), store, **ASKED_AGAIN)
+
+    def test_an_answer_that_fits_is_not_paid_again(
+        self, completion_server: LocalCompletionServer, completion_app: App
+    ) -> None:
+        answering(completion_app, "no data", GOOD)
+        store, retry = Store(), Instance(try_number=2)
+        self.crash(store, 2)
+        assert attempt(retry, store, **ASKED_AGAIN) == {"score": 7, "reasons": []}
+        assert len(completion_server.generations) == 2
+        assert retry.pushed["message_id"] == completion_server.generations[1].message_id
+        assert retry.pushed["usage"]["try_number"] == 1
+
+    def test_an_answer_that_does_not_fit_is_not_paid_again_either(
+        self, completion_server: LocalCompletionServer, completion_app: App, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        answering(completion_app, "no data", GOOD)
+        store, retry = Store(), Instance(try_number=2)
+        self.crash(store, 1)
+        assert attempt(retry, store, **ASKED_AGAIN) == {"score": 7, "reasons": []}
+        first, second = completion_server.generations
+        assert "it holds no JSON value" in second.prompt.inputs["wrong_at_length"]
+        assert retry.pushed["message_id"] == second.message_id
+        assert retry.pushed["usage"]["total_tokens"] == tokens([first, second])
+        assert retry.pushed["usage"]["try_number"] == 2
+
+    def test_an_answer_that_does_not_fit_stays_one(
+        self, completion_server: LocalCompletionServer, completion_app: App
+    ) -> None:
+        answering(completion_app, BAD)
+        store = Store()
+        with pytest.raises(WorkerDied):
+            attempt(DiesLater(), store, output_type=Review)
+        with pytest.raises(OutputError):
+            attempt(Instance(try_number=2), store, output_type=Review)
+        assert len(completion_server.generations) == 1
+
+    def test_a_second_generation_that_a_crash_left_behind_is_stopped_and_all_is_asked_anew(
+        self,
+        completion_server: LocalCompletionServer,
+        completion_app: App,
+        caplog: pytest.LogCaptureFixture,
+        capfd: pytest.CaptureFixture[str],
+    ) -> None:
+        answering(completion_app, "no data", "half", "no data", GOOD)
+        store, retry = Store(), Instance(try_number=2)
+        self.crash(store, 2)
+        ((key, value),) = store.values.items()
+        record = json.loads(value)
+        del record["completion"]  # as it was while the second one ran
+        store.values[key] = json.dumps(record)
+        capfd.readouterr()
+        with caplog.at_level(logging.INFO):
+            assert attempt(retry, store, **ASKED_AGAIN) == {"score": 7, "reasons": []}
+        orphan = completion_server.generations[1]
+        stops = [call.path for call in completion_server.calls if call.path.endswith("/stop")]
+        assert stops == [f"/v1/completion-messages/{orphan.task_id}/stop"]
+        assert said(completion_server, "wrong_at_length")[2] == ""
+        assert retry.pushed["usage"]["total_tokens"] == tokens(completion_server.generations[2:])
+        shown = caplog.text + "".join(capfd.readouterr())
+        assert f"Try 1 ended in the middle of the generation {orphan.task_id}" in shown
+
+    def test_when_asking_again_is_throttled_the_retry_goes_on_from_the_answer_that_is_paid(
+        self, completion_server: LocalCompletionServer, completion_app: App, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("AIRFLOW_CONN_COMPLETION_DEFAULT", completion_server.connection_json(max_tries=1))
+        answering(completion_app, "no data", "throttled", GOOD)
+        store, retry = Store(), Instance(try_number=2)
+        with pytest.raises(Exception, match="429"):
+            attempt(Instance(), store, **ASKED_AGAIN)
+        assert attempt(retry, store, **ASKED_AGAIN) == {"score": 7, "reasons": []}
+        assert said(completion_server, "wrong_at_length")[0] == ""
+        assert "it holds no JSON value" in said(completion_server, "wrong_at_length")[2]
+        assert len(completion_server.generations) == 3
+
+
+@pytest.mark.skipif(airflow.__version__.startswith("2."), reason="there the retry in dag.test() is another process's")
+def test_an_answer_that_fits_in_the_end_is_one_try_to_airflow(
+    completion_server: LocalCompletionServer, completion_app: App
+) -> None:
+    answering(completion_app, "no data", GOOD)
+    outcome = run(
+        lambda: CompletionOperator(task_id="ask", inputs={"text": "x"}, **ASKED_AGAIN),
+        read=("return_value", "usage"),
+    )
+    assert outcome.states == {"ask": "success", "reader": "success"}
+    assert outcome.read["return_value"] == {"score": 7, "reasons": []}
+    assert outcome.read["usage"]["try_number"] == 1
