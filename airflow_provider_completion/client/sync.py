@@ -10,7 +10,7 @@ import time
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import requests
 import tenacity
@@ -133,7 +133,8 @@ class CompletionClient:
         endpoint = endpoints.stop(task_id, self._user(user))
         # Not on the shared session: a signal handler may call this while the session is in the middle of something.
         with _new_session(self.settings) as session:
-            self._perform(session, endpoint, (STOP_CONNECT_SECONDS, STOP_SILENCE_SECONDS))
+            in_all = STOP_CONNECT_SECONDS + STOP_SILENCE_SECONDS
+            self._perform(session, endpoint, _Limits(STOP_CONNECT_SECONDS, STOP_SILENCE_SECONDS, in_all))
 
     def info(self) -> AppInfo:
         """Return what the app is. Free of charge."""
@@ -240,7 +241,8 @@ class CompletionClient:
         :raises CompletionError: it failed
         """
         settings = self.settings
-        limits = (settings.connect_seconds, settings.total_seconds if endpoint.paid else settings.silence_seconds)
+        silence = settings.total_seconds if endpoint.paid else settings.silence_seconds
+        limits = _Limits(settings.connect_seconds, silence, settings.total_seconds)
 
         def call() -> T:
             # What costs money has a connection of its own, as a completion has and for its reason.
@@ -249,12 +251,14 @@ class CompletionClient:
 
         return tenacity.Retrying(**policy(settings))(call)
 
-    def _perform(self, session: requests.Session, endpoint: Endpoint[T], timeout: tuple[float, float]) -> T:
+    def _perform(self, session: requests.Session, endpoint: Endpoint[T], limits: _Limits) -> T:
+        timeout = (limits.connect, limits.silence)
         started = time.monotonic()
         with closing(_body_of(endpoint.body)) as body:
             try:
                 with self._send(session, endpoint.method, endpoint.path, body, timeout, endpoint.headers) as response:
-                    content, seconds = response.content, time.monotonic() - started
+                    content = self._read_all(response, limits.silence, started + limits.total)
+                    seconds = time.monotonic() - started
                     reply = Reply(response.status_code, response.headers, content, self.settings.api_key, seconds)
                 return endpoint.read(reply)
             except requests.exceptions.RequestException as error:
@@ -266,6 +270,22 @@ class CompletionClient:
             except CompletionError as error:
                 endpoint.explain(error)
                 raise
+
+    def _read_all(self, response: requests.Response, silence: float, ends_at: float) -> bytes:
+        pieces: list[bytes] = []
+        try:
+            while (left := ends_at - time.monotonic()) > 0:
+                _limit_next_read(response, min(silence, left))
+                if not (data := response.raw.read1(_READ_SIZE, decode_content=True)):
+                    return b"".join(pieces)
+                pieces.append(data)
+        except urllib3.exceptions.ReadTimeoutError:
+            if time.monotonic() < ends_at:
+                raise self.settings.silence_limit_reached() from None
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            what = f"The connection to {self.settings.base_url} ended before its answer did ({_kind(error)})."
+            raise BrokenAnswerError(what) from None
+        raise self.settings.total_limit_reached()
 
     @contextmanager
     def _send(
@@ -293,6 +313,14 @@ class CompletionClient:
             raise ConfigurationError(f"The TLS files of the connection cannot be used ({error}).") from None
         with response:
             yield response
+
+
+class _Limits(NamedTuple):
+    """Seconds for making the connection, without a byte, and for all of a call."""
+
+    connect: float
+    silence: float
+    total: float
 
 
 class _Body(io.BytesIO):

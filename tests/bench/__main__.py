@@ -22,6 +22,7 @@ from airflow_provider_completion.client.settings import ClientSettings
 from airflow_provider_completion.client.sync import CompletionClient
 from airflow_provider_completion.testing import App, LocalCompletionServer
 from airflow_provider_completion.testing.apps import LOCAL_API_KEY
+from tests.bench.forms import fitting
 from tests.wire_files import wire
 
 ROUNDS = 9
@@ -148,3 +149,4 @@ if __name__ == "__main__":
     parse_cost()
     decoder()
     call_overhead()
+    fitting()

@@ -489,3 +489,21 @@ def test_the_sync_client_is_shared_by_threads():
         for thread in threads:
             thread.join()
     assert failures == []
+
+
+def dripping(peer):
+    """Send an answer byte by byte, for ever."""
+    peer.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n{")
+    while not peer.server.go_on.wait(0.05):
+        peer.send(b" ")
+
+
+@pytest.mark.parametrize("call", [info, POSTS["stop"]], ids=["info", "stop"])
+def test_an_answer_that_never_comes_to_its_end_is_given_up(calls, call, monkeypatch):
+    for module in ("sync", "aio"):
+        monkeypatch.setattr(f"airflow_provider_completion.client.{module}.STOP_CONNECT_SECONDS", 0.3)
+        monkeypatch.setattr(f"airflow_provider_completion.client.{module}.STOP_SILENCE_SECONDS", 0.3)
+    with RawServer(dripping, stop=dripping) as server:
+        with pytest.raises(TimeLimitError) as caught:
+            calls.each(settings_for(server.url, total_seconds=0.6), call)
+        assert caught.value.billed == "no"
