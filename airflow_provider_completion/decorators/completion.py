@@ -63,13 +63,14 @@ class _CompletionDecoratedOperator(DecoratedOperator, CompletionOperator):
 
     def execute(self, context: Context) -> Any:
         """Ask for what the function returns."""
+        # Before the call: what ends the function early has cost nothing, and is Airflow's to try again.
+        self._call(context)
         return CompletionOperator.execute(self, context)
 
     def _answer(self, context: Context, **more: Any) -> Completion:
-        # Here, since a task that resumes after a trigger calls its function only if it has to ask again.
+        # A task that resumes after a trigger calls its function only if it has to ask again.
         if not self._called:
             self._call(context)
-            self._called = True
         return super()._answer(context, **more)
 
     def _call(self, context: Context) -> None:
@@ -82,15 +83,17 @@ class _CompletionDecoratedOperator(DecoratedOperator, CompletionOperator):
         elif isinstance(returned, Mapping):
             returned = Request(inputs=returned)
         elif not isinstance(returned, Request):
-            raise InvalidRequestError(
-                f"{self.python_callable.__name__} returned {type(returned).__name__}; a function of "
-                "@task.completion returns the inputs as a dict, the query as text, or a Request.",
-                hint="Nothing was sent.",
-            )
+            with self.hook.failing_for_good():
+                raise InvalidRequestError(
+                    f"{self.python_callable.__name__} returned {type(returned).__name__}; a function of "
+                    "@task.completion returns the inputs as a dict, the query as text, or a Request.",
+                    hint="Nothing was sent.",
+                )
         self.inputs = returned.inputs
         self.query = self.query if returned.query is None else returned.query
         self.files = self.files if returned.files is None else returned.files
         self.user = self.user if returned.user is None else returned.user
+        self._called = True
 
 
 def completion_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> TaskDecorator:

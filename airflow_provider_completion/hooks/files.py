@@ -7,6 +7,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -109,7 +110,7 @@ def _file_of(item: Any, where: str) -> FileReference | GivenFile:
     return GivenFile(content_of(item))
 
 
-def path_of(text: str) -> ObjectStoragePath:
+def path_of(text: str) -> Path | ObjectStoragePath:
     """Return the path that a text stands for: on the worker, or in an object storage.
 
     :raises InvalidRequestError: it stands for none
@@ -117,7 +118,8 @@ def path_of(text: str) -> ObjectStoragePath:
     if not text.strip():
         raise InvalidRequestError("The path of a file is empty.", hint=_NOT_SENT)
     try:
-        return ObjectStoragePath(text)
+        # A relative ObjectStoragePath begins at the root on Airflow 2.
+        return ObjectStoragePath(text) if "://" in text else Path(text)
     except Exception as error:  # each storage has errors of its own, for a package or a connection that is not there
         what = f"{text!r} is no path that can be read: {excerpt(str(error))}."
         raise InvalidRequestError(what, hint=_NOT_SENT) from error

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _WHOLE: tuple[Finish, ...] = ("complete",)
 _NOT_SENT = "Nothing was sent."
+#: What the operator pushes to XCom beside the return value.
+_KEYS = {"answer", "message_id", "task_id", "usage"}
 
 
 class CompletionOperator(BaseOperator):
@@ -156,6 +158,7 @@ class CompletionOperator(BaseOperator):
 
     def _resume(self, context: Context, completion_of: Callable[[Deferral], Completion]) -> Any:
         from airflow_provider_completion.api.answers import Usage
+        from airflow_provider_completion.api.errors import CompletionError
         from airflow_provider_completion.operators.answer_log import AnswerLog
         from airflow_provider_completion.operators.crash_safety import CrashSafety
         from airflow_provider_completion.operators.deferral import Deferral
@@ -165,8 +168,12 @@ class CompletionOperator(BaseOperator):
             deferral = Deferral(context, self.hook)
             known = deferral.resume()
             self._usage = Usage.model_validate(known["usage"]) if known.get("usage") else None
-            completion = completion_of(deferral)
-            safety = CrashSafety.resumed(context, self.hook, known["call"], retries=self.retries or 0)
+            try:
+                completion = completion_of(deferral)
+            except CompletionError:
+                deferral.end()
+                raise
+            safety = CrashSafety.resumed(context, self.hook, known.get("call"), retries=self.retries or 0)
             self._keep(completion, safety)
             if self.log_answer:
                 answer_log = AnswerLog(lambda line: self.log.info("%s", line))
@@ -175,7 +182,7 @@ class CompletionOperator(BaseOperator):
             self._hand_over(context, completion, safety)
             deferral.end()
             completion.accepted(self.accept)
-            return self._result(context, output, completion, asked_again=known["asked_again"])
+            return self._result(context, output, completion, asked_again=known.get("asked_again", 0))
 
     def _begin(self, context: Context) -> OutputType | None:
         output = self._checked_output()
@@ -198,14 +205,18 @@ class CompletionOperator(BaseOperator):
         checked_accept(self.accept)
         if type(self.output_retries) is not int or self.output_retries < 0:
             raise InvalidRequestError("output_retries is not a whole number from 0 on.", hint=_NOT_SENT)
-        if self.output_retries and (self.output_type is None or not self.feedback_input):
-            what = "output_retries needs an output_type, and a feedback_input that tells the model what was wrong."
+        if self.output_retries and not self.feedback_input:
+            what = "output_retries needs a feedback_input that tells the model what was wrong."
             raise InvalidRequestError(what, hint=_NOT_SENT)
+        if self.feedback_input and self.output_type is None:
+            raise InvalidRequestError("feedback_input needs an output_type.", hint=_NOT_SENT)
         output = None if self.output_type is None else OutputType(self.output_type)
-        if self.multiple_outputs and not (output and _is_of_objects(output.json_schema)):
-            # Airflow would find out at the end, and retry.
-            what = "multiple_outputs needs an output_type that is an object with fields."
-            raise InvalidRequestError(what, hint=_NOT_SENT)
+        if self.multiple_outputs:
+            fields = _fields_of(output.json_schema) if output else None
+            if fields is None or fields & _KEYS:
+                # Airflow would find out at the end, and retry; or the fields would take the place of these keys.
+                what = "multiple_outputs needs an output_type that is an object, and has no field named "
+                raise InvalidRequestError(f"{what}{', '.join(sorted(_KEYS))}.", hint=_NOT_SENT)
         return output
 
     def _result(
@@ -392,9 +403,9 @@ class CompletionOperator(BaseOperator):
             ti.xcom_push(key=key, value=value)
 
 
-def _is_of_objects(json_schema: str) -> bool:
-    """Tell whether all that fits a schema is an object; those of a recursive type are one reference."""
+def _fields_of(json_schema: str) -> set[str] | None:
+    """Return the fields of all that fits a schema, None if that is not always an object."""
     schema = json.loads(json_schema)
-    if "$ref" in schema:
+    if "$ref" in schema:  # so are recursive types written
         schema = schema["$defs"][schema["$ref"].rpartition("/")[2]]
-    return bool(schema.get("type") == "object")
+    return set(schema.get("properties", ())) if schema.get("type") == "object" else None

@@ -110,8 +110,11 @@ class Deferral:
         raise _lost(mark)
 
     def end(self) -> None:
-        """Remove what was left in XCom."""
-        self._marks.delete()
+        """Remove what was left in XCom. If that fails, it goes with the next try."""
+        try:
+            self._marks.delete()
+        except Exception as error:
+            log.warning("What the trigger left in XCom could not be removed (%s).", type(error).__name__)
 
 
 def _lost(mark: Mark | None) -> BrokenAnswerError:

@@ -113,10 +113,10 @@ class CompletionTrigger(BaseTrigger):
             yield client
 
     async def _generate(self, client: AsyncCompletionClient, marks: CallMarks, mark: Mark) -> dict[str, Any]:
+        request = CompletionRequest.model_validate(self.request)
         mark = mark.model_copy(update={"state": "sent", "owner": uuid.uuid4().hex})
         # Before anything is sent: if this fails, nothing is.
         await marks.asave(mark)
-        request = CompletionRequest.model_validate(self.request)
         async with AsyncCompletionRun(client, request, self.on_maybe_billed) as run:
             self._run = run
             async for _ in run:

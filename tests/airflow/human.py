@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 WAIT_SECONDS = 60.0
+_PAUSE_SECONDS = 0.2
 
 
 class Human(threading.Thread):
@@ -26,27 +27,35 @@ class Human(threading.Thread):
         self._api = _api()
 
     def __enter__(self) -> Human:
-        # dag.test() waits for ever. Again and again, since it takes an error in a task for the task's own.
-        signal.signal(signal.SIGALRM, _give_up)
-        signal.setitimer(signal.ITIMER_REAL, WAIT_SECONDS, 1)
+        self._handler = signal.signal(signal.SIGUSR1, _give_up)
         self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         self._over.set()
         self.join()
+        signal.signal(signal.SIGUSR1, self._handler)
         self._api.close()
 
     def run(self) -> None:
+        try:
+            self._answer()
+        finally:
+            # dag.test() would wait for ever. Not by an alarm: Airflow uses that for itself, and switches it off.
+            while not self._over.wait(WAIT_SECONDS):
+                signal.raise_signal(signal.SIGUSR1)
+
+    def _answer(self) -> None:
         runs = f"/api/v2/dags/{self.dag_id}/dagRuns"
-        while not self._over.wait(0.2):
+        for _ in range(int(WAIT_SECONDS / _PAUSE_SECONDS)):
             waiting = self._api.get(f"{runs}/~/hitlDetails", params={"state": "awaiting_input"}).json()
             if waiting.get("hitl_details"):
                 [self.seen] = waiting["hitl_details"]
                 task = self.seen["task_instance"]
                 path = f"{runs}/{task['dag_run_id']}/taskInstances/{task['task_id']}/{task['map_index']}/hitlDetails"
                 self.said = self._api.patch(path, json=self.answer).json()
+                return
+            if self._over.wait(_PAUSE_SECONDS):
                 return
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
+from pydantic import BaseModel
 
 from airflow_provider_completion.hooks.completion import CompletionHook
 from airflow_provider_completion.operators.completion import CompletionOperator
@@ -17,6 +18,12 @@ from airflow_provider_completion.testing import App, LocalCompletionServer
 
 KEY = "app-canary-Xq7Zp1"
 SECRET = "canary-prompt-Lm3"
+
+
+class UsageReport(BaseModel):
+    usage: int
+
+
 FILE = {"type": "image", "transfer_method": "remote_url", "url": "https://example.com/x.png"}
 
 
@@ -56,13 +63,15 @@ OPERATOR: list[tuple[dict[str, Any], str]] = [
     ({"files": [5]}, "files[0] is neither a URL nor a path nor a mapping, but int"),
     ({"files": ["/there/is/no/such.file"]}, "'/there/is/no/such.file' cannot be read: No such file or directory"),
     ({"files": "/"}, "'/' cannot be read: it is no regular file"),
-    ({"files": ["foo://bucket/x.png"]}, "Unsupported filesystem: 'foo'"),
+    ({"files": ["foo://bucket/x.png"]}, "'foo://bucket/x.png'"),
     ({"output_type": "no type"}, "output_type is no type"),
-    ({"output_retries": 1}, "output_retries needs an output_type"),
+    ({"output_retries": 1}, "output_retries needs a feedback_input"),
+    ({"feedback_input": "text"}, "feedback_input needs an output_type"),
     ({"output_retries": 1, "output_type": int}, "feedback_input"),
     ({"output_retries": -1}, "output_retries is not a whole number"),
     ({"output_retries": True}, "output_retries is not a whole number"),
     ({"multiple_outputs": True}, "multiple_outputs needs an output_type"),
+    ({"multiple_outputs": True, "output_type": UsageReport}, "no field named answer, message_id, task_id, usage"),
     ({"files": [{}]}, "files[0]['type']"),
     ({"files": [{**FILE, "type": "movie"}]}, "files[0]['type']"),
     ({"files": [{**FILE, "transfer_method": "ftp"}]}, "files[0]['transfer_method']"),

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, AirflowFailException, BaseOperator, task
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, AirflowTaskTimeout, BaseOperator, task
 from pydantic import BaseModel
 
 from airflow_provider_completion.decorators.completion import Request
-from airflow_provider_completion.exceptions import InvalidRequestError
+from airflow_provider_completion.exceptions import InvalidRequestError, ServerError
+from airflow_provider_completion.operators.completion import CompletionOperator
 from airflow_provider_completion.testing import App, LocalCompletionServer, Prompt
 from tests.airflow.dags import run
 from tests.airflow.test_crash_safety import Instance
@@ -44,6 +45,16 @@ def made(function: Callable[..., Any], *args: Any, **arguments: Any) -> BaseOper
     """The operator that a call of the decorated function makes."""
     with DAG("made", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
         return task.completion(**{"task_id": "ask", **arguments})(function)(*args).operator
+
+
+def names_shown() -> set[str | None]:
+    """What the user interface calls the last two task instances of "ask"."""
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        newest = session.query(TaskInstance).filter_by(task_id="ask").order_by(TaskInstance.run_id.desc()).limit(2)
+        return {instance.rendered_map_index for instance in newest}
 
 
 def attempt(function: Callable[..., Any], *args: Any, **arguments: Any) -> Any:
@@ -116,13 +127,33 @@ def test_a_request_that_is_wrong_is_refused_before_it_is_sent(
     assert not completion_server.generations
 
 
-def test_what_the_function_raises_is_left_as_it_is(completion_server: LocalCompletionServer) -> None:
+@pytest.mark.parametrize("error", [KeyError("mine"), AirflowTaskTimeout("mine"), ServerError("mine", billed="maybe")])
+def test_what_ends_the_function_is_left_to_airflows_retries(
+    completion_server: LocalCompletionServer, error: BaseException
+) -> None:
     def fails() -> dict[str, Any]:
-        raise KeyError("mine")
+        raise error
 
-    with pytest.raises(KeyError, match="mine"):
+    with pytest.raises(type(error), match="mine") as caught:
         attempt(fails)
+    assert caught.value is error
     assert not completion_server.calls
+
+
+def test_a_task_that_resumes_elsewhere_after_a_trigger_asks_again_for_what_the_function_returns(
+    completion_server: LocalCompletionServer,
+) -> None:
+    options: dict[str, Any] = {"output_type": Score, "output_retries": 1, "feedback_input": "text", "query": "q"}
+    resumed = made(lambda: Request(inputs={"text": "x"}, user="me"), **options)
+    completion = resumed._answer({"ti": Instance()}, feedback="no score", asked_again=1)
+    assert completion.answer == "no score|q|me|0"
+
+
+def test_each_try_calls_the_function_anew(completion_server: LocalCompletionServer) -> None:
+    texts = iter("ab")
+    operator = made(lambda: {"text": next(texts)})
+    assert operator.execute({"ti": Instance()}) == "a||airflow|0"
+    assert operator.execute({"ti": Instance(try_number=2)}) == "b||airflow|0"
 
 
 def test_the_context_reaches_the_arguments_that_ask_for_it(completion_server: LocalCompletionServer) -> None:
@@ -173,7 +204,7 @@ def test_arguments_from_xcom_templates_of_the_decorator_and_text_that_is_no_temp
 
 def test_each_mapped_argument_is_a_task_with_its_answer(completion_server: LocalCompletionServer) -> None:
     def ask() -> BaseOperator:
-        @task.completion(query="all", map_index_template="{{ text }}")
+        @task.completion(query="all", map_index_template="text {{ text }}")
         def ask(user: str, text: str) -> dict[str, str]:
             return {"text": f"{text} of {user}"}
 
@@ -181,6 +212,16 @@ def test_each_mapped_argument_is_a_task_with_its_answer(completion_server: Local
 
     outcome = run(ask, read=("return_value",), lists=("return_value",))
     assert outcome.read["return_value"] == ["a of me|all|airflow|0", "b of me|all|airflow|0"]
+    assert names_shown() == {"text a", "text b"}
+
+
+def test_mapped_operators_can_be_named_for_their_inputs(completion_server: LocalCompletionServer) -> None:
+    run(
+        lambda: CompletionOperator.partial(task_id="ask", map_index_template="input {{ task.inputs['text'] }}").expand(
+            inputs=[{"text": "a"}, {"text": "b"}]
+        )
+    )
+    assert names_shown() == {"input a", "input b"}
 
 
 def test_the_annotation_of_the_inputs_is_no_promise_about_the_answer(completion_server: LocalCompletionServer) -> None:

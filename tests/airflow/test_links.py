@@ -52,40 +52,34 @@ def failing() -> BaseOperator:
     return CompletionOperator(task_id="ask", inputs={"no such": 1}, retries=1, retry_delay=timedelta(hours=1))
 
 
-def shown(make: Callable[[], Any]) -> list[Any]:
-    """The links of the task instances of "ask", asked for as this Airflow's user interface asks for them."""
-    if IS_AIRFLOW_2:
-        from airflow.models.taskinstance import TaskInstance
-        from airflow.utils.session import create_session
-
-        found: list[Any] = []
-        outcome = run(make)
-        with create_session() as session:
-            newest = session.query(TaskInstance).filter_by(task_id="ask").order_by(TaskInstance.start_date.desc())
-            key = newest.first().key
-        found.append(CompletionLogsLink().get_link(None, ti_key=key))
-    else:
-        from airflow.models.xcom import XComModel
-        from airflow.utils.session import create_session
-
-        outcome = run(make)
-        with create_session() as session:
-            newest = session.query(XComModel).filter_by(task_id="ask", key=CompletionLogsLink().xcom_key)
-            last = newest.order_by(XComModel.timestamp.desc()).first()
-            found = [XComModel.deserialize_value(last)] if last else []
+def shown(make: Callable[[], Any]) -> Any:
+    """Run it and return its link as the user interface of this Airflow gets it, None if nothing was left for it."""
+    outcome = run(make)
     assert outcome.states["ask"] == ("failed" if make is failing else "success")
-    return found
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        if IS_AIRFLOW_2:
+            from airflow.models.taskinstance import TaskInstance
+
+            newest = session.query(TaskInstance).filter_by(task_id="ask").order_by(TaskInstance.run_id.desc()).first()
+            return CompletionLogsLink().get_link(newest.task, ti_key=newest.key)
+        from airflow.models.xcom import XComModel
+
+        left = session.query(XComModel).filter_by(task_id="ask", key=CompletionLogsLink().xcom_key)
+        newest = left.order_by(XComModel.timestamp.desc()).first()
+        return newest and XComModel.deserialize_value(newest)
 
 
 @pytest.mark.parametrize("make", [plain, mapped, decorated, failing])
 def test_a_console_url_is_a_link_of_the_task(console: None, make: Callable[[], Any]) -> None:
-    assert shown(make) == [URL]
+    assert shown(make) == URL
 
 
 def test_without_one_there_is_no_link_and_no_noise(
     completion_server: LocalCompletionServer, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert shown(plain) == [""]
+    assert shown(plain) == ""
     assert "_link_CompletionLogsLink" not in caplog.text + "".join(capfd.readouterr())
 
 
