@@ -10,18 +10,21 @@ AIRFLOW_HOME := $(CURDIR)/.airflow/demo
 export UV_PYTHON_DOWNLOADS := never
 unexport VIRTUAL_ENV
 
-.PHONY: demo test check $(NEWEST:%=test-%) $(OLDEST:%=test-%) bench soak clean
+.PHONY: demo test check docs $(NEWEST:%=test-%) $(OLDEST:%=test-%) bench soak clean
 .SECONDARY:
 
 demo: .venv/airflow-$(NEWEST)/.ready ## run the example Dag, against a local app or AIRFLOW_CONN_COMPLETION_DEFAULT
 	@$(PYTHON) tests/demo.py $(AIRFLOW_HOME) .venv/airflow-$(NEWEST)/bin
 
-test: check $(NEWEST:%=test-%) $(OLDEST:%=test-%) ## everything that CI runs
+test: check docs $(NEWEST:%=test-%) $(OLDEST:%=test-%) ## everything that CI runs
 
 check: .venv/airflow-$(NEWEST)/.ready ## lint and types
 	.venv/airflow-$(NEWEST)/bin/ruff check .
 	.venv/airflow-$(NEWEST)/bin/ruff format --check .
 	.venv/airflow-$(NEWEST)/bin/mypy
+
+docs: .venv/airflow-$(NEWEST)/.ready ## the documentation as HTML, in docs/_build/html
+	.venv/airflow-$(NEWEST)/bin/python -m sphinx -Wnq --keep-going -c docs . docs/_build/html
 
 test-$(NEWEST): .venv/airflow-$(NEWEST)/.ready
 	.venv/airflow-$(NEWEST)/bin/python -m pytest -q -n 2 --dist loadfile
@@ -38,7 +41,7 @@ soak: .venv/airflow-$(NEWEST)/.ready ## 100,000 calls with random faults, about 
 	.venv/airflow-$(NEWEST)/bin/python -m tests.soak
 
 clean: ## remove what the targets above made
-	rm -rf .venv .airflow .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .airflow docs/_build .mypy_cache .pytest_cache .ruff_cache
 
 $(UV):
 	@$(PYTHON) -c 'import sys; sys.exit("$(PYTHON) is older than 3.11" if sys.version_info < (3, 11) else 0)'
@@ -47,5 +50,5 @@ $(UV):
 
 .venv/airflow-%/.ready: tests/constraints/airflow-%.txt pyproject.toml | $(UV)
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(@D)
-	$(UV) pip install --quiet --python $(@D)/bin/python --constraints $< apache-airflow==$* --editable '.[dev]'
+	$(UV) pip install --quiet --python $(@D)/bin/python --constraints $< apache-airflow==$* --editable '.[$(if $(filter $(NEWEST),$*),dev,test)]'
 	@touch $@

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
+from pydantic import BaseModel
 from sphinx.application import Sphinx
 
-# Before autodoc imports Airflow, which writes its configuration there.
-os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="completion-docs-")
-
 from airflow_provider_completion import __version__
+
+# Before autodoc imports Airflow, which writes its configuration there.
+_HOME = tempfile.mkdtemp(prefix="completion-docs-")
+atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
+os.environ |= {"AIRFLOW_HOME": _HOME, "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR"}
 
 project = "airflow-provider-completion"
 release = __version__
@@ -25,7 +30,14 @@ extensions = ["myst_parser", "sphinx.ext.autodoc"]
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+# Bases and annotations; what docstrings refer to has to be there.
+nitpick_ignore_regex = [
+    ("py:class", r"(airflow|pydantic|collections)\..*"),
+    ("py:class", r"airflow_provider_completion\.api\.(fields\.ApiModel|requests\._.*)"),
+    ("py:obj", r".*\.T"),
+    ("py:class", r"exchange\.CompletionExchange"),  # the machinery is not in the reference
+]
+autodoc_default_options = {"show-inheritance": True, "exclude-members": "model_config, model_post_init"}
 html_theme = "furo"
 html_title = project
 
@@ -34,6 +46,8 @@ def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("source-read", _add_table_of_contents)
     app.connect("build-finished", _add_front_page)
+    app.connect("missing-reference", _leave_names_of_annotations)
+    app.connect("autodoc-process-signature", _readable_signature)
 
 
 def _add_table_of_contents(_: Sphinx, page: str, source: list[str]) -> None:
@@ -50,3 +64,18 @@ def _add_table_of_contents(_: Sphinx, page: str, source: list[str]) -> None:
 def _add_front_page(app: Sphinx, exception: Exception | None) -> None:
     if exception is None:
         shutil.copy(Path(app.outdir, f"{root_doc}.html"), Path(app.outdir, "index.html"))
+
+
+def _leave_names_of_annotations(_: Sphinx, __: Any, reference: Any, text: Any) -> Any:
+    # What a docstring refers to has to be there. What Sphinx makes of annotations and of ":raises" often is not:
+    # it would take the documentation of Python, Airflow and pydantic, and the network.
+    return None if "refwarn" in reference else text
+
+
+def _readable_signature(
+    _: Sphinx, what: str, __: str, documented: Any, ___: Any, signature: str | None, returned: str | None
+) -> tuple[str, str | None] | None:
+    if what == "class" and issubclass(documented, BaseModel):
+        return "", None  # its fields are listed below the class
+    # Sphinx cannot read what a dataclass writes for the default of a field that is made anew each time.
+    return (signature.replace("<factory>", "..."), returned) if signature else None

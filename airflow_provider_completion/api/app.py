@@ -27,6 +27,10 @@ class AppInfo(ApiModel):
     author_name: OptionalText = None
 
 
+#: The types of variables that a completion app asks its callers for.
+ASKED_FOR = ("text-input", "paragraph", "select", "number", "checkbox")
+
+
 class InputVariable(ApiModel):
     """One variable of the app's input form (contract §6.1).
 
@@ -41,6 +45,11 @@ class InputVariable(ApiModel):
     options: tuple[str, ...] = ()
     default: Any = None
     hide: Switch = False
+
+    @property
+    def must_be_given(self) -> bool:
+        """Whether a call without it fails. The server fills in or skips what is of another type (contract §2.2)."""
+        return self.required and self.type in ASKED_FOR
 
 
 def _form(value: Any, _: Any) -> tuple[InputVariable, ...]:

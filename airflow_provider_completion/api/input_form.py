@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, get_args
 
-from airflow_provider_completion.api.app import AppParameters, InputVariable
+from airflow_provider_completion.api.app import ASKED_FOR, AppParameters, InputVariable
 from airflow_provider_completion.api.errors import InvalidRequestError
 from airflow_provider_completion.api.failures import excerpt
 from airflow_provider_completion.api.files import FileFacts, FileType, extension_of, type_of
@@ -19,8 +19,6 @@ from airflow_provider_completion.api.files import FileFacts, FileType, extension
 _TEXTS = ("text-input", "paragraph")
 #: The server fills these itself.
 _FILLED_BY_SERVER = "external_data_tool"
-#: What a completion app asks for; the server skips the rest (contract §2.2).
-_ASKED_FOR = (*_TEXTS, "select", "number", "checkbox")
 _MEGABYTE = 1024 * 1024
 #: Names and options that one error lists at most.
 _LISTED = 12
@@ -59,7 +57,7 @@ class InputForm:
             name = variable.variable
             value = given.get(name)
             if value is None:
-                if variable.required and variable.type in _ASKED_FOR:
+                if variable.must_be_given:
                     problems.append(f"{_called(variable)} is required")
             elif rule and (problem := rule(variable, value)):
                 problems.append(f"{_called(variable)} {problem}")
@@ -150,7 +148,7 @@ def _json_type(value: Any) -> str:
 def _value_when_absent(variable: InputVariable) -> Any:
     """Return what to send for a variable that is left out, None for nothing."""
     rule, default = _RULES.get(variable.type), variable.default
-    if variable.required or variable.type not in _ASKED_FOR:
+    if variable.required or variable.type not in ASKED_FOR:
         return None
     if default in (None, "") or (rule is not None and rule(variable, default)):
         return "" if variable.type in _TEXTS else False if variable.type == "checkbox" else None

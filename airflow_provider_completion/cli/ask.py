@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO, Unpack
 
 from airflow_provider_completion.api.events import Message, MessageReplace, SentAgain
 from airflow_provider_completion.cli.inputs import typed_inputs
@@ -13,10 +13,10 @@ from airflow_provider_completion.operators.answer_log import plain
 
 if TYPE_CHECKING:
     from airflow_provider_completion.client.sync import CompletionRun
-    from airflow_provider_completion.hooks.completion import CompletionHook
+    from airflow_provider_completion.hooks.completion import CallOptions, CompletionHook
 
 
-def ask(hook: CompletionHook, given: Mapping[str, str], out: TextIO, **options: Any) -> None:
+def ask(hook: CompletionHook, given: Mapping[str, str], out: TextIO, **options: Unpack[CallOptions]) -> None:
     """Generate an answer.
 
     :param given: the inputs as text

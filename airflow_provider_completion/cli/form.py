@@ -56,7 +56,7 @@ def _write_table(info: AppInfo, parameters: AppParameters, out: TextIO) -> None:
             variable.variable,
             variable.type,
             variable.label,
-            "yes" if variable.required else "no",
+            "yes" if variable.must_be_given else "no",
             variable.max_length,
             ", ".join(map(repr, variable.options)),
             variable.default,

@@ -52,9 +52,10 @@ class CallOptions(TypedDict, total=False):
 class CompletionHook(BaseHook):
     """Calls a completion app through an Airflow connection.
 
-    The connection is read on the first call, once. Errors are :class:`~airflow_provider_completion.exceptions
-    .CompletionError`; those of the hook's own methods that a retry cannot mend, or must not repeat, stop Airflow's
-    retries, and :meth:`failing_for_good` does the same for the clients that it hands out.
+    The connection is read on the first call, once. Errors are
+    :class:`~airflow_provider_completion.api.errors.CompletionError`; those of the hook's own methods that a retry
+    cannot mend, or must not repeat, stop Airflow's retries, and :meth:`failing_for_good` does the same for the clients
+    that it hands out.
 
     :param conn_id: a connection of the type ``completion``
     :param silence_seconds: takes the place of the connection's limit for the time without a byte
@@ -373,7 +374,7 @@ class CompletionHook(BaseHook):
         except Exception as error:
             return False, str(error) or type(error).__name__
         names = ", ".join(
-            f"{variable.variable} ({variable.type}{', required' if variable.required else ''})"
+            f"{variable.variable} ({variable.type}{', required' if variable.must_be_given else ''})"
             for variable in variables
         )
         kind = "" if info.mode else " This server does not tell the app's kind; it must be text generation."

@@ -1,8 +1,14 @@
-"""``python -m airflow_provider_completion``: a real process and a real server, at a terminal and in a pipe."""
+"""``python -m airflow_provider_completion`` against a real server: in a pipe and at a terminal.
+
+A process of its own costs seconds, for the import of Airflow. It stands where that matters: at the start, at a signal,
+for what else writes to standard output, and outside a process that has run tasks.
+"""
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import os
 import pty
 import re
@@ -10,26 +16,31 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
+from airflow.models.connection import Connection
+from airflow.utils.session import create_session
 
+from airflow_provider_completion.__main__ import main
 from airflow_provider_completion.api.app import AppParameters
 from airflow_provider_completion.api.input_form import InputForm
+from airflow_provider_completion.cli import CommandError
 from airflow_provider_completion.cli.dag import dag_source
 from airflow_provider_completion.cli.form import beside_the_inputs
 from airflow_provider_completion.cli.inputs import given_inputs, typed_inputs
-from airflow_provider_completion.cli.terminal import CommandError
 from airflow_provider_completion.testing import App, LocalCompletionServer, Prompt
 from airflow_provider_completion.testing.faults import REPLACEMENT
 from tests.airflow import dags
 
 COMMAND = [sys.executable, "-m", "airflow_provider_completion"]
 KEY = "app-canary-Zx81Qr"
-PATIENCE = 120.0
+PATIENCE = 60.0
 #: Bytes that a text layer on the way would change, colour, a direction, a script without ASCII, no end of line.
 WILD = "\x1b[31mred\x1b[0m \u202eback\r\nline\n日本 😀\rend"
 HIDDEN = {"\x1b": "\\u001b", "\u202e": "\\u202e"}
@@ -40,15 +51,10 @@ go_on = threading.Event()
 
 def answer(prompt: Prompt) -> Iterator[str]:
     match prompt.inputs["text"]:
-        case "wild":
-            yield from re.findall(r"(?s).{1,3}", WILD)
         case "slow":
             yield "first "
             assert go_on.wait(PATIENCE)
             yield "last"
-        case "endless":
-            while True:
-                yield "word "
         case text:
             yield from re.findall(r"(?s).{1,4}", text)
 
@@ -62,6 +68,7 @@ APP = App(
         {"type": "number", "variable": "sentences", "label": "Sentences", "default": 3},
         {"type": "checkbox", "variable": "formal", "label": "Formal"},
     ],
+    file_upload=True,
     generator=answer,
 )
 
@@ -71,9 +78,27 @@ def completion_app() -> App:
     return APP
 
 
-def ran(
-    *arguments: str, given: bytes = b"", out: Any = subprocess.PIPE, **variables: str
-) -> subprocess.CompletedProcess[bytes]:
+@dataclass(frozen=True)
+class Done:
+    """How a command ended, and what it wrote."""
+
+    code: Any
+    out: bytes
+    errors: str
+
+    def __post_init__(self) -> None:
+        for written in (self.out.decode(errors="replace"), self.errors):
+            assert KEY not in written
+            assert "Traceback" not in written
+
+    @property
+    def failure(self) -> list[str]:
+        assert (self.code, self.out) == (1, b"")
+        return self.errors.splitlines()
+
+
+def started(*arguments: str, given: bytes = b"", out: Any = subprocess.PIPE, **variables: str) -> Done:
+    """Run a command in a process of its own."""
     done = subprocess.run(
         [*COMMAND, *arguments],
         input=given,
@@ -82,15 +107,66 @@ def ran(
         env={**os.environ, **variables},
         timeout=PATIENCE,
     )
-    for written in (done.stdout or b"", done.stderr):
-        assert KEY.encode() not in written
-        assert b"Traceback" not in written
-    return done
+    return Done(done.returncode, done.stdout or b"", done.stderr.decode())
 
 
-def errors_of(done: subprocess.CompletedProcess[bytes]) -> list[str]:
-    assert (done.returncode, done.stdout) == (1, b"")
-    return done.stderr.decode().splitlines()
+def ran(*arguments: str, out: TextIO | None = None) -> Done:
+    """Run a command in this process.
+
+    :param out: its standard output, by default a pipe
+    """
+    pipe, errors = io.BytesIO(), io.StringIO()
+    with _restored(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", out or io.TextIOWrapper(pipe, encoding="ascii"))
+        patch.setattr(sys, "stderr", errors)
+        try:
+            code: Any = main(list(arguments))
+        except SystemExit as end:
+            code = end.code
+        return Done(code, pipe.getvalue(), errors.getvalue())
+
+
+@contextmanager
+def _restored() -> Iterator[None]:
+    """Take back what a command changes in its process."""
+    airflows, ours = logging.getLogger(), logging.getLogger("airflow_provider_completion")
+    levels, terminated = (airflows.level, ours.level), signal.getsignal(signal.SIGTERM)
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "warnoptions", list(sys.warnoptions))
+        patch.setenv("AIRFLOW__LOGGING__LOGGING_LEVEL", "CRITICAL")
+        airflows.setLevel(logging.CRITICAL)  # what that comes to where Airflow is imported after it
+        for name in ("handlers", "propagate", "disabled"):
+            patch.setattr(ours, name, getattr(ours, name))
+        try:
+            yield
+        finally:
+            airflows.setLevel(levels[0])
+            ours.setLevel(levels[1])
+            signal.signal(signal.SIGTERM, terminated)
+
+
+def at_a_terminal(*arguments: str, watch: Callable[[str], None] = lambda _: None) -> tuple[Done, str]:
+    """Run a command in this process with a terminal for its standard output; return what that shows, too.
+
+    :param watch: looks at what is shown so far
+    """
+    master, slave = pty.openpty()
+    shown = bytearray()
+
+    def read() -> None:
+        with suppress(OSError):  # how the end of the other side shows
+            while data := os.read(master, 4096):
+                shown.extend(data)
+                watch(shown.decode(errors="replace"))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with os.fdopen(slave, "w") as out:
+        done = ran(*arguments, out=out)
+    reader.join(PATIENCE)
+    os.close(master)
+    assert KEY not in shown.decode()
+    return done, shown.decode()
 
 
 def completions(server: LocalCompletionServer) -> list[Any]:
@@ -112,45 +188,32 @@ def test_help_needs_no_airflow(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["check"], ["check", "a", "b"], ["ask", "a", "--file", "b"], ["form", "a", "--dogs"]]
+    "arguments", [[], ["check"], ["check", "a", "b"], ["ask", "a", "--files", "b"], ["form", "a", "--dogs"]]
 )
 def test_a_command_line_with_a_mistake(arguments: list[str]) -> None:
     done = ran(*arguments)
-    assert (done.returncode, done.stdout) == (2, b"")
-    assert done.stderr.startswith(b"usage: ")
+    assert (done.code, done.out) == (2, b"")
+    assert done.errors.startswith("usage: ")
 
 
-def test_check_says_what_the_test_button_says(completion_server: LocalCompletionServer) -> None:
-    done = ran("check", "completion_default")
-    assert (done.returncode, done.stderr) == (0, b"")  # not a word of Airflow's, on any version
-    assert done.stdout.decode() == (
+def test_check_says_what_the_test_button_says(completion_server: LocalCompletionServer, tmp_path: Path) -> None:
+    file = tmp_path / "connections.json"
+    file.write_text(json.dumps({"in_a_secrets_backend": json.loads(completion_server.connection_json())}))
+    done = started(
+        "check",
+        "in_a_secrets_backend",
+        AIRFLOW__SECRETS__BACKEND="airflow.secrets.local_filesystem.LocalFilesystemBackend",
+        AIRFLOW__SECRETS__BACKEND_KWARGS=json.dumps({"connections_file_path": str(file)}),
+    )
+    assert (done.code, done.errors) == (0, "")  # not a word of Airflow's, on any version
+    assert done.out.decode() == (
         "Connected to “Test app”. Input variables: text (paragraph, required), sentences (number), formal (checkbox).\n"
     )
     assert completions(completion_server) == []
 
 
-def test_a_connection_of_the_metadata_database(completion_server: LocalCompletionServer) -> None:
-    airflow = Path(sys.executable).parent / "airflow"
-    connection = completion_server.connection_json()
-    subprocess.run([airflow, "connections", "add", "in_db", "--conn-json", connection], check=True, capture_output=True)
-    done = ran("ask", "in_db", "text=from the database")
-    assert (done.returncode, done.stdout) == (0, b"from the database")
-
-
-def test_a_connection_of_a_secrets_backend(completion_server: LocalCompletionServer, tmp_path: Path) -> None:
-    file = tmp_path / "connections.json"
-    file.write_text(json.dumps({"in_a_file": json.loads(completion_server.connection_json())}))
-    done = ran(
-        "check",
-        "in_a_file",
-        AIRFLOW__SECRETS__BACKEND="airflow.secrets.local_filesystem.LocalFilesystemBackend",
-        AIRFLOW__SECRETS__BACKEND_KWARGS=json.dumps({"connections_file_path": str(file)}),
-    )
-    assert (done.returncode, done.stderr) == (0, b"")
-
-
 def test_a_connection_that_is_not_there() -> None:
-    assert errors_of(ran("check", "no_such")) == [
+    assert ran("check", "no_such").failure == [
         "Airflow knows no connection 'no_such': neither AIRFLOW_CONN_NO_SUCH, nor a secrets backend, nor its database "
         "has it.",
         "Add it: airflow connections add no_such --conn-type completion --conn-host https://api.example.com/v1 "
@@ -158,43 +221,58 @@ def test_a_connection_that_is_not_there() -> None:
     ]
 
 
+@pytest.mark.parametrize("command", ["check", "form", "ask"])
 @pytest.mark.parametrize(
     ("connection", "message"),
     [
         (f'{{"password": "{KEY}', "Airflow cannot read AIRFLOW_CONN_WRONG: it is no URI and no JSON."),
         (json.dumps({"conn_type": "completion", "password": KEY}), "Connection 'wrong': "),
-        (json.dumps({"conn_type": "completion", "host": "http://127.0.0.1:1", "password": KEY}), "No connection to "),
     ],
 )
-def test_a_connection_that_is_wrong(connection: str, message: str) -> None:
-    (line,) = errors_of(ran("check", "wrong", AIRFLOW_CONN_WRONG=connection))
+def test_a_connection_that_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, command: str, connection: str, message: str
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_WRONG", connection)
+    (line,) = ran(command, "wrong").failure
     assert line.startswith(message)
 
 
-def test_an_app_of_another_kind() -> None:
+def test_a_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = {"conn_type": "completion", "host": "http://127.0.0.1:1", "password": KEY}
+    monkeypatch.setenv("AIRFLOW_CONN_NOWHERE", json.dumps(connection))
+    (line,) = ran("check", "nowhere").failure
+    assert line.startswith("No connection to http://127.0.0.1:1")
+
+
+def test_an_app_of_another_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     chat = App(name="Chat \x1b[2J", api_key=KEY, mode="chat")
     with LocalCompletionServer(chat) as server:
-        (line,) = errors_of(ran("form", "chat", AIRFLOW_CONN_CHAT=server.connection_json()))
+        monkeypatch.setenv("AIRFLOW_CONN_CHAT", server.connection_json())
+        (line,) = ran("form", "chat").failure
     assert line.startswith("“Chat \\u001b[2J” is an app of the kind 'chat'.")
 
 
-def test_output_that_cannot_be_written(completion_server: LocalCompletionServer) -> None:
-    with open("/dev/full", "wb") as full:
-        for command, *inputs in (["form"], ["ask", "text=hi"]):
-            done = ran(command, "completion_default", *inputs, out=full)
-            assert done.returncode == 1
-            assert done.stderr == b"The output cannot be written: No space left on device.\n"
+@pytest.mark.parametrize("command", [["check"], ["form"], ["form", "--dag"]])
+def test_output_that_cannot_be_written(completion_server: LocalCompletionServer, command: list[str]) -> None:
+    name, *options = command
+    with open("/dev/full", "w") as full:
+        done = ran(name, "completion_default", *options, out=full)
+    assert (done.code, done.errors) == (1, "The output cannot be written: No space left on device.\n")
 
 
 # -- ask -------------------------------------------------------------------------------------------------------------
 
 
 def test_a_pipe_gets_the_answer_byte_for_byte(completion_server: LocalCompletionServer) -> None:
-    done = ran("ask", "completion_default", "--user", "me", "text=wild", "sentences=2", "--query", "why", "formal=yes")
-    assert (done.returncode, done.stdout) == (0, WILD.encode())
+    connection = json.loads(completion_server.connection_json())
+    with create_session() as session:
+        session.add(Connection("in_db", "completion", host=connection["host"], password=connection["password"]))
+    arguments = ("--user", "me", "text=@-", "sentences=2", "--query", "why", "formal=yes")
+    done = started("ask", "in_db", *arguments, given=WILD.encode())
+    assert (done.code, done.out) == (0, WILD.encode())
     assert completions(completion_server) == [
         {
-            "inputs": {"text": "wild", "sentences": 2, "formal": True},
+            "inputs": {"text": WILD, "sentences": 2, "formal": True},
             "user": "me",
             "query": "why",
             "response_mode": "streaming",
@@ -202,7 +280,13 @@ def test_a_pipe_gets_the_answer_byte_for_byte(completion_server: LocalCompletion
     ]
     message_id = completion_server.generations[0].message_id
     summary = r"\d+ tokens \(\d+ in, \d+ out\), 0\.\d+ USD, first text after \d\.\d\d s, \d\.\d\d s in all, message_id "
-    assert re.fullmatch(f"{summary}{message_id}\n", done.stderr.decode())
+    assert re.fullmatch(f"{summary}{message_id}\n", done.errors)
+
+
+def test_an_answer_that_cannot_be_written(completion_server: LocalCompletionServer) -> None:
+    with open("/dev/full", "wb") as full:
+        done = started("ask", "completion_default", "text=hi", out=full)
+    assert (done.code, done.errors) == (1, "The output cannot be written: No space left on device.\n")
 
 
 @pytest.mark.parametrize(
@@ -212,6 +296,8 @@ def test_a_pipe_gets_the_answer_byte_for_byte(completion_server: LocalCompletion
         ("cut", ["text=a long answer"], "characters of text received"),
         ("", ["txet=x"], "did you mean 'text'?"),
         ("", ["text"], "'text' is not of the form name=value."),
+        ("", ["text=x", "--file", "no/such.png"], "no/such.png"),
+        ("", ["text=x", "--file", "https://example.com/a.mp3"], "of the type 'audio'"),
     ],
 )
 def test_without_a_whole_answer_a_pipe_gets_nothing(
@@ -219,7 +305,7 @@ def test_without_a_whole_answer_a_pipe_gets_nothing(
 ) -> None:
     if fault:
         completion_server.fail_next(fault)
-    *_, line = errors_of(ran("ask", "completion_default", *inputs))
+    *_, line = ran("ask", "completion_default", *inputs).failure
     assert message in line
     assert len(completions(completion_server)) == bool(fault)
 
@@ -228,103 +314,94 @@ def test_a_pipe_gets_no_text_that_was_replaced_or_void(completion_server: LocalC
     completion_server.fail_next("retry_after", seconds=1)
     completion_server.fail_next("replace_at_end")
     done = ran("ask", "completion_default", "text=a long answer")
-    assert (done.returncode, done.stdout) == (0, REPLACEMENT.encode())
-    assert done.stderr.startswith(b"Try 1 of 4 failed, ")
+    assert (done.code, done.out) == (0, REPLACEMENT.encode())
+    assert done.errors.startswith("Try 1 of 4 failed, ")
+
+
+def test_the_form_is_asked_for_once(completion_server: LocalCompletionServer) -> None:
+    assert ran("ask", "completion_default", "text=hi").code == 0
+    assert [call.path.removeprefix("/v1") for call in completion_server.calls] == [
+        "/parameters",
+        "/completion-messages",
+    ]
+
+
+def test_files_for_the_app(completion_server: LocalCompletionServer, tmp_path: Path) -> None:
+    file = tmp_path / "cat.png"
+    file.write_bytes(b"\x89PNG")
+    url = "https://example.com/dog.jpg"
+    done = ran("ask", "completion_default", "--file", str(file), "text=hi", "--file", url)
+    assert (done.code, done.out) == (0, b"hi")
+    ((upload_id, upload),) = completion_server.uploads.items()
+    assert upload.name == "cat.png"
+    assert completions(completion_server)[0]["files"] == [
+        {"type": "image", "transfer_method": "local_file", "upload_file_id": upload_id},
+        {"type": "image", "transfer_method": "remote_url", "url": url},
+    ]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_ending_it_stops_the_generation(
     completion_server: LocalCompletionServer, number: signal.Signals, code: int
 ) -> None:
-    arguments = [*COMMAND, "ask", "completion_default", "text=endless"]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    go_on.clear()
+    master, slave = pty.openpty()
+    arguments = [*COMMAND, "ask", "completion_default", "text=slow"]
+    with subprocess.Popen(arguments, stdout=slave, stderr=subprocess.PIPE) as process:
         try:
-            wait_for(lambda: completion_server.generations and completion_server.generations[0].billed_tokens > 3)
+            os.read(master, 1)  # the first text is there
             process.send_signal(number)
-            out, errors = process.communicate(timeout=PATIENCE)
+            _, errors = process.communicate(timeout=PATIENCE)
         finally:
             process.kill()
+            go_on.set()
+            os.close(slave)
+            os.close(master)
     (generation,) = completion_server.generations
-    assert (process.returncode, out, generation.stopped) == (code, b"", True)
+    assert (process.returncode, generation.stopped) == (code, True)
     assert errors.decode() == f"Asked the server to stop the generation {generation.task_id}\n"
-
-
-def wait_for(condition: Any) -> None:
-    pause = threading.Event()
-    for _ in range(int(PATIENCE / 0.05)):
-        if condition():
-            return
-        pause.wait(0.05)
-    pytest.fail("what the test waits for never came")
-
-
-class Terminal:
-    """The command with a terminal for its standard output."""
-
-    def __init__(self, *arguments: str) -> None:
-        self._master, slave = pty.openpty()
-        self._process = subprocess.Popen([*COMMAND, *arguments], stdout=slave, stderr=subprocess.PIPE)
-        os.close(slave)
-        self.shown = ""
-
-    def read_until(self, text: str) -> None:
-        while text not in self.shown and self._read():
-            pass
-        assert text in self.shown
-
-    def _read(self) -> bytes:
-        data = b""
-        with suppress(OSError):  # how the end of the other side shows
-            data = os.read(self._master, 4096)
-        self.shown += data.decode()
-        return data
-
-    def end(self) -> tuple[int, str]:
-        """Return the exit code and what was written to standard error."""
-        while self._read():
-            pass
-        _, errors = self._process.communicate(timeout=PATIENCE)
-        os.close(self._master)
-        assert KEY not in self.shown + errors.decode()
-        return self._process.returncode, errors.decode()
 
 
 def test_a_terminal_gets_the_answer_as_it_comes(completion_server: LocalCompletionServer) -> None:
     go_on.clear()
-    terminal = Terminal("ask", "completion_default", "text=slow")
-    terminal.read_until("first")
-    assert not completion_server.generations[0].finished
-    go_on.set()
-    code, errors = terminal.end()
-    assert (code, terminal.shown) == (0, "first last\r\n")
-    assert "message_id" in errors
+    finished: list[bool] = []
+
+    def watch(shown: str) -> None:
+        if "first" in shown and not go_on.is_set():
+            finished.append(completion_server.generations[0].finished)
+            go_on.set()
+
+    done, shown = at_a_terminal("ask", "completion_default", "text=slow", watch=watch)
+    assert finished == [False]
+    assert (done.code, shown) == (0, "first last\r\n")
+    assert "message_id" in done.errors
 
 
-def test_nothing_in_an_answer_can_steer_a_terminal(completion_server: LocalCompletionServer) -> None:
-    terminal = Terminal("ask", "completion_default", "text=wild")
-    code, _ = terminal.end()
-    shown = WILD.replace("\r\n", "\n").replace("\r", "\\u000d")
+def test_nothing_in_an_answer_can_steer_a_terminal(
+    completion_server: LocalCompletionServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(WILD.encode())))
+    done, shown = at_a_terminal("ask", "completion_default", "text=@-")
+    expected = WILD.replace("\r\n", "\n").replace("\r", "\\u000d")
     for character, written in HIDDEN.items():
-        shown = shown.replace(character, written)
-    assert (code, terminal.shown) == (0, shown.replace("\n", "\r\n") + "\r\n")
+        expected = expected.replace(character, written)
+    assert (done.code, shown) == (0, expected.replace("\n", "\r\n") + "\r\n")
 
 
 def test_a_terminal_is_told_what_is_replaced(completion_server: LocalCompletionServer) -> None:
     completion_server.fail_next("replace_at_end")
-    terminal = Terminal("ask", "completion_default", "text=a long answer")
-    code, errors = terminal.end()
-    before, after = terminal.shown.removesuffix("\r\n").split("\r\n")
-    assert (code, before, after) == (0, "a long answer", REPLACEMENT)
-    assert errors.startswith("The server has replaced the text above by:\n")
+    done, shown = at_a_terminal("ask", "completion_default", "text=a long answer")
+    before, after = shown.removesuffix("\r\n").split("\r\n")
+    assert (done.code, before, after) == (0, "a long answer", REPLACEMENT)
+    assert done.errors.startswith("The server has replaced the text above by:\n")
 
 
 def test_a_terminal_is_told_of_an_error_after_the_text(completion_server: LocalCompletionServer) -> None:
     completion_server.fail_next("error_midway", after=2)
-    terminal = Terminal("ask", "completion_default", "text=a long answer")
-    code, errors = terminal.end()
-    assert (code, terminal.shown) == (1, "a long a\r\n")
-    assert "billed" in errors
-    assert "message_id" in errors
+    done, shown = at_a_terminal("ask", "completion_default", "text=a long answer")
+    assert (done.code, shown) == (1, "a long a\r\n")
+    assert "billed" in done.errors
+    assert "message_id" in done.errors
 
 
 @pytest.mark.parametrize(
@@ -364,21 +441,18 @@ def test_inputs_that_cannot_be_read(arguments: Sequence[str], message: str, tmp_
     assert message in str(caught.value)
 
 
-def test_an_input_from_standard_input(completion_server: LocalCompletionServer) -> None:
-    done = ran("ask", "completion_default", "text=@-", given="日本\n".encode())
-    assert (done.returncode, done.stdout) == (0, "日本\n".encode())
-
-
-FORM = AppParameters.model_validate(
-    {
-        "user_input_form": [
-            {"paragraph": {"variable": "text"}},
-            {"number": {"variable": "n"}},
-            {"checkbox": {"variable": "yes"}},
-            {"select": {"variable": "one", "options": ["1", "2"]}},
-        ]
-    }
-).user_input_form
+VARIABLES = InputForm(
+    AppParameters.model_validate(
+        {
+            "user_input_form": [
+                {"paragraph": {"variable": "text"}},
+                {"number": {"variable": "n"}},
+                {"checkbox": {"variable": "yes"}},
+                {"select": {"variable": "one", "options": ["1", "2"]}},
+            ]
+        }
+    )
+).variables
 
 
 @pytest.mark.parametrize(
@@ -403,9 +477,9 @@ def test_only_the_form_makes_numbers_and_truth_values(
 ) -> None:
     if inputs is None:
         with pytest.raises(CommandError, match="takes a"):
-            typed_inputs(given, FORM)
+            typed_inputs(given, VARIABLES)
     else:
-        typed = typed_inputs(given, FORM)
+        typed = typed_inputs(given, VARIABLES)
         assert typed == inputs
         assert [type(value) for value in typed.values()] == [type(value) for value in inputs.values()]
 
@@ -446,7 +520,8 @@ ODD_APP = App(
 
 @pytest.fixture(scope="module")
 def odd_server() -> Iterator[LocalCompletionServer]:
-    with LocalCompletionServer(ODD_APP) as server:
+    with LocalCompletionServer(ODD_APP) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW_CONN_ODD", server.connection_json())
         yield server
 
 
@@ -454,16 +529,13 @@ def odd_server() -> Iterator[LocalCompletionServer]:
 def odd_dag(odd_server: LocalCompletionServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file that ``form --dag > dags/my_dag.py`` makes."""
     file = tmp_path_factory.mktemp("dags") / "my_dag.py"
-    with open(file, "wb") as out:
-        done = ran("form", "odd", "--dag", out=out, AIRFLOW_CONN_ODD=odd_server.connection_json())
-    assert (done.returncode, done.stderr) == (0, b"")
+    with open(file, "w", encoding="ascii") as out:
+        done = ran("form", "odd", "--dag", out=out)
+    assert (done.code, done.errors) == (0, "")
     return file
 
 
-def test_the_dag_runs_unchanged(
-    odd_dag: Path, odd_server: LocalCompletionServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AIRFLOW_CONN_ODD", odd_server.connection_json())
+def test_the_dag_runs_unchanged(odd_dag: Path, odd_server: LocalCompletionServer) -> None:
     odd_server.calls.clear()
     try:
         from airflow.dag_processing.dagbag import DagBag
@@ -479,11 +551,10 @@ def test_the_dag_runs_unchanged(
     assert body["inputs"] == {variable["variable"]: value for variable, value in ODD_FORM}
 
 
-def test_the_form_is_plain_text_whatever_its_author_wrote(odd_dag: Path, odd_server: LocalCompletionServer) -> None:
-    done = ran("form", "odd", AIRFLOW_CONN_ODD=odd_server.connection_json())
-    shown, dag = done.stdout.decode(), odd_dag.read_text()
-    assert done.returncode == 0
-    assert done.stderr == b""
+def test_the_form_is_plain_text_whatever_its_author_wrote(odd_dag: Path) -> None:
+    done = ran("form", "odd")
+    shown, dag = done.out.decode(), odd_dag.read_text()
+    assert (done.code, done.errors) == (0, "")
     assert shown.endswith(f"\n\n{dag}")
     assert set(re.findall(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e]", shown)) == {"\n"}
     assert shown.startswith("Ünï-“{{ cöde }}” [bold]\\u001b[31m: [red]{{ no }}[/red] :smile: \\u001b[2J\n")
@@ -492,11 +563,11 @@ def test_the_form_is_plain_text_whatever_its_author_wrote(odd_dag: Path, odd_ser
 
 def test_the_form_as_a_table(completion_server: LocalCompletionServer) -> None:
     done = ran("form", "completion_default")
-    lines = [line.split() for line in done.stdout.decode().splitlines()]
+    lines = [line.split() for line in done.out.decode().splitlines()]
     assert lines[0] == ["Test", "app:", *APP.description.split()]
     assert ["text", "paragraph", "Text", "yes", "5000"] in lines
     assert ["sentences", "number", "Sentences", "no", "3"] in lines
-    assert ["Files:", "none"] in lines
+    assert ["Files:", "at", "most", "3,", "image"] in [line[:5] for line in lines]
     assert ["Text", "to", "speech:", "no"] in lines
 
 
@@ -526,7 +597,7 @@ def test_ids_are_made_of_the_name(name: str, dag_id: str) -> None:
 
 def test_what_the_server_fills_is_left_out_of_the_dag() -> None:
     form = [
-        {"external_data_tool": {"variable": "looked_up"}},
+        {"external_data_tool": {"variable": "looked_up", "required": True}},
         {"select": {"variable": "nothing_to_choose", "options": []}},
         {"paragraph": {"variable": "text", "required": True}},
     ]

@@ -1,7 +1,9 @@
-"""The documents' fragments that no example Dag has, running. tests/test_docs.py holds that they stand here word for word.
+"""The documents' fragments that no example Dag has, running, and what the documents show as output.
 
-What the documents show as output is held here as well.
+tests/test_docs.py holds that the fragments stand here word for word.
 """
+
+# ruff: noqa: RET504 - the fragments name what they make
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ import asyncio
 import logging
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
@@ -20,6 +23,7 @@ from airflow_provider_completion.api.output import OutputType
 from airflow_provider_completion.decorators.completion import Request
 from airflow_provider_completion.exceptions import CompletionError
 from airflow_provider_completion.hooks.completion import CompletionHook
+from airflow_provider_completion.hooks.trace import trace_id_of
 from airflow_provider_completion.operators.completion import CompletionOperator
 from airflow_provider_completion.testing import App, LocalCompletionServer
 from airflow_provider_completion.testing.apps import FileUpload
@@ -70,6 +74,15 @@ def test_the_connections_of_the_documents_are_read(monkeypatch: pytest.MonkeyPat
         assert settings.base_url in ("https://api.example.com/v1", "http://dify:8080/v1")
         assert settings.api_key == "app-..."
         assert settings.total_seconds == (300 if "total_seconds" in value else 1260)
+
+
+@pytest.mark.parametrize("page", ["connection.md", "command-line.md"])
+def test_the_connection_test_says_what_is_documented(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with LocalCompletionServer() as server:
+        monkeypatch.setenv("AIRFLOW_CONN_COMPLETION_DEFAULT", server.connection_json())
+        works, message = CompletionHook().test_connection()
+    assert works
+    assert message in shown(page)
 
 
 def test_the_operator_with_all_its_parameters(completion_server: LocalCompletionServer) -> None:
@@ -176,7 +189,7 @@ def test_the_hook_in_plain_code(completion_server: LocalCompletionServer, capsys
     hook = CompletionHook("completion_default")
     completion = hook.complete({"text": "A text."})
     print(completion.answer, completion.message_id, completion.usage.total_price)
-    assert capsys.readouterr().out.startswith(f"A text. {completion_server.generations[0].message_id} 0.0000")
+    assert f"A text. {completion_server.generations[0].message_id} 0.0000" in capsys.readouterr().out
 
 
 def test_failures_of_single_calls(completion_server: LocalCompletionServer) -> None:
@@ -217,3 +230,23 @@ def test_many_calls_in_one_coroutine(completion_server: LocalCompletionServer) -
         return [completion.answer for completion in completions]
 
     assert asyncio.run(ask_all(["one", "two"])) == ["one", "two"]
+
+
+def test_the_trace_id_is_as_documented() -> None:
+    ti = SimpleNamespace(
+        dag_id="reports.daily",
+        run_id="scheduled__2026-01-31T06:00:00+00:00",
+        task_id="summarise",
+        map_index=-1,
+        try_number=1,
+    )
+    assert trace_id_of(ti) in shown("tracing.md")
+
+
+def test_a_fault_from_an_input(completion_server: LocalCompletionServer) -> None:
+    def make() -> BaseOperator:
+        summary = CompletionOperator(task_id="summarise", inputs={"text": "A text. [[fault:cut after=3]]"})
+        return summary
+
+    assert run(make).states["summarise"] == "failed"
+    assert [call.fault for call in completion_server.calls if call.fault] == ["cut"]

@@ -1,46 +1,52 @@
-"""What docs/testing.md shows of a user's own test file, running."""
+"""What docs/testing.md and docs/faults.md show of a user's own tests, running."""
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
-
 import pytest
-from airflow.providers.common.compat.sdk import DAG
 
-from airflow_provider_completion.operators.completion import CompletionOperator
-from airflow_provider_completion.testing import App
+from airflow_provider_completion.testing import App, GenerationError
+from example_dags.example_completion import example_completion
 
 
 @pytest.fixture
 def completion_app() -> App:  # without this, a summariser
     return App(
-        prompt="Translate into {{language}}: {{text}}",
-        form=[
-            {"type": "paragraph", "variable": "text", "required": True},
-            {"type": "select", "variable": "language", "options": ["French", "German"]},
-        ],
-        generator=lambda prompt: f"({prompt.inputs['language']}) {prompt.inputs['text']}",
+        prompt="Translate into French: {{text}}",
+        form=[{"type": "paragraph", "variable": "text", "required": True}],
+        generator=lambda prompt: f"(in French) {prompt.inputs['text']}",
     )
 
 
-with DAG("my_dag", schedule=None) as my_dag:  # or import it from your Dag file
-    CompletionOperator(task_id="translate", inputs={"text": "Good morning.", "language": "French"})
+def test_the_dag(completion_server):  # completion_default points to it
+    run = example_completion().test(run_conf={"text": "Good morning."})
+    assert run.state == "success"
+    assert completion_server.generations[0].prompt.text == "Translate into French: Good morning."
 
 
-def test_my_dag(completion_server):  # completion_default points to it
-    assert my_dag.test().state == "success"
-    assert completion_server.count("POST", "/completion-messages") == 1
-
-
-def test_my_dag_survives_a_throttled_app(completion_server):
+def test_the_dag_survives_a_busy_app(completion_server):
     completion_server.fail_next("throttle_400", times=2)
-    assert my_dag.test().state == "success"
+    assert example_completion().test().state == "success"
     assert completion_server.count("POST", "/completion-messages") == 3
 
 
-def test_my_dag_survives_a_busy_app(completion_server):
-    completion_server.fail_next("throttle_400", times=2)
-    ...  # run the Dag
-    my_dag.test()
-    assert completion_server.count("POST", "/completion-messages") == 3
+def test_faults_of_other_calls(completion_server):
+    completion_server.fail_next("server_error", path="/parameters")
+    completion_server.fail_next("page_413", path="/files/upload")
+    completion_server.fail_next("not_found_404", path="/feedbacks")
+    assert example_completion().test().state == "success"
+    assert completion_server.count("GET", "/parameters") == 2  # asked again: it is free of charge
+    assert len(completion_server.faults) == 2  # for what this Dag does not do
+
+
+class TestAFailingModel:
+    @pytest.fixture
+    def completion_app(self) -> App:
+        def generate(prompt):
+            yield "Once upon "
+            raise GenerationError("[openai] Connection error")
+
+        return App(generator=generate)
+
+    def test_half_an_answer_is_none(self, completion_server):
+        assert example_completion().test().state == "failed"
+        assert completion_server.count("POST", "/completion-messages") == 1
