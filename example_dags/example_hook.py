@@ -10,6 +10,7 @@ import asyncio
 from airflow.providers.common.compat.sdk import ObjectStoragePath, Param, dag, task
 
 from airflow_provider_completion.api.answers import Completion
+from airflow_provider_completion.api.events import Message
 from airflow_provider_completion.hooks.completion import CompletionHook
 
 TEXTS = ["The kettle is quick. The kettle is loud.", "A lamp that buzzes. I sent the lamp back."]
@@ -22,26 +23,33 @@ def example_hook():
     def watch(text: str) -> str:
         with CompletionHook().stream({"text": text}) as run:  # leaving the block early stops the generation
             for event in run:
-                if event.event == "message":
+                if isinstance(event, Message):
                     print(event.answer, end="", flush=True)
-        return run.completion.answer
+            return run.completion.accepted().answer  # an error if it was truncated or stopped
 
     # [END hook_stream]
 
     # [START hook_async]
     @task
     def ask_many(texts: list[str]) -> list[dict[str, str | None]]:
+        hook = CompletionHook()
+
         async def ask_all() -> list[Completion | BaseException]:
-            async with await CompletionHook().get_async_conn() as client:
+            async with await hook.get_async_conn() as client:
                 calls = (client.complete({"text": text}) for text in texts)
                 return await asyncio.gather(*calls, return_exceptions=True)
 
-        # A call that fails does not cost the other answers.
+        results = asyncio.run(ask_all())
+        errors = [result for result in results if isinstance(result, BaseException)]
+        if errors and len(errors) == len(results):  # then it is not the texts
+            with hook.failing_for_good():
+                raise errors[0]
+        # One call that fails does not cost the other answers.
         return [
             {"answer": result.answer, "message_id": result.message_id}
             if isinstance(result, Completion)
             else {"error": str(result)}
-            for result in asyncio.run(ask_all())
+            for result in results
         ]
 
     # [END hook_async]

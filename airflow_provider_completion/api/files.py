@@ -43,6 +43,8 @@ class FileReference(BaseModel):
         needed = "url" if self.transfer_method == "remote_url" else "upload_file_id"
         if not getattr(self, needed):
             raise ValueError(f"transfer_method {self.transfer_method!r} needs {needed!r}")
+        if self.url is not None:
+            checked_url(self.url)
 
     @property
     def facts(self) -> FileFacts:
@@ -148,6 +150,20 @@ def extension_of(name: str) -> str:
 def type_of(name: str) -> FileType:
     """Return the kind that the server takes a file of this name for."""
     return _TYPES.get(extension_of(name), "custom")
+
+
+def checked_url(url: str) -> str:
+    """Return the address of a file.
+
+    :raises ValueError: it is none that a server could fetch; the text does not quote it
+    """
+    try:
+        host = urlsplit(url).hostname
+    except ValueError:
+        host = None
+    if not host or not url.lower().startswith(("http://", "https://")) or not url.isprintable() or " " in url:
+        raise ValueError("it is no http:// or https:// address")
+    return url
 
 
 def name_in_url(url: str) -> str:

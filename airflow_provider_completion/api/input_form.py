@@ -20,6 +20,8 @@ _TEXTS = ("text-input", "paragraph")
 #: The server fills these itself.
 _FILLED_BY_SERVER = "external_data_tool"
 _MEGABYTE = 1024 * 1024
+#: How Python code sends a request that does not fit.
+SENT_AS_IT_IS = "check_inputs=False sends it as it is."
 #: Names and options that one error lists at most.
 _LISTED = 12
 #: Characters that one error shows of each.
@@ -42,7 +44,7 @@ class InputForm:
             for variable in parameters.user_input_form
             if times[variable.variable] == 1 and (value := _value_when_absent(variable)) is not None
         }
-        self._files = _FileRules(parameters)
+        self._files = FileRules(parameters)
 
     def checked(self, inputs: Mapping[str, Any], files: Sequence[FileFacts] = ()) -> dict[str, Any]:
         """Return the inputs with what is absent filled in: a default, ``""`` for text, False for a checkbox.
@@ -52,7 +54,7 @@ class InputForm:
         :raises InvalidRequestError: they do not fit; all problems are named, no values
         """
         given = {name: value for name, value in inputs.items() if value is not None}
-        problems = [self._unknown(name) for name in given if name not in self.variables]
+        problems = [self._unknown(name, given) for name in inputs if name not in self.variables]
         for variable, rule in self._rules:
             name = variable.variable
             value = given.get(name)
@@ -68,7 +70,7 @@ class InputForm:
         if problems:
             raise InvalidRequestError(
                 f"The request does not fit the app's form: {'; '.join(problems)}.",
-                hint="Nothing was sent. check_inputs=False sends it as it is.",
+                hint=f"Nothing was sent. {SENT_AS_IT_IS}",
             )
         return self._absent | given
 
@@ -83,12 +85,14 @@ class InputForm:
         only = next((kind for kind in get_args(FileType) if types == [kind]), natural)
         return natural if extension_of(name) else only
 
-    def _unknown(self, name: str) -> str:
-        folded = {known.casefold(): known for known in self.variables}
+    def _unknown(self, name: str, given: Mapping[str, Any]) -> str:
+        # Not what the server fills in itself, or skips.
+        names = [known for known, variable in self.variables.items() if variable.type in ASKED_FOR]
+        folded = {known.casefold(): known for known in names if known not in given}
         near = get_close_matches(name.casefold(), folded, n=1)
         if near:
             return f"{excerpt(name, _LONGEST)!r} is none of its variables, did you mean {folded[near[0]]!r}?"
-        return f"{excerpt(name, _LONGEST)!r} is none of its variables, which are {_some(self.variables)}"
+        return f"{excerpt(name, _LONGEST)!r} is none of its variables, which are {_some(names)}"
 
 
 def _called(variable: InputVariable) -> str:
@@ -96,8 +100,8 @@ def _called(variable: InputVariable) -> str:
     return f"{variable.variable!r} ({label})" if label else repr(variable.variable)
 
 
-def _some(names: Sequence[str] | Mapping[str, Any]) -> str:
-    listed = ", ".join(repr(excerpt(name, _LONGEST)) for name in list(names)[:_LISTED])
+def _some(names: Sequence[str]) -> str:
+    listed = ", ".join(repr(excerpt(name, _LONGEST)) for name in names[:_LISTED])
     return f"{listed} and {len(names) - _LISTED} more" if len(names) > _LISTED else listed or "none"
 
 
@@ -158,8 +162,11 @@ def _value_when_absent(variable: InputVariable) -> Any:
 # -- files -----------------------------------------------------------------------------------------------------------
 
 
-class _FileRules:
-    """What an app says of files. Servers of all ages say it differently, so what is not said is no rule."""
+class FileRules:
+    """What an app says of files. Servers of all ages say it differently, so what is not said is no rule.
+
+    :param parameters: what the app says of itself
+    """
 
     def __init__(self, parameters: AppParameters) -> None:
         said = parameters.file_upload
@@ -170,12 +177,16 @@ class _FileRules:
         self.types = _texts(said.get("allowed_file_types"))
         self.extensions = _texts(said.get("allowed_file_extensions"))
         self.methods = _texts(said.get("allowed_file_upload_methods") or old.get("transfer_methods"))
-        self.number = _number_in(said.get("number_limits"))
-        self.megabytes = {
+        self.number = _number_in((said if "enabled" in said else old).get("number_limits"))
+        self._megabytes = {
             kind: _number_in(parameters.system_parameters.get(f"{kind}_file_size_limit"))
             for kind in ("image", "video", "audio")
         }
-        self.megabytes_of_the_rest = _number_in(parameters.system_parameters.get("file_size_limit"))
+        self._megabytes_of_the_rest = _number_in(parameters.system_parameters.get("file_size_limit"))
+
+    def megabytes(self, kind: str) -> float:
+        """Return how large a file of a type may be, 0 where the app does not say it."""
+        return self._megabytes.get(kind) or self._megabytes_of_the_rest
 
     def problems(self, files: Sequence[FileFacts]) -> list[str]:
         if not self.enabled:
@@ -197,7 +208,7 @@ class _FileRules:
         if self.methods and file.transfer_method not in self.methods:
             return f"{called} comes by {file.transfer_method!r}, and the app takes {_some(self.methods)}"
         # By the extension, whatever the app takes the file for.
-        limit = self.megabytes.get(type_of(file.name or "")) or self.megabytes_of_the_rest
+        limit = self.megabytes(type_of(file.name or ""))
         if file.size is not None and limit and file.size > limit * _MEGABYTE:
             return f"{called} has {file.size / _MEGABYTE:.1f} MB, more than {limit:g}"
         return None

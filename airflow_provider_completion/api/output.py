@@ -15,13 +15,16 @@ from airflow_provider_completion.api.errors import Billed, CompletionError, Inva
 _MOST_PROBLEMS = 5
 _LONGEST_KEY = 40
 _LONGEST_PROBLEM = 200
+#: How much of an answer the model is told again.
+_LONGEST_ANSWER = 2000
 
 
 class OutputError(CompletionError):
     """The answer is whole, but it is not the data that was asked for.
 
     :param answer: the text that was read; never part of the message
-    :param feedback: what to tell the model: what is wrong with its answer, and the JSON schema that it must fit
+    :param feedback: what to tell the model: what is wrong with its answer, the JSON schema that it must fit, and the
+        answer's beginning
     """
 
     billed: Billed = "yes"
@@ -101,10 +104,13 @@ class OutputType:
             answer=answer,
             feedback="\n".join(
                 [
-                    "This answer cannot be used:",
+                    "Your last answer cannot be used:",
                     *(f"- {problem}" for problem in problems),
                     "Answer with one JSON value and nothing else. It must fit this JSON schema:",
                     self.json_schema,
+                    # Last, since what is too long for an input is cut. Calls know nothing of each other.
+                    "Your last answer was:",
+                    _short(answer, _LONGEST_ANSWER),
                 ]
             ),
         )

@@ -17,6 +17,7 @@ ResponseMode: TypeAlias = Literal["streaming", "blocking"]
 
 
 _REWRITTEN = re.compile(r"\{\{\w{1,30}\}\}|<\|.*?\|>")
+_TEMPLATE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 
 
 def _without_nul(text: str) -> str:
@@ -107,6 +108,11 @@ class CompletionRequest(BaseModel):
         That is ``{{x}}`` and ``<|...|>``, often what is left of a template that was not rendered.
         """
         return [name for name, value in self.inputs.items() if isinstance(value, str) and _REWRITTEN.search(value)]
+
+    @property
+    def unrendered_inputs(self) -> list[str]:
+        """Names of the inputs whose text looks like a template that was not rendered."""
+        return [name for name, value in self.inputs.items() if isinstance(value, str) and _TEMPLATE.search(value)]
 
     def body(self) -> bytes:
         """Return the request's JSON.

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO, Unpack
 
+from airflow_provider_completion.api.errors import InvalidRequestError
 from airflow_provider_completion.api.events import Message, MessageReplace, SentAgain
+from airflow_provider_completion.api.input_form import SENT_AS_IT_IS
 from airflow_provider_completion.cli.inputs import typed_inputs
 from airflow_provider_completion.cli.streams import writing
 from airflow_provider_completion.operators.answer_log import plain
@@ -24,9 +27,9 @@ def ask(hook: CompletionHook, given: Mapping[str, str], out: TextIO, **options: 
     :param options: as for the hook's ``stream()``
     :raises CompletionError: there is no whole answer
     """
-    inputs = typed_inputs(given, hook.get_conn().form().variables)
+    inputs = typed_inputs(given, hook.get_conn().form())
     on_terminal = out.isatty()
-    with hook.stream(inputs, **options) as run:
+    with _hints_for_a_shell(), hook.stream(inputs, **options) as run:
         if on_terminal:
             _show(run, out)
         else:
@@ -37,6 +40,15 @@ def ask(hook: CompletionHook, given: Mapping[str, str], out: TextIO, **options: 
         with writing(out):
             out.buffer.write(completion.answer.encode())
     sys.stderr.write(plain(f"{completion.summary}\n"))
+
+
+@contextmanager
+def _hints_for_a_shell() -> Iterator[None]:
+    try:
+        yield
+    except InvalidRequestError as error:
+        error.hint = error.hint.removesuffix(SENT_AS_IT_IS).rstrip()  # there is no such option
+        raise
 
 
 def _show(run: CompletionRun, out: TextIO) -> None:

@@ -40,15 +40,19 @@ def dag_source(conn_id: str, app_name: str, form: Sequence[InputVariable]) -> st
     lines = "".join(f"            {_text(name)}: {code},\n" for name, code in codes.items())
     return _DAG.format(
         names="DAG, literal" if any(code.startswith("literal(") for code in codes.values()) else "DAG",
-        id=_text(_id(app_name)),
+        id=_text(_id(app_name, conn_id)),
         conn_id=_text(conn_id),
         inputs=f"{{\n{lines}        }}" if lines else "{}",
     )
 
 
-def _id(name: str) -> str:
-    latin = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]+", "_", latin)[:_ID_LENGTH].strip("_") or "completion"
+def _id(*names: str) -> str:
+    """Return an id made of the first name that has something of what every id may have."""
+    for name in names:
+        latin = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+        if made := re.sub(r"[^a-z0-9]+", "_", latin)[:_ID_LENGTH].strip("_"):
+            return made
+    return "completion"
 
 
 def _value(variable: InputVariable) -> str | int | float | bool | None:

@@ -9,6 +9,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from airflow_provider_completion.api.app import ASKED_FOR
+from airflow_provider_completion.api.input_form import FileRules
 from airflow_provider_completion.cli.dag import dag_source
 from airflow_provider_completion.cli.streams import writing
 from airflow_provider_completion.operators.answer_log import plain
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
 _COLUMNS = ("Input", "Type", "Label", "Required", "Max length", "Options", "Default")
 #: Wide enough for any table: outside a terminal nothing is broken into lines.
 _WIDTH_IN_A_PIPE = 100_000
-#: Which of the server's size limits counts for which type of file; ``file_size_limit`` for all others.
-_SIZE_LIMITS = {kind: f"{kind}_file_size_limit" for kind in ("image", "video", "audio")}
 
 
 def show(hook: CompletionHook, out: TextIO, *, only_dag: bool) -> None:
@@ -52,6 +52,8 @@ def _write_table(info: AppInfo, parameters: AppParameters, out: TextIO) -> None:
     for column in table.columns:
         column.overflow = "fold"
     for variable in parameters.user_input_form:
+        if variable.type not in ASKED_FOR:  # the server fills it in itself, or skips it
+            continue
         cells = (
             variable.variable,
             variable.type,
@@ -73,32 +75,20 @@ def _cell(value: Any) -> str:
 
 def beside_the_inputs(parameters: AppParameters) -> Iterator[str]:
     """Say, in lines, what the app takes and can do beside its inputs."""
-    yield from _files(parameters)
+    yield from _files(FileRules(parameters))
     yield from _speech(parameters.text_to_speech)
 
 
-def _files(parameters: AppParameters) -> Iterator[str]:
-    said = parameters.file_upload
-    image = said.get("image")
-    old: Mapping[str, Any] = image if isinstance(image, dict) else {}
-    if not said.get("enabled", old.get("enabled")):  # only the oldest servers lack the switch at the top
+def _files(rules: FileRules) -> Iterator[str]:
+    if not rules.enabled:
         yield "Files: none"
         return
-    types = _listed(said.get("allowed_file_types")) or ["image"]
-    limits = parameters.system_parameters
-    sizes = (
-        f"{kind} up to {size} MB" if (size := limits.get(_SIZE_LIMITS.get(kind, "file_size_limit"))) else kind
-        for kind in types
-    )
-    number = said.get("number_limits") or old.get("number_limits")
-    methods = _listed(said.get("allowed_file_upload_methods") or old.get("transfer_methods"))
-    yield f"Files: {f'at most {number}, ' if number else ''}{', '.join(sizes)}; by {' or '.join(methods) or 'any way'}"
-    if "custom" in types and (extensions := _listed(said.get("allowed_file_extensions"))):
-        yield f"Extensions of custom files: {', '.join(extensions)}"
-
-
-def _listed(value: Any) -> list[str]:
-    return [str(entry) for entry in value] if isinstance(value, list) else []
+    number = f"at most {rules.number:g}, " if rules.number else ""
+    types = rules.types or ["image"]  # the oldest servers know nothing else
+    sizes = (f"{kind} up to {size:g} MB" if (size := rules.megabytes(kind)) else kind for kind in types)
+    yield f"Files: {number}{', '.join(sizes)}; by {' or '.join(rules.methods) or 'any way'}"
+    if "custom" in rules.types and rules.extensions:
+        yield f"Extensions of custom files: {', '.join(rules.extensions)}"
 
 
 def _speech(said: Mapping[str, Any]) -> Iterator[str]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_completion.api.errors import InvalidRequestError
 from airflow_provider_completion.cli import CommandError
 
 if TYPE_CHECKING:
-    from airflow_provider_completion.api.app import InputVariable
+    from airflow_provider_completion.api.input_form import InputForm
 
 _TRUTH = {
     **dict.fromkeys(("true", "1", "yes", "on"), True),
@@ -49,19 +51,30 @@ def _content(name: str, path: str) -> str:
     )
 
 
-def typed_inputs(given: Mapping[str, str], variables: Mapping[str, InputVariable]) -> dict[str, Any]:
+def typed_inputs(given: Mapping[str, str], form: InputForm) -> dict[str, Any]:
     """Return the inputs with numbers and truth values where the form says so. Text stays text.
 
-    :raises CommandError: a value is no number, or no truth value
+    What is no number stays text as well: the check before a call finds it, together with all else that does not fit.
+
+    :raises CommandError: a value is no truth value, which that check would let pass; all problems are named
     """
-    inputs: dict[str, Any] = {}
+    inputs: dict[str, Any] = dict(given)
+    problems = []
     for name, text in given.items():
-        kind = variables[name].type if name in variables else ""
-        what, read = _READERS.get(kind, ("text", str))
+        kind = form.variables[name].type if name in form.variables else ""
+        if kind == "number":
+            with suppress(ValueError):
+                inputs[name] = _number(text)
+        elif kind == "checkbox":
+            inputs[name] = _TRUTH.get(text.strip().lower(), text)
+            if inputs[name] is text:
+                problems.append(f"The input {name!r} takes a truth value: true or false.")
+    if problems:
         try:
-            inputs[name] = read(text)
-        except (ValueError, KeyError):
-            raise CommandError(f"The input {name!r} takes a {what}.") from None
+            form.checked(inputs)
+        except InvalidRequestError as error:
+            problems.insert(0, error.message)
+        raise CommandError(f"{' '.join(problems)} Nothing was sent.")
     return inputs
 
 
@@ -73,9 +86,3 @@ def _number(text: str) -> int | float:
         if not math.isfinite(number):
             raise ValueError("a number that JSON does not have") from None
         return number
-
-
-_READERS: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "number": ("number", _number),
-    "checkbox": ("truth value: true or false", lambda text: _TRUTH[text.strip().lower()]),
-}

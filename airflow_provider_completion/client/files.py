@@ -6,6 +6,7 @@ import hashlib
 import io
 import mimetypes
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, Protocol, TypeAlias
@@ -71,7 +72,8 @@ def digest_of(content: FileContent) -> str:
 
 def _unreadable(file: object, error: Exception, retry: Retry) -> InvalidRequestError:
     what = (isinstance(error, OSError) and error.strerror) or excerpt(str(error)) or type(error).__name__
-    return InvalidRequestError(f"The file {str(file)!r} cannot be read: {what}.", hint="Nothing was sent.", retry=retry)
+    name = re.sub(r"(?<=://)[^/@]*:[^/@]*@", "***@", str(file))  # a user and a password
+    return InvalidRequestError(f"The file {name!r} cannot be read: {what}.", hint="Nothing was sent.", retry=retry)
 
 
 class MultipartStream:

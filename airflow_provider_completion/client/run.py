@@ -35,6 +35,10 @@ class Run:
                 "Perhaps a template was not rendered.",
                 ", ".join(map(repr, rewritten)),
             )
+        if unrendered := [name for name in request.unrendered_inputs if name not in rewritten]:
+            log.warning(
+                "Inputs look as if they hold a template that was not rendered: %s.", ", ".join(map(repr, unrendered))
+            )
 
     def _begin(self) -> CallSpan:
         """Return the span of the call, which begins with its first try."""

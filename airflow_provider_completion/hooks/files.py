@@ -19,6 +19,7 @@ from airflow_provider_completion.api.files import (
     FileContent,
     FileFacts,
     FileReference,
+    checked_url,
     extension_of,
     name_in_url,
     type_of,
@@ -98,11 +99,16 @@ def _file_of(item: Any, where: str) -> FileReference | GivenFile:
             return FileReference.model_validate(dict(item))
         except ValidationError as error:
             fault = error.errors(include_input=False)[0]
-            what = f"{where}{''.join(f'[{part!r}]' for part in fault['loc'])}: {fault['msg']}"
+            problem = str(fault["msg"]).removeprefix("Value error, ")
+            what = f"{where}{''.join(f'[{part!r}]' for part in fault['loc'])}: {problem}"
             raise InvalidRequestError(f"The request is wrong: {what}.", hint=_NOT_SENT) from None
     if isinstance(item, str):
-        if item.lower().startswith(("http://", "https://")):
-            return GivenFile(item)
+        item = item.strip()  # a template can end with a line break
+        if item.lower().startswith(("http:", "https:")):
+            try:
+                return GivenFile(checked_url(item))
+            except ValueError as error:
+                raise InvalidRequestError(f"The request is wrong: {where}: {error}.", hint=_NOT_SENT) from None
         item = path_of(item)
     elif not hasattr(item, "open") and not hasattr(item, "__fspath__"):
         what = f"{where} is neither a URL nor a path nor a mapping, but {type(item).__name__}."

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
 from airflow.providers.common.compat.sdk import BaseOperator
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
@@ -18,19 +18,16 @@ if TYPE_CHECKING:
 
     from airflow_provider_completion.api.answers import Completion, Finish, Usage
     from airflow_provider_completion.api.files import FileReference
-    from airflow_provider_completion.api.output import OutputType
     from airflow_provider_completion.client.sync import CompletionRun
     from airflow_provider_completion.exceptions import OnMaybeBilled
     from airflow_provider_completion.hooks.completion import CompletionHook
     from airflow_provider_completion.hooks.files import FileItems, GivenFile
     from airflow_provider_completion.operators.crash_safety import CrashSafety
     from airflow_provider_completion.operators.deferral import Deferral
+    from airflow_provider_completion.operators.structured import Output
 
 
 _WHOLE: tuple[Finish, ...] = ("complete",)
-_NOT_SENT = "Nothing was sent."
-#: What the operator pushes to XCom beside the return value.
-_KEYS = {"answer", "message_id", "task_id", "usage"}
 
 
 class CompletionOperator(BaseOperator):
@@ -134,26 +131,46 @@ class CompletionOperator(BaseOperator):
             on_maybe_billed=self.on_maybe_billed,
         )
 
+    def pre_execute(self, context: Context) -> None:
+        """Give a task that resumes its whole time again, as Airflow 3 does.
+
+        Airflow 2 counts from its first start, and ends a task whose time is over before it can do anything: it loses
+        the answer that the trigger has kept, and its retries pay again.
+        """
+        super().pre_execute(context)
+        instance: Any = context["ti"]
+        if self.execution_timeout and getattr(instance, "next_method", None):  # Airflow 3 does not show it
+            self.execution_timeout += datetime.now(UTC) - instance.start_date
+
     def execute(self, context: Context) -> Any:
         """Generate the answer, push the side keys, return the text or the data in it."""
         with self.hook.failing_for_good():
             output = self._begin(context)
-            return self._result(context, output, self._answer(context))
+            return self._deliver(context, output, self._answer(context, output))
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:
         """Go on with what the trigger received.
 
         :param event: the trigger's
         """
+        from airflow_provider_completion.operators.deferral import Deferral
+
+        if event and Deferral(context, self.hook).is_of_earlier_try(event):
+            # Airflow 3.0 resumes a retry where the try before has failed, and with its event.
+            return self.execute(context)
         return self._resume(context, lambda deferral: deferral.completion(event))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after a trigger, also after one that failed or took too long."""
+        from airflow_provider_completion.operators.crash_safety import CrashSafety
         from airflow_provider_completion.operators.deferral import Deferral
 
-        # Airflow would let its retries send the call again, whatever the trigger has sent already.
-        if next_method == "__fail__" and Deferral(context, self.hook).was_sent:
-            return self._resume(context, lambda deferral: deferral.completion_after_failure())
+        if next_method == "__fail__":
+            deferral = Deferral(context, self.hook)
+            if deferral.was_sent:
+                # Airflow would let its retries send the call again.
+                return self._resume(context, lambda deferral: deferral.completion_after_failure())
+            CrashSafety.resumed(context, self.hook, deferral.resume().get("call"), retries=self.retries or 0).forget()
         return super().resume_execution(next_method, next_kwargs, context)
 
     def _resume(self, context: Context, completion_of: Callable[[Deferral], Completion]) -> Any:
@@ -168,112 +185,93 @@ class CompletionOperator(BaseOperator):
             deferral = Deferral(context, self.hook)
             known = deferral.resume()
             self._usage = Usage.model_validate(known["usage"]) if known.get("usage") else None
+            safety = CrashSafety.resumed(context, self.hook, known.get("call"), retries=self.retries or 0)
             try:
                 completion = completion_of(deferral)
             except CompletionError:
+                safety.forget()
                 deferral.end()
                 raise
-            safety = CrashSafety.resumed(context, self.hook, known.get("call"), retries=self.retries or 0)
             self._keep(completion, safety)
             if self.log_answer:
                 answer_log = AnswerLog(lambda line: self.log.info("%s", line))
                 answer_log.add(completion.answer)
                 answer_log.close()
-            self._hand_over(context, completion, safety)
-            deferral.end()
-            completion.accepted(self.accept)
-            return self._result(context, output, completion, asked_again=known.get("asked_again", 0))
+            asked_again = known.get("asked_again", 0)
+            answer = _Answer(completion, safety)
+            return self._deliver(context, output, answer, asked_again=asked_again, pushed=deferral.end)
 
-    def _begin(self, context: Context) -> OutputType | None:
-        output = self._checked_output()
+    def _begin(self, context: Context) -> Output:
+        """Refuse what would only be found out once the answer is paid."""
+        from airflow_provider_completion.api.answers import checked_accept
+        from airflow_provider_completion.operators.structured import Output
+
+        checked_accept(self.accept)
+        output = Output(
+            self.output_type,
+            output_retries=self.output_retries,
+            feedback_input=self.feedback_input,
+            multiple_outputs=self.multiple_outputs,
+        )
         self._show_logs_url(context)
         self._usage = None
         return output
 
-    def _show_logs_url(self, context: Context) -> None:
-        # Before anything can fail: that is when the link is needed.
-        self.logs_url = self.hook.console_url
+    def _show_logs_url(self, context: Context, message_id: str | None = None) -> None:
+        # First before anything can fail: that is when the link is needed.
+        url = self.hook.console_url
+        self.logs_url = url and url.replace("{message_id}", message_id or "")
         if self.logs_url and self.do_xcom_push and not AIRFLOW_V_3_0_PLUS:
             context["ti"].xcom_push(key=LOGS_URL_KEY, value=self.logs_url)
 
-    def _checked_output(self) -> OutputType | None:
-        """Refuse what would only be found out once the answer is paid."""
-        from airflow_provider_completion.api.answers import checked_accept
-        from airflow_provider_completion.api.errors import InvalidRequestError
-        from airflow_provider_completion.api.output import OutputType
+    def _answer(self, context: Context, output: Output, *, feedback: str = "", asked_again: int = 0) -> _Answer:
+        """Return an answer that is paid: of an earlier try, or a new one."""
+        from airflow_provider_completion.hooks.files import files_of
 
-        checked_accept(self.accept)
-        if type(self.output_retries) is not int or self.output_retries < 0:
-            raise InvalidRequestError("output_retries is not a whole number from 0 on.", hint=_NOT_SENT)
-        if self.output_retries and not self.feedback_input:
-            what = "output_retries needs a feedback_input that tells the model what was wrong."
-            raise InvalidRequestError(what, hint=_NOT_SENT)
-        if self.feedback_input and self.output_type is None:
-            raise InvalidRequestError("feedback_input needs an output_type.", hint=_NOT_SENT)
-        output = None if self.output_type is None else OutputType(self.output_type)
-        if self.multiple_outputs:
-            fields = _fields_of(output.json_schema) if output else None
-            if fields is None or fields & _KEYS:
-                # Airflow would find out at the end, and retry; or the fields would take the place of these keys.
-                what = "multiple_outputs needs an output_type that is an object, and has no field named "
-                raise InvalidRequestError(f"{what}{', '.join(sorted(_KEYS))}.", hint=_NOT_SENT)
-        return output
+        inputs = output.inputs(self.inputs, feedback, self.hook.get_conn().form if self.check_inputs else None)
+        files = files_of(self.files) if self.files is not None else None
+        safety = self._crash_safety(context, files)
+        if not asked_again and (earlier := safety.earlier_answer(self.accept)):
+            return _Answer(earlier.completion, safety, earlier.try_number)
+        if self.deferrable:
+            self._defer(context, inputs, files, safety, asked_again)
+        return _Answer(self._generate(inputs, files, safety), safety)
 
-    def _result(
-        self, context: Context, output: OutputType | None, completion: Completion, *, asked_again: int = 0
+    def _deliver(
+        self,
+        context: Context,
+        output: Output,
+        answer: _Answer,
+        *,
+        asked_again: int = 0,
+        pushed: Callable[[], None] = lambda: None,
     ) -> Any:
+        """Push the side keys, and return what the operator returns; ask again for what does not fit.
+
+        :param pushed: is called once the side keys are in XCom
+        """
         from airflow_provider_completion.api.output import OutputError
 
-        while output is not None:
+        completion = answer.completion
+        with self._not_paying_again(answer):
+            self._push(context, answer)
+            pushed()
+            completion.accepted(self.accept)
             try:
-                return output.read(completion.answer)
+                return output.read(completion)
             except OutputError as error:
-                error.task_id, error.message_id = completion.task_id, completion.message_id
-                if asked_again == self.output_retries:
+                if asked_again == output.retries:
                     raise
                 asked_again += 1
                 self.log.warning(
                     "%s Asking again, which is paid again: %d of at most %d times.",
                     error.message,
                     asked_again,
-                    self.output_retries,
+                    output.retries,
                 )
-                completion = self._answer(context, feedback=error.feedback, asked_again=asked_again)
-        return completion.answer
-
-    def _inputs_with(self, feedback: str) -> Mapping[str, Any]:
-        if not self.feedback_input or not isinstance(self.inputs, Mapping):
-            return self.inputs
-        longest = self._feedback_length(self.feedback_input)
-        # Named from the start, so that a name that the app does not have is found before anything is paid.
-        told = {self.feedback_input: feedback[:longest]}
-        return {**self.inputs, **told} if feedback else {**told, **self.inputs}
-
-    def _feedback_length(self, name: str) -> int | None:
-        """Return how much the app takes of what is said about an answer, None for all of it."""
-        from airflow_provider_completion.api.errors import InvalidRequestError
-
-        variable = self.hook.get_conn().form().variables.get(name) if self.check_inputs else None
-        if variable and variable.type not in ("text-input", "paragraph"):
-            what = f"feedback_input {name!r} takes no text: the app has it as {variable.type!r}."
-            raise InvalidRequestError(what, hint=_NOT_SENT)
-        return (variable.max_length or None) if variable else None
-
-    def _answer(self, context: Context, *, feedback: str = "", asked_again: int = 0) -> Completion:
-        from airflow_provider_completion.hooks.files import files_of
-
-        inputs = self._inputs_with(feedback)
-        files = files_of(self.files) if self.files is not None else None
-        safety = self._crash_safety(context, files)
-        earlier = None if asked_again else safety.earlier_answer(self.accept)
-        if earlier:
-            self._hand_over(context, earlier.completion, safety, paid_by=earlier.try_number)
-            return earlier.completion
-        if self.deferrable:
-            self._defer(context, inputs, files, safety, asked_again)
-        completion = self._generate(inputs, files, safety)
-        self._hand_over(context, completion, safety)
-        return completion.accepted(self.accept)
+                feedback = error.feedback
+            again = self._answer(context, output, feedback=feedback, asked_again=asked_again)
+            return self._deliver(context, output, again, asked_again=asked_again)
 
     def _defer(
         self,
@@ -294,13 +292,9 @@ class CompletionOperator(BaseOperator):
             "usage": self._usage.as_json() if self._usage else None,
             "call": safety.call,
         }
-        raise Deferral(context, self.hook).begin(request, resume, self.execution_timeout)
-
-    def _hand_over(
-        self, context: Context, completion: Completion, safety: CrashSafety, *, paid_by: int | None = None
-    ) -> None:
-        with self._not_paying_again(completion, safety):
-            self._push(context, completion, paid_by=paid_by)
+        deferred = Deferral(context, self.hook).begin(request, resume, self.execution_timeout)
+        safety.keep_deferred()
+        raise deferred
 
     def on_kill(self) -> None:
         """Stop the generation on the server, so that nobody pays for an answer that nobody reads."""
@@ -308,24 +302,25 @@ class CompletionOperator(BaseOperator):
             self._run.stop()
 
     @contextmanager
-    def _not_paying_again(self, completion: Completion, safety: CrashSafety) -> Iterator[None]:
-        """Stop Airflow's retries if the answer cannot be handed on and is not kept for them."""
+    def _not_paying_again(self, answer: _Answer) -> Iterator[None]:
+        """Stop Airflow's retries when something fails once the answer is paid, unless it is kept for them."""
         from airflow_provider_completion.exceptions import CompletionError
 
-        if safety.answer_is_kept or self.on_maybe_billed == "retry":
+        if answer.safety.answer_is_kept or self.on_maybe_billed == "retry":
             yield
             return
         try:
             with self.hook.paying_once():
                 yield
-        except CompletionError:
+        except CompletionError as error:
+            error.billed = "yes"  # also where it is another call that failed: a retry would begin with this one
             raise
         except Exception as error:
             raise CompletionError(
-                f"The answer was received but could not be pushed to XCom ({type(error).__name__}).",
+                f"The answer was received, but could not be handed on ({type(error).__name__}).",
                 billed="yes",
-                task_id=completion.task_id,
-                message_id=completion.message_id,
+                task_id=answer.completion.task_id,
+                message_id=answer.completion.message_id,
             ) from error
 
     def _crash_safety(self, context: Context, files: list[FileReference | GivenFile] | None) -> CrashSafety:
@@ -386,8 +381,10 @@ class CompletionOperator(BaseOperator):
             )
         self.log.info("Generation %s: %s", completion.finish, completion.summary)
 
-    def _push(self, context: Context, completion: Completion, *, paid_by: int | None) -> None:
+    def _push(self, context: Context, answer: _Answer) -> None:
+        completion = answer.completion
         self._usage = completion.usage if self._usage is None else self._usage.plus(completion.usage)
+        self._show_logs_url(context, completion.message_id)
         if not self.do_xcom_push:
             return
         ti = context["ti"]
@@ -395,7 +392,7 @@ class CompletionOperator(BaseOperator):
         values: dict[str, Any] = {
             "message_id": completion.message_id,
             "task_id": completion.task_id,
-            "usage": {**usage, "try_number": paid_by or ti.try_number},
+            "usage": {**usage, "try_number": answer.paid_by or ti.try_number},
         }
         if completion.finish in self.accept:
             values["answer"] = completion.answer
@@ -403,9 +400,13 @@ class CompletionOperator(BaseOperator):
             ti.xcom_push(key=key, value=value)
 
 
-def _fields_of(json_schema: str) -> set[str] | None:
-    """Return the fields of all that fits a schema, None if that is not always an object."""
-    schema = json.loads(json_schema)
-    if "$ref" in schema:  # so are recursive types written
-        schema = schema["$defs"][schema["$ref"].rpartition("/")[2]]
-    return set(schema.get("properties", ())) if schema.get("type") == "object" else None
+class _Answer(NamedTuple):
+    """An answer that is paid.
+
+    :param safety: what keeps it for later tries
+    :param paid_by: the try that paid for it, if it was an earlier one
+    """
+
+    completion: Completion
+    safety: CrashSafety
+    paid_by: int | None = None

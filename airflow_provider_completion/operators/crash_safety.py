@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from airflow_provider_completion.api.answers import Completion, Finish
+from airflow_provider_completion.api.errors import BrokenAnswerError
 from airflow_provider_completion.api.requests import CompletionRequest
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from airflow_provider_completion.hooks.files import GivenFile
 
 log = logging.getLogger(__name__)
+
+#: What to do about a lost answer.
+RETRY_HINT = 'on_maybe_billed="retry" lets Airflow\'s retries ask again, and pay again.'
 
 #: The one key that is used in the task state store.
 KEY = "airflow_provider_completion"
@@ -48,6 +52,7 @@ class CallRecord(BaseModel):
     :param try_number: the try that made the call, and pays for it
     :param max_tries: the task instance's highest retry at that time, see :meth:`CrashSafety._was_cleared_since`
     :param task_id: the generation on the server
+    :param deferred: whether a trigger was to make the call, so that its outcome is not known before the task resumes
     :param completion: the finished generation; None while it runs. Its ``metadata`` is not kept: no XCom needs it, and
         it can be many times the answer
     """
@@ -61,6 +66,7 @@ class CallRecord(BaseModel):
     try_number: int
     max_tries: int
     task_id: str | None = None
+    deferred: bool = False
     completion: Completion | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -136,7 +142,9 @@ class CrashSafety:
         store: TaskStateStore | None = context.get("task_state_store")
         if store is None or call is None:
             return cls(None, None, hook)
-        return cls(store, CallRecord.model_validate(call), hook, retries=retries)
+        safety = cls(store, CallRecord.model_validate(call), hook, retries=retries)
+        safety._kept = True
+        return safety
 
     @property
     def call(self) -> dict[str, Any] | None:
@@ -147,6 +155,8 @@ class CrashSafety:
         """Return the answer that an earlier try got to this request, None if this try has to ask.
 
         A generation that a crashed try has left running is stopped on the server.
+
+        :raises BrokenAnswerError: an earlier try was deferred and never resumed, so that its call may have been billed
         """
         call = self._call
         if call is None or call.try_number <= 1:
@@ -156,7 +166,10 @@ class CrashSafety:
         if earlier is None or earlier.try_number >= call.try_number:
             return None
         if earlier.completion is None:
-            self._stop_orphan(earlier, call)
+            if earlier.deferred:
+                self._give_up_deferred(earlier, call)
+            else:
+                self._stop_orphan(earlier, call)
             return None
         if obstacle := self._obstacle(earlier, call, earlier.completion.finish in accept):
             log.info("Try %d got an answer, but it is not used again: %s.", earlier.try_number, obstacle)
@@ -175,6 +188,11 @@ class CrashSafety:
         if self._call is not None and task_id is not None and task_id != self._call.task_id:
             self._call = self._call.model_copy(update={"task_id": task_id})
             self._save(self._call)
+
+    def keep_deferred(self) -> None:
+        """Keep that a trigger is to make the call. Airflow can reset a deferred task, and then nothing else knows."""
+        if self._call is not None:
+            self._save(self._call.model_copy(update={"deferred": True}))
 
     def keep_answer(self, completion: Completion) -> None:
         """Keep the answer, so that a retry need not pay for it again."""
@@ -204,6 +222,14 @@ class CrashSafety:
         then ``max_tries - retries``, the last try before the clear, gives it away.
         """
         return earlier.max_tries != call.max_tries or earlier.try_number <= call.max_tries - self._retries
+
+    def _give_up_deferred(self, earlier: CallRecord, call: CallRecord) -> None:
+        what = f"Try {earlier.try_number} was deferred and never resumed. Its call may have been billed"
+        asked_again = self._was_cleared_since(earlier, call) or self._hook.on_maybe_billed == "retry"
+        self._delete()
+        if not asked_again:
+            raise BrokenAnswerError(f"{what}, and its answer is lost.", hint=RETRY_HINT)
+        log.warning("%s; asking again, which is paid again.", what)
 
     def _stop_orphan(self, orphan: CallRecord, call: CallRecord) -> None:
         if orphan.task_id is None:

@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_completion.api.errors import BrokenAnswerError, CompletionError, error_of
 from airflow_provider_completion.hooks.trace import origin_of
+from airflow_provider_completion.operators.crash_safety import RETRY_HINT
 from airflow_provider_completion.triggers.completion import CompletionTrigger
 from airflow_provider_completion.triggers.mark import CallMarks, Mark, Place
 
@@ -71,6 +72,10 @@ class Deferral:
         mark = self._marks.load(self._attempt)
         return dict(mark.resume) if mark else {}
 
+    def is_of_earlier_try(self, event: dict[str, Any]) -> bool:
+        """Whether an event is known to be of a trigger that an earlier try has deferred to."""
+        return bool(event.get("attempt", self._attempt) != self._attempt)
+
     def completion(self, event: dict[str, Any] | None) -> Completion:
         """Return the generation that the trigger has received.
 
@@ -125,4 +130,4 @@ def _lost(mark: Mark | None) -> BrokenAnswerError:
         what = f"The trigger ended in the middle of the generation {mark.task_id}"
         cost = "The server was asked to stop it; what it generated until then may have been billed."
     task_id = mark.task_id if mark else None
-    return BrokenAnswerError(f"{what}; its answer is lost. {cost}", hint=_RETRY_HINT, task_id=task_id)
+    return BrokenAnswerError(f"{what}; its answer is lost. {cost}", hint=RETRY_HINT, task_id=task_id)

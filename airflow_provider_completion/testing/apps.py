@@ -58,6 +58,7 @@ def _default_generator(prompt: Prompt) -> str:
     return summarise(prompt)
 
 
+_DEFAULT_DESCRIPTION = "A local app: the sentences that say most of a text."
 _DEFAULT_FORM: tuple[Mapping[str, Any], ...] = (
     {"type": "paragraph", "variable": "text", "label": "Text", "required": True},
     {"type": "number", "variable": "sentences", "label": "Number of sentences", "required": False, "default": 3},
@@ -89,6 +90,7 @@ class App:
     """A local completion app.
 
     :param api_key: the key that calls this app; each app of a server has its own
+    :param description: what ``/info`` says of it; the summariser describes itself
     :param prompt: template with ``{{variables}}``
     :param form: the input variables: mappings with ``type`` (text-input, paragraph, select, number, checkbox) and
         ``variable``, and, as needed, ``label``, ``required``, ``max_length``, ``options``, ``default``. Another type
@@ -107,7 +109,7 @@ class App:
 
     name: str = "Summarise"
     api_key: str = LOCAL_API_KEY
-    description: str = "A local app: the sentences that say most of a text."
+    description: str = ""
     prompt: str = "Summarise in {{sentences}} sentences:\n\n{{text}}"
     form: Sequence[Mapping[str, Any]] = _DEFAULT_FORM
     generator: Generator = _default_generator
@@ -123,6 +125,8 @@ class App:
     speech_to_text: Callable[[bytes], str] | None = None
 
     def __post_init__(self) -> None:
+        if self.generator is _default_generator and not self.description:
+            object.__setattr__(self, "description", _DEFAULT_DESCRIPTION)
         for variable in self.form:
             kind = variable.get("type")
             if not isinstance(kind, str) or not isinstance(variable.get("variable"), str):

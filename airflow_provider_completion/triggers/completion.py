@@ -33,8 +33,8 @@ class CompletionTrigger(BaseTrigger):
     that the call was sent, and it is not sent again. What is left of it is stopped on the server, and the event says
     ``lost``, unless the answer is there already.
 
-    Its event has a ``status`` (``done``, ``failed``, ``lost``) and what belongs to it, but never the answer: Airflow
-    writes events into its log and its database.
+    Its event has the ``attempt``, a ``status`` (``done``, ``failed``, ``lost``) and what belongs to it, but never the
+    answer: Airflow writes events into its log and its database.
 
     :param request: what is asked: ``inputs``, ``query``, ``files``, ``user``, ``response_mode``, checked already
     :param place: the task instance
@@ -90,7 +90,7 @@ class CompletionTrigger(BaseTrigger):
                     event = await self._take_over(client, marks, mark)
         except CompletionError as error:
             event = {"status": "failed", "error": error.as_json()}
-        yield TriggerEvent(event)  # type: ignore[no-untyped-call]
+        yield TriggerEvent({"attempt": self.attempt, **event})  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
         """Stop the generation on the server: somebody has ended the task (Airflow 3.3 and later).
@@ -147,11 +147,13 @@ class CompletionTrigger(BaseTrigger):
 
     async def _take_over(self, client: AsyncCompletionClient, marks: CallMarks, mark: Mark) -> dict[str, Any]:
         """Look for the answer of a trigger that has sent the call before this one; stop what is left of it."""
+        # Looked for before anything is said, so that another triggerer finds it if this one dies here.
+        if completion := await self._kept_answer(marks, mark):
+            return _done(mark.owner, completion)
         # Said before the stop: whoever has sent the call may still live, and after the stop its text is no answer.
         await marks.asave(mark.model_copy(update={"state": "lost"}))
-        if mark.state == "sent" and (completion := await marks.aload_answer(mark.owner)):
+        if completion := await self._kept_answer(marks, mark):
             await marks.asave(mark)
-            self.log.info("The answer of the generation %s was kept before the triggerer ended.", mark.task_id)
             return _done(mark.owner, completion)
         if mark.task_id is not None:
             try:
@@ -159,6 +161,12 @@ class CompletionTrigger(BaseTrigger):
             except CompletionError as error:
                 self.log.warning("The generation %s could not be stopped on the server: %s", mark.task_id, error)
         return {"status": "lost", "task_id": mark.task_id}
+
+    async def _kept_answer(self, marks: CallMarks, mark: Mark) -> Completion | None:
+        completion = await marks.aload_answer(mark.owner) if mark.state == "sent" else None
+        if completion:
+            self.log.info("The answer of the generation %s was kept before the triggerer ended.", mark.task_id)
+        return completion
 
 
 def _done(owner: str, completion: Completion) -> dict[str, Any]:

@@ -6,6 +6,7 @@ answer, which is kept out of the mark and out of the trigger's event because it 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Literal, TypedDict
@@ -118,6 +119,11 @@ def _answer_in(value: Any, owner: str) -> Completion | None:
 
 
 async def _call(name: str, blocking: Callable[..., Any], **arguments: Any) -> Any:
+    # Not to be cancelled half way: in Airflow 3.0 the next one then gets this one's reply, and the triggerer dies.
+    return await asyncio.shield(_call_whole(name, blocking, arguments))
+
+
+async def _call_whole(name: str, blocking: Callable[..., Any], arguments: dict[str, Any]) -> Any:
     # From Airflow 3.3 on XCom has async methods. Before, its calls block, and some of them fail on an event loop.
     if method := getattr(XCom, name, None):
         with suppress(AttributeError):  # "dag.test()" stands in for the supervisor, but without its async calls

@@ -1,4 +1,4 @@
-"""``airflow standalone`` for tests: a real scheduler, real worker processes, a real database."""
+"""``airflow standalone``, or its parts, for tests: a real scheduler, real worker processes, a real database."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import requests
+from airflow import __version__ as airflow_version
 
 BIN = Path(sys.executable).parent
+ROOT = Path(__file__).parents[2]
 WAIT_SECONDS = 300.0
 
 
@@ -32,12 +35,12 @@ class Airflow:
     """
 
     def __init__(self, home: Path, connection: str, dag_file: str) -> None:
-        self.home, self.log = home, home / "standalone.log"
+        self.home = home
         (home / "dags").mkdir()
         shutil.copy(Path(__file__).parent / dag_file, home / "dags")
         port = _free_port()
         self.url = f"http://127.0.0.1:{port}"
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")} | {
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")} | {
             "PATH": f"{BIN}:{os.environ['PATH']}",
             "AIRFLOW_HOME": str(home),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -48,17 +51,28 @@ class Airflow:
             "AIRFLOW__WEBSERVER__WEB_SERVER_PORT": port,
             "AIRFLOW_CONN_COMPLETION_DEFAULT": connection,
         }
-        with open(self.log, "w") as log:
-            self.process = subprocess.Popen(
-                [BIN / "airflow", "standalone"],
-                env=environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        self.parts: list[Part] = []
+        self._start()
+
+    def _start(self) -> None:
+        self.start("standalone")
+
+    def start(self, *command: str) -> Part:
+        """Start what ``airflow COMMAND`` is, with a log of its own."""
+        part = Part(command, self.environment, self.home / f"{command[0]}-{len(self.parts)}.log")
+        self.parts.append(part)
+        return part
+
+    def run(self, *command: str) -> None:
+        """Run a command of Airflow's to its end."""
+        ran = subprocess.run([BIN / "airflow", *command], env=self.environment, capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stderr[-2000:]
 
     def clear(self, dag: str, task: str) -> None:
-        """Clear a task as the button of Airflow 3's UI does."""
+        """Clear a task as the button of Airflow 3's UI does, or the command of Airflow 2."""
+        if airflow_version < "3":
+            self.run("tasks", "clear", dag, "--task-regex", f"^{task}$", "--yes")
+            return
         headers = {
             "Authorization": f"Bearer {requests.get(f'{self.url}/auth/token', timeout=30).json()['access_token']}"
         }
@@ -68,7 +82,7 @@ class Airflow:
         )
         assert (cleared.status_code, cleared.json()["total_entries"]) == (200, 1), cleared.text
 
-    def query(self, statement: str, *arguments: str) -> list[tuple[Any, ...]]:
+    def query(self, statement: str, *arguments: str | int) -> list[tuple[Any, ...]]:
         with closing(sqlite3.connect(self.home / "airflow.db", timeout=30)) as database:
             try:
                 rows = database.execute(statement, arguments).fetchall()
@@ -99,7 +113,10 @@ class Airflow:
             if found := condition():
                 return found
             time.sleep(0.3)
-        pytest.fail(f"{what} did not happen in {WAIT_SECONDS:.0f} s\n{self.log.read_text()[-5000:]}")
+        pytest.fail(f"{what} did not happen in {WAIT_SECONDS:.0f} s\n{self._logs()}")
+
+    def _logs(self) -> str:
+        return "\n".join(f"{part.log.name}:\n{part.log.read_text()[-5000:]}" for part in self.parts)
 
     def assert_nowhere(self, secret: str) -> None:
         """Search database, logs and all other files."""
@@ -109,13 +126,95 @@ class Airflow:
             assert secret.encode() not in file.read_bytes(), f"{file} has the secret"
 
     def close(self) -> None:
-        # The group, because the parent leaves its children behind.
+        processes = [process for part in self.parts for process in part.processes()]
         for number in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.killpg(self.process.pid, number)
-                self.process.wait(10)
-            except (ProcessLookupError, subprocess.TimeoutExpired):
-                continue
+            for part in self.parts:
+                with suppress(ProcessLookupError):
+                    # The group, because the parent leaves its children behind.
+                    os.killpg(part.process.pid, number)
+            _, processes = psutil.wait_procs(processes, 10)
+        for process in processes:  # in groups of their own
+            process.kill()
+
+
+class AirflowInParts(Airflow):
+    """The same without a triggerer: the test starts as many as it likes."""
+
+    scheduler: Part
+
+    def _start(self) -> None:
+        self.environment |= {
+            # For the triggers that are the test's own.
+            "PYTHONPATH": str(ROOT),
+            # What Airflow would hide from the test otherwise.
+            "AIRFLOW__CORE__FERNET_KEY": "",
+            "AIRFLOW__SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "2",
+            # How long a triggerer is missed before another one takes over.
+            "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
+            "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "8",
+            "AIRFLOW__CORE__PARALLELISM": "4",
+            # Airflow 2 would run one task after the other.
+            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+            "_AIRFLOW__SKIP_DATABASE_EXECUTOR_COMPATIBILITY_CHECK": "1",
+        }
+        self.run("db", "migrate")
+        if airflow_version >= "3":
+            self.start("dag-processor")
+            self.start("api-server")
+            self.eventually("the API", self._is_reached)  # before a worker calls it
+        self.scheduler = self.start("scheduler", "--skip-serve-logs")
+
+    def _is_reached(self) -> bool:
+        with suppress(requests.ConnectionError):
+            return requests.get(f"{self.url}/execution/health", timeout=30).ok
+        return False
+
+    def start_triggerer(self) -> Part:
+        return self.start("triggerer", "--skip-serve-logs")
+
+
+class Part:
+    """A running ``airflow`` command.
+
+    :param command: its name and arguments
+    :param log: what it prints
+    """
+
+    def __init__(self, command: tuple[str, ...], environment: dict[str, str], log: Path) -> None:
+        self.log = log
+        with open(log, "w") as output:
+            self.process = subprocess.Popen(
+                [BIN / "airflow", *command],
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def processes(self) -> list[psutil.Process]:
+        try:
+            process = psutil.Process(self.process.pid)
+            return [process, *process.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def freeze(self) -> None:
+        for process in self.processes():
+            process.suspend()
+
+    def thaw(self) -> None:
+        for process in self.processes():
+            process.resume()
+
+    def kill(self) -> None:
+        """Kill all its processes at once: none of them sees another one die."""
+        self.freeze()
+        for process in self.processes():
+            process.kill()
+
+    def terminate(self) -> None:
+        self.process.terminate()
+        self.process.wait(60)
 
 
 def _free_port() -> str:

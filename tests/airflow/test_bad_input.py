@@ -24,6 +24,10 @@ class UsageReport(BaseModel):
     usage: int
 
 
+class Open(BaseModel, extra="allow"):
+    score: int
+
+
 FILE = {"type": "image", "transfer_method": "remote_url", "url": "https://example.com/x.png"}
 
 
@@ -71,7 +75,14 @@ OPERATOR: list[tuple[dict[str, Any], str]] = [
     ({"output_retries": -1}, "output_retries is not a whole number"),
     ({"output_retries": True}, "output_retries is not a whole number"),
     ({"multiple_outputs": True}, "multiple_outputs needs an output_type"),
-    ({"multiple_outputs": True, "output_type": UsageReport}, "no field named answer, message_id, task_id, usage"),
+    ({"multiple_outputs": True, "output_type": dict[str, str]}, "an object of known fields"),
+    ({"multiple_outputs": True, "output_type": Open}, "an object of known fields"),
+    ({"feedback_input": "text", "output_type": int}, "feedback_input 'text' is an input that the Dag gives a value"),
+    ({"files": "https://[oops/x.png"}, "files[0]: it is no http:// or https:// address"),
+    ({"files": "https://"}, "files[0]: it is no http:// or https:// address"),
+    ({"files": ["http:// a b/x.png"]}, "files[0]: it is no http:// or https:// address"),
+    ({"files": [{**FILE, "url": "ftp://x/y"}]}, "it is no http:// or https:// address"),
+    ({"multiple_outputs": True, "output_type": UsageReport}, "none of them named answer, message_id, task_id, usage"),
     ({"files": [{}]}, "files[0]['type']"),
     ({"files": [{**FILE, "type": "movie"}]}, "files[0]['type']"),
     ({"files": [{**FILE, "transfer_method": "ftp"}]}, "files[0]['transfer_method']"),

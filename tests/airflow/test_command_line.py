@@ -29,6 +29,7 @@ from airflow.utils.session import create_session
 
 from airflow_provider_completion.__main__ import main
 from airflow_provider_completion.api.app import AppParameters
+from airflow_provider_completion.api.errors import InvalidRequestError
 from airflow_provider_completion.api.input_form import InputForm
 from airflow_provider_completion.cli import CommandError
 from airflow_provider_completion.cli.dag import dag_source
@@ -310,6 +311,29 @@ def test_without_a_whole_answer_a_pipe_gets_nothing(
     assert len(completions(completion_server)) == bool(fault)
 
 
+@pytest.mark.parametrize(
+    ("inputs", "problems"),
+    [
+        (
+            ["txet=x", "sentences=few"],
+            "The request does not fit the app's form: 'txet' is none of its variables, did you mean 'text'?; 'text' "
+            "(Text) is required; 'sentences' (Sentences) must be a number; as text only in plain notation such as '3' "
+            "or '0.5'. Nothing was sent. (not billed)",
+        ),
+        (
+            ["text=x", "sentences=few", "formal=maybe"],
+            "The request does not fit the app's form: 'sentences' (Sentences) must be a number; as text only in plain "
+            "notation such as '3' or '0.5'. The input 'formal' takes a truth value: true or false. Nothing was sent.",
+        ),
+    ],
+)
+def test_all_that_does_not_fit_is_told_at_once_and_for_a_shell(
+    completion_server: LocalCompletionServer, inputs: list[str], problems: str
+) -> None:
+    assert ran("ask", "completion_default", *inputs).failure == [problems]
+    assert completions(completion_server) == []
+
+
 def test_a_pipe_gets_no_text_that_was_replaced_or_void(completion_server: LocalCompletionServer) -> None:
     completion_server.fail_next("retry_after", seconds=1)
     completion_server.fail_next("replace_at_end")
@@ -441,7 +465,7 @@ def test_inputs_that_cannot_be_read(arguments: Sequence[str], message: str, tmp_
     assert message in str(caught.value)
 
 
-VARIABLES = InputForm(
+FORM = InputForm(
     AppParameters.model_validate(
         {
             "user_input_form": [
@@ -452,7 +476,7 @@ VARIABLES = InputForm(
             ]
         }
     )
-).variables
+)
 
 
 @pytest.mark.parametrize(
@@ -465,23 +489,22 @@ VARIABLES = InputForm(
         ({"yes": "true"}, {"yes": True}),
         ({"yes": "No"}, {"yes": False}),
         ({"other": "1"}, {"other": "1"}),
-        ({"n": "three"}, None),
-        ({"n": ""}, None),
-        ({"n": "nan"}, None),
-        ({"n": "1e999"}, None),
-        ({"yes": "maybe"}, None),
+        ({"n": ""}, {"n": ""}),
     ],
 )
-def test_only_the_form_makes_numbers_and_truth_values(
-    given: Mapping[str, str], inputs: Mapping[str, Any] | None
-) -> None:
-    if inputs is None:
-        with pytest.raises(CommandError, match="takes a"):
-            typed_inputs(given, VARIABLES)
-    else:
-        typed = typed_inputs(given, VARIABLES)
-        assert typed == inputs
-        assert [type(value) for value in typed.values()] == [type(value) for value in inputs.values()]
+def test_only_the_form_makes_numbers_and_truth_values(given: Mapping[str, str], inputs: Mapping[str, Any]) -> None:
+    typed = typed_inputs(given, FORM)
+    assert typed == inputs
+    assert [type(value) for value in typed.values()] == [type(value) for value in inputs.values()]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"n": "three"}, {"n": "nan"}, {"n": "1e999"}, {"yes": "maybe"}, {"yes": ""}, {"one": "3"}, {"other": "1"}],
+)
+def test_a_value_that_does_not_fit_is_found_before_anything_is_sent(given: Mapping[str, str]) -> None:
+    with pytest.raises((CommandError, InvalidRequestError), match=repr(*given)):
+        FORM.checked(typed_inputs(given, FORM))
 
 
 # -- form ------------------------------------------------------------------------------------------------------------
@@ -564,7 +587,7 @@ def test_the_form_is_plain_text_whatever_its_author_wrote(odd_dag: Path) -> None
 def test_the_form_as_a_table(completion_server: LocalCompletionServer) -> None:
     done = ran("form", "completion_default")
     lines = [line.split() for line in done.out.decode().splitlines()]
-    assert lines[0] == ["Test", "app:", *APP.description.split()]
+    assert lines[0] == ["Test", "app"]  # it does not describe itself
     assert ["text", "paragraph", "Text", "yes", "5000"] in lines
     assert ["sentences", "number", "Sentences", "no", "3"] in lines
     assert ["Files:", "at", "most", "3,", "image"] in [line[:5] for line in lines]
@@ -584,7 +607,7 @@ def test_the_dag_looks_as_ruff_formats_it(odd_dag: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "dag_id"),
-    [("Summarise", "summarise"), ("Résumé v2.1", "resume_v2_1"), ("要約", "completion"), ("", "completion"),
+    [("Summarise", "summarise"), ("Résumé v2.1", "resume_v2_1"), ("要約", "my_conn"), ("", "my_conn"),
      ("x" * 300, "x" * 100), ('");import os#', "import_os")],
 )  # fmt: skip
 def test_ids_are_made_of_the_name(name: str, dag_id: str) -> None:
@@ -608,6 +631,21 @@ def test_what_the_server_fills_is_left_out_of_the_dag() -> None:
     inputs = re.search(r"inputs=(\{.*?\n        \})", source, re.DOTALL)
     assert inputs is not None
     InputForm(parameters).checked(eval(inputs[1]))
+
+
+def test_an_id_is_there_even_if_no_name_has_a_letter_for_it() -> None:
+    assert 'with DAG(dag_id="completion", schedule=None):' in dag_source("要約", "要約", [])
+
+
+def test_what_the_server_fills_is_not_offered_as_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_up = {"type": "external_data_tool", "variable": "looked_up", "label": "Looked up"}
+    app = App(form=[{"type": "paragraph", "variable": "text"}, looked_up])
+    with LocalCompletionServer(app) as server:
+        monkeypatch.setenv("AIRFLOW_CONN_LOOKS_UP", server.connection_json())
+        (line,) = ran("ask", "looks_up", "looked=x").failure
+        assert "'looked' is none of its variables, which are 'text'." in line
+        assert "looked_up" not in ran("form", "looks_up").out.decode()
+        assert server.generations == []
 
 
 @pytest.mark.parametrize(

@@ -144,9 +144,10 @@ def test_a_task_that_resumes_elsewhere_after_a_trigger_asks_again_for_what_the_f
     completion_server: LocalCompletionServer,
 ) -> None:
     options: dict[str, Any] = {"output_type": Score, "output_retries": 1, "feedback_input": "text", "query": "q"}
-    resumed = made(lambda: Request(inputs={"text": "x"}, user="me"), **options)
-    completion = resumed._answer({"ti": Instance()}, feedback="no score", asked_again=1)
-    assert completion.answer == "no score|q|me|0"
+    resumed = made(lambda: Request(inputs={}, user="me"), **options)
+    context = {"ti": Instance()}
+    answer = resumed._answer(context, resumed._begin(context), feedback="no score", asked_again=1)
+    assert answer.completion.answer == "no score|q|me|0"
 
 
 def test_each_try_calls_the_function_anew(completion_server: LocalCompletionServer) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, BaseOperator, task
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, BaseOperator, task
 from airflow.providers.common.compat.version_compat import (
     AIRFLOW_V_3_0_PLUS,
     AIRFLOW_V_3_1_PLUS,
@@ -19,6 +19,8 @@ from airflow.providers.common.compat.version_compat import (
 from fsspec.implementations.memory import MemoryFileSystem
 from pydantic import BaseModel
 
+from airflow_provider_completion.api import answers
+from airflow_provider_completion.api.errors import ModelError, UnfinishedAnswerError
 from airflow_provider_completion.hooks.completion import CompletionHook
 from airflow_provider_completion.operators.completion import CompletionOperator
 from airflow_provider_completion.testing import App, GenerationError, LocalCompletionServer, Prompt
@@ -34,9 +36,11 @@ PICTURE = b"\x89PNG\r\n\x1a\n"
 def reports() -> MemoryFileSystem:
     """What ``s3://aws_default@`` is here. It must be there before the Dags are read: a path looks for it at once."""
     if AIRFLOW_V_3_0_PLUS:
-        from airflow.sdk.io import attach
+        from airflow.sdk.io.store import _STORE_CACHE, attach
     else:
-        from airflow.io.store import attach
+        from airflow.io.store import _STORE_CACHE, attach
+    # Another test of this process may have read the Dags before there was such a storage.
+    _STORE_CACHE.pop("s3-aws_default", None)
     storage = MemoryFileSystem()
     attach("s3", "aws_default", fs=storage)
     return storage
@@ -218,6 +222,33 @@ class TestHook:
         [row] = map(json.loads, (tmp_path / "feedback.jsonl").read_text().splitlines())
         assert (row["message_id"], row["rating"], row["content"]) == (liked.message_id, "like", "Yes.")
         assert ended.xcom("save_feedback") == 1
+
+    def test_text_under_the_label_of_a_file_is_shown(
+        self, bag: Any, completion_server: LocalCompletionServer, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        completion_server.fail_next("text_as_file")
+        watch = bag.dags["example_hook"].get_task("watch").python_callable
+        assert watch("A kettle.") == "It is quick."
+        assert capsys.readouterr().out.splitlines()[-1] == "It is quick."  # Airflow 2 writes its log there, too
+
+    def test_a_truncated_answer_fails_the_task(
+        self, bag: Any, completion_server: LocalCompletionServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(answers, "SUSPECT_AFTER_SECONDS", 0.0)
+        completion_server.fail_next("truncated")
+        watch = bag.dags["example_hook"].get_task("watch").python_callable
+        with pytest.raises(UnfinishedAnswerError) as caught:
+            watch("A kettle.")
+        assert isinstance(caught.value, AirflowFailException)
+        assert caught.value.partial_text == "It is "
+
+    def test_it_fails_if_no_call_succeeds(self, bag: Any, completion_server: LocalCompletionServer) -> None:
+        ask_many = bag.dags["example_hook"].get_task("ask_many").python_callable
+        with pytest.raises(ModelError, match="Bad Request Error") as caught:
+            ask_many(["A lamp.", "Another lamp."])
+        assert isinstance(caught.value, AirflowFailException)
+        assert len(completion_server.generations) == 2
+        assert ask_many([]) == []
 
 
 @pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="dag.test() waits for a human from Airflow 3.3 on")

@@ -154,7 +154,7 @@ def test_after_a_kill_half_way_the_retry_stops_the_orphan_before_it_asks_again(k
         orphan = generations(killer, "half_way")[0]
         assert orphan.stopped
         assert killer.stops("half_way") == [orphan.task_id]
-        ends = [call.path.split("/")[-1] for call in killer.server.calls if call.body.get("user") == "half_way"]
+        ends = [call.path.split("/")[-1] for call in killer.server.calls if (call.body or {}).get("user") == "half_way"]
         assert ends == ["completion-messages", "stop", "completion-messages"]
         assert f"Try 1 ended in the middle of the generation {orphan.task_id}" in killer.airflow.task_log("half_way", 2)
 

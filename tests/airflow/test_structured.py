@@ -12,11 +12,11 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException
-from pydantic import BaseModel
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
+from pydantic import BaseModel, field_validator
 from typing_extensions import TypedDict
 
-from airflow_provider_completion.exceptions import InvalidRequestError, OutputError
+from airflow_provider_completion.exceptions import CompletionError, InvalidRequestError, OutputError
 from airflow_provider_completion.operators.completion import CompletionOperator
 from airflow_provider_completion.testing import App, GenerationError, LocalCompletionServer, Prompt
 from tests.airflow.dags import run
@@ -32,6 +32,15 @@ FORM = [
     {"type": "number", "variable": "count"},
     {"type": "checkbox", "variable": "short"},
 ]
+
+
+class TakesForEver(BaseModel):
+    score: int
+
+    @field_validator("score")
+    @classmethod
+    def _check(cls, _: int) -> int:
+        raise AirflowTaskTimeout("too long")
 
 
 class Review(BaseModel):
@@ -220,14 +229,29 @@ class TestAskingAgain:
         first, second = said(completion_server, "wrong")
         assert (first, len(second)) == ("", LONGEST)
 
-    def test_what_the_dag_has_in_the_input_is_said_first(
+    @pytest.mark.parametrize("store", [None, Store()], ids=["nothing-kept", "answer-kept"])
+    def test_the_next_generation_failing_does_not_let_a_retry_pay_for_the_first_again(
+        self,
+        completion_server: LocalCompletionServer,
+        completion_app: App,
+        monkeypatch: pytest.MonkeyPatch,
+        store: Store | None,
+    ) -> None:
+        monkeypatch.setenv("AIRFLOW_CONN_COMPLETION_DEFAULT", completion_server.connection_json(max_tries=1))
+        answering(completion_app, "no data", "throttled")
+        with pytest.raises(CompletionError) as caught:
+            attempt(Instance(), store, **ASKED_AGAIN)
+        assert isinstance(caught.value, AirflowFailException) == (store is None)
+        assert caught.value.billed == ("yes" if store is None else "no")
+        assert len(completion_server.generations) == 2
+
+    def test_airflow_ending_the_task_while_the_answer_is_read_is_not_paid_again(
         self, completion_server: LocalCompletionServer, completion_app: App
     ) -> None:
-        answering(completion_app, "no data", GOOD)
-        attempt(Instance(), **ASKED_AGAIN, inputs={"text": "x", "wrong_at_length": "nothing yet"})
-        first, second = said(completion_server, "wrong_at_length")
-        assert first == "nothing yet"
-        assert "cannot be used" in second
+        answering(completion_app, '{"score": 1}')
+        with pytest.raises(AirflowFailException) as caught:
+            attempt(Instance(), output_type=TakesForEver)
+        assert caught.value.billed == "yes"  # type: ignore[attr-defined]
 
     @pytest.mark.parametrize(
         ("arguments", "said"),

@@ -295,8 +295,9 @@ def test_an_error_says_that_it_was_paid_and_hides_the_answer():
     assert isinstance(error, CompletionError)
     assert (error.retry, error.billed, error.partial_text) == ("never", "yes", "")
     assert secret in error.answer
-    for text in (str(error), repr(error), error.feedback):
+    for text in (str(error), repr(error)):
         assert "Jane" not in text
+    assert error.feedback.endswith(f"Your last answer was:\n{error.answer}")
     assert error.__cause__ is None
 
 
@@ -306,7 +307,13 @@ def test_the_feedback_holds_the_schema_once():
     for answer in ("", "[]", '{"items": 1, "items": 2}'):
         feedback = refused(Order, answer).feedback
         assert feedback.count(kind.json_schema) == 1
-        assert feedback.endswith(kind.json_schema)
+        assert feedback.endswith(f"{kind.json_schema}\nYour last answer was:\n{answer}")
+
+
+def test_of_a_long_answer_the_model_is_told_the_beginning():
+    feedback = refused(Order, "x" * 100_000).feedback
+    assert "x" * 2000 in feedback
+    assert "x" * 2001 not in feedback
 
 
 class Odd(BaseModel):
