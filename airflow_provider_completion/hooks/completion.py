@@ -359,6 +359,8 @@ class CompletionHook(BaseHook):
 
     def test_connection(self) -> tuple[bool, str]:
         """Say whether the connection leads to a completion app, and what the app takes. Free of charge."""
+        from airflow_provider_completion.api.app import ASKED_FOR
+
         try:
             client = self._new_client(max_tries=1)  # somebody is waiting for the answer
             info = client.info()
@@ -376,6 +378,7 @@ class CompletionHook(BaseHook):
         names = ", ".join(
             f"{variable.variable} ({variable.type}{', required' if variable.must_be_given else ''})"
             for variable in variables
+            if variable.type in ASKED_FOR
         )
         kind = "" if info.mode else " This server does not tell the app's kind; it must be text generation."
         return True, f"Connected to “{info.name}”. Input variables: {names or 'none'}.{kind}"

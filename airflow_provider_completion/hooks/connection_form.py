@@ -123,7 +123,8 @@ EXTRA_FIELDS = (
     ExtraField(
         name=CONSOLE_URL,
         label="Logs page",
-        description="Address of the app's logs in the server's console, for the link “App logs” of each task.",
+        description="Address of the app's logs in the server's console, for the link “App logs” of each task; "
+        "{message_id} in it is replaced.",
         type="string",
     ),
 )

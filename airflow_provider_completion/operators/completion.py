@@ -155,10 +155,10 @@ class CompletionOperator(BaseOperator):
         """
         from airflow_provider_completion.operators.deferral import Deferral
 
-        if event and Deferral(context, self.hook).is_of_earlier_try(event):
-            # Airflow 3.0 resumes a retry where the try before has failed, and with its event.
+        deferral = Deferral(context, self.hook)
+        if event and deferral.is_of_earlier_try(event) and not deferral.take_over(event):
             return self.execute(context)
-        return self._resume(context, lambda deferral: deferral.completion(event))
+        return self._resume(context, deferral, lambda: deferral.completion(event))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after a trigger, also after one that failed or took too long."""
@@ -169,25 +169,23 @@ class CompletionOperator(BaseOperator):
             deferral = Deferral(context, self.hook)
             if deferral.was_sent:
                 # Airflow would let its retries send the call again.
-                return self._resume(context, lambda deferral: deferral.completion_after_failure())
+                return self._resume(context, deferral, deferral.completion_after_failure)
             CrashSafety.resumed(context, self.hook, deferral.resume().get("call"), retries=self.retries or 0).forget()
         return super().resume_execution(next_method, next_kwargs, context)
 
-    def _resume(self, context: Context, completion_of: Callable[[Deferral], Completion]) -> Any:
+    def _resume(self, context: Context, deferral: Deferral, completion_of: Callable[[], Completion]) -> Any:
         from airflow_provider_completion.api.answers import Usage
         from airflow_provider_completion.api.errors import CompletionError
         from airflow_provider_completion.operators.answer_log import AnswerLog
         from airflow_provider_completion.operators.crash_safety import CrashSafety
-        from airflow_provider_completion.operators.deferral import Deferral
 
         with self.hook.failing_for_good():
             output = self._begin(context)
-            deferral = Deferral(context, self.hook)
             known = deferral.resume()
             self._usage = Usage.model_validate(known["usage"]) if known.get("usage") else None
             safety = CrashSafety.resumed(context, self.hook, known.get("call"), retries=self.retries or 0)
             try:
-                completion = completion_of(deferral)
+                completion = completion_of()
             except CompletionError:
                 safety.forget()
                 deferral.end()

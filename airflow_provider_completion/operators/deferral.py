@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_completion.api.errors import BrokenAnswerError, CompletionError, error_of
+from airflow_provider_completion.client.retries import may_be_sent_again
 from airflow_provider_completion.hooks.trace import origin_of
 from airflow_provider_completion.operators.crash_safety import RETRY_HINT
 from airflow_provider_completion.triggers.completion import CompletionTrigger
@@ -76,6 +77,19 @@ class Deferral:
         """Whether an event is known to be of a trigger that an earlier try has deferred to."""
         return bool(event.get("attempt", self._attempt) != self._attempt)
 
+    def take_over(self, event: dict[str, Any]) -> bool:
+        """Go on with what an earlier try was told, which can be news: Airflow 2 and 3.0 resume a task there that they
+        have reset or that is to be retried.
+
+        :param event: of the earlier try's trigger
+        :return: whether there is anything to go on with; if not, the task starts over
+        """
+        self._attempt = event["attempt"]
+        if event.get("status") == "done":
+            return self._kept_answer(event) is not None
+        error = error_of(event["error"]) if event.get("status") == "failed" else _lost(None)
+        return not may_be_sent_again(error, self._hook.on_maybe_billed)
+
     def completion(self, event: dict[str, Any] | None) -> Completion:
         """Return the generation that the trigger has received.
 
@@ -85,12 +99,16 @@ class Deferral:
         status = event.get("status") if event else None
         if event and status == "failed":
             raise error_of(event["error"])
+        if event and status == "done" and (completion := self._kept_answer(event)):
+            return completion
+        raise _lost(self._marks.load(self._attempt))
+
+    def _kept_answer(self, event: dict[str, Any]) -> Completion | None:
+        """Return what the trigger of an event has kept, None if it is gone or another trigger has given up the call."""
         mark = self._marks.load(self._attempt)
-        if event and status == "done" and mark and mark.state == "sent" and mark.owner == event["owner"]:
-            if completion := self._marks.load_answer(mark.owner):
-                return completion
-            raise BrokenAnswerError("The answer that the trigger received is not in XCom any more.", billed="yes")
-        raise _lost(mark)
+        if mark is None or mark.state != "sent" or mark.owner != event.get("owner"):
+            return None
+        return self._marks.load_answer(mark.owner)
 
     @property
     def was_sent(self) -> bool:

@@ -232,13 +232,15 @@ def test_the_answer_is_in_no_event(scene: Scene, killed: Killed) -> None:
 @pytest.mark.parametrize(
     ("task", "stopped"), [("before_first_event", False), ("half_way", True), ("before_answer", True)]
 )
-def test_after_a_kill_a_call_without_a_kept_answer_is_lost_and_never_sent_again(
+def test_case_60_after_a_kill_a_call_without_a_kept_answer_is_lost_and_never_sent_again(
     scene: Scene, killed: Part, task: str, stopped: bool
 ) -> None:
     assert scene.outcome(task) == {**LOST, "stopped": [stopped]}
 
 
-def test_after_a_kill_a_retry_that_may_pay_asks_again_once_the_orphan_is_stopped(scene: Scene, killed: Killed) -> None:
+def test_case_60_after_a_kill_a_retry_that_may_pay_asks_again_once_the_orphan_is_stopped(
+    scene: Scene, killed: Killed
+) -> None:
     assert scene.outcome("half_way_retried") == {
         "state": "success",
         "posts": 2,
@@ -253,7 +255,7 @@ def test_after_a_kill_a_retry_that_may_pay_asks_again_once_the_orphan_is_stopped
 
 
 @pytest.mark.parametrize("task", ["after_answer", "before_resume"])
-def test_after_a_kill_a_kept_answer_is_used(scene: Scene, killed: Part, task: str) -> None:
+def test_case_60_after_a_kill_a_kept_answer_is_used(scene: Scene, killed: Part, task: str) -> None:
     assert scene.outcome(task) == {"state": "success", "posts": 1, "stopped": [False], "answer": f"{ANSWER} 1"}
 
 

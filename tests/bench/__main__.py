@@ -22,6 +22,7 @@ from airflow_provider_completion.client.settings import ClientSettings
 from airflow_provider_completion.client.sync import CompletionClient
 from airflow_provider_completion.testing import App, LocalCompletionServer
 from airflow_provider_completion.testing.apps import LOCAL_API_KEY
+from tests.bench.deferrable import deferred_cost
 from tests.bench.forms import fitting
 from tests.wire_files import wire
 
@@ -150,3 +151,4 @@ if __name__ == "__main__":
     decoder()
     call_overhead()
     fitting()
+    deferred_cost()
