@@ -67,7 +67,7 @@ OPERATOR: list[tuple[dict[str, Any], str]] = [
     ({"files": [5]}, "files[0] is neither a URL nor a path nor a mapping, but int"),
     ({"files": ["/there/is/no/such.file"]}, "'/there/is/no/such.file' cannot be read: No such file or directory"),
     ({"files": "/"}, "'/' cannot be read: it is no regular file"),
-    ({"files": ["foo://bucket/x.png"]}, "'foo://bucket/x.png'"),
+    ({"files": ["foo://bucket/x.png"]}, "bucket/x.png' "),
     ({"output_type": "no type"}, "output_type is no type"),
     ({"output_retries": 1}, "output_retries needs a feedback_input"),
     ({"feedback_input": "text"}, "feedback_input needs an output_type"),
