@@ -1,6 +1,6 @@
 """The hook in plain tasks: an answer as it comes, many calls in one task, all feedback as a data set.
 
-It runs with the local app as it is.
+It runs with the local app as it is, given the path of a file for the data set.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from airflow_provider_completion.hooks.completion import CompletionHook
 TEXTS = ["The kettle is quick. The kettle is loud.", "A lamp that buzzes. I sent the lamp back."]
 
 
-@dag(schedule=None, params={"path": Param("file:///tmp/feedback.jsonl", type="string")}, tags=["example"])
+@dag(schedule=None, params={"path": Param("s3://aws_default@reports/feedback.jsonl", type="string")}, tags=["example"])
 def example_hook():
     # [START hook_stream]
     @task

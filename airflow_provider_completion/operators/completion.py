@@ -167,10 +167,11 @@ class CompletionOperator(BaseOperator):
 
         if next_method == "__fail__":
             deferral = Deferral(context, self.hook)
-            if deferral.was_sent:
-                # Airflow would let its retries send the call again.
+            known = deferral.resume()
+            if deferral.was_sent or known.get("asked_again"):
+                # Airflow would let its retries send the call again, or the one before it.
                 return self._resume(context, deferral, deferral.completion_after_failure)
-            CrashSafety.resumed(context, self.hook, deferral.resume().get("call"), retries=self.retries or 0).forget()
+            CrashSafety.resumed(context, self.hook, known.get("call"), retries=self.retries or 0).forget()
         return super().resume_execution(next_method, next_kwargs, context)
 
     def _resume(self, context: Context, deferral: Deferral, completion_of: Callable[[], Completion]) -> Any:
@@ -182,11 +183,16 @@ class CompletionOperator(BaseOperator):
         with self.hook.failing_for_good():
             output = self._begin(context)
             known = deferral.resume()
+            asked_again = known.get("asked_again", 0)
             self._usage = Usage.model_validate(known["usage"]) if known.get("usage") else None
             safety = CrashSafety.resumed(context, self.hook, known.get("call"), retries=self.retries or 0)
             try:
                 completion = completion_of()
-            except CompletionError:
+            except CompletionError as error:
+                if asked_again:
+                    error.billed = (
+                        "yes"  # the answer before this call was, and is not kept: a retry would begin with it
+                    )
                 safety.forget()
                 deferral.end()
                 raise
@@ -195,7 +201,6 @@ class CompletionOperator(BaseOperator):
                 answer_log = AnswerLog(lambda line: self.log.info("%s", line))
                 answer_log.add(completion.answer)
                 answer_log.close()
-            asked_again = known.get("asked_again", 0)
             answer = _Answer(completion, safety)
             return self._deliver(context, output, answer, asked_again=asked_again, pushed=deferral.end)
 
@@ -304,8 +309,16 @@ class CompletionOperator(BaseOperator):
         """Stop Airflow's retries when something fails once the answer is paid, unless it is kept for them."""
         from airflow_provider_completion.exceptions import CompletionError
 
-        if answer.safety.answer_is_kept or self.on_maybe_billed == "retry":
+        if self.on_maybe_billed == "retry":
             yield
+            return
+        if answer.safety.answer_is_kept:
+            try:
+                yield
+            except CompletionError as error:
+                if not answer.safety.still_keeps(answer.completion):  # another generation has taken its place
+                    error.billed = "yes"
+                raise
             return
         try:
             with self.hook.paying_once():

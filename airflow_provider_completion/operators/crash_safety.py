@@ -200,6 +200,11 @@ class CrashSafety:
             call = self._call.model_copy(update={"task_id": completion.task_id, "completion": completion})
             self.answer_is_kept = self._save(call)
 
+    def still_keeps(self, completion: Completion) -> bool:
+        """Whether a retry would find this answer; a later generation of the same try takes its place."""
+        record = self._load()
+        return bool(record and record.completion and record.completion.task_id == completion.task_id)
+
     def forget(self) -> None:
         """Keep nothing of this try: its generation has ended without an answer, or this process has stopped it."""
         if self._kept:

@@ -1,6 +1,6 @@
 """Many deferred completions at a time in one real triggerer, run by hand: it takes about two seconds for each of them.
 
-``python -m tests.airflow.deferred_load --database postgresql+psycopg2://... --home /tmp/load --rows 1000``
+``python -m tests.airflow.deferred_load --database postgresql+psycopg2://... --home FOLDER --rows 1000``
 
 An API server, a scheduler, a Dag processor and a triggerer of their own work on an empty database. All streams are held
 back, with pings, until ``--hold`` seconds after the start: it is the workers that take the time, since each task needs

@@ -21,9 +21,17 @@ import pytest
 import requests
 from airflow import __version__ as airflow_version
 
+from airflow_provider_completion.testing import App
+
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parents[2]
 WAIT_SECONDS = 300.0
+
+
+def app_of(generator: Any, api_key: str) -> App:
+    """Return an app that is slow enough to be killed in the middle."""
+    form = [{"type": "paragraph", "variable": "text"}]
+    return App(api_key=api_key, prompt="{{text}}", form=form, generator=generator, pause_seconds=0.1)
 
 
 class Airflow:

@@ -618,6 +618,29 @@ def test_what_was_lost_may_be_retried_if_the_user_said_so(completion_server: Loc
     assert not isinstance(failure.value, AirflowFailException)
 
 
+@pytest.mark.parametrize("way", ["failed event", "__fail__"])
+def test_a_further_generation_that_fails_unpaid_does_not_let_a_retry_pay_for_the_first_again(
+    monkeypatch: pytest.MonkeyPatch, completion_app: App, way: str
+) -> None:
+    options: dict[str, Any] = {"output_type": Count, "output_retries": 1, "feedback_input": "wrong"}
+
+    def body(context: Any) -> None:
+        [event] = fire(trigger_of(context, **options))
+        with pytest.raises(TaskDeferred) as again:
+            resume(context, event, **options)
+        if way == "__fail__":
+            operator(**options).resume_execution("__fail__", {"error": "Trigger timeout"}, context)
+        server.fail_next("throttle_429")
+        [event] = fire(in_the_triggerer(again.value.trigger))
+        resume(context, event, **options)
+
+    with LocalCompletionServer(counting(completion_app, "two", "two")) as server:
+        monkeypatch.setenv("AIRFLOW_CONN_COMPLETION_DEFAULT", server.connection_json(max_tries=1))
+        with pytest.raises(AirflowFailException):
+            in_a_task(body)
+        assert len(server.generations) == 1
+
+
 def of_an_earlier_try(context: Any, event: dict[str, Any]) -> dict[str, Any]:
     """Let the call be one of the try before, as Airflow 2 and 3.0 have it after a reset."""
     marks, attempt = marks_of(context), event["attempt"]

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from airflow_provider_completion.testing import App, LocalCompletionServer, Prompt
+from airflow_provider_completion.testing import LocalCompletionServer, Prompt
 from airflow_provider_completion.testing.generation import Generation
-from tests.airflow.standalone import AirflowInParts, Part
+from tests.airflow.standalone import AirflowInParts, Part, app_of
 
 KEY, PROMPT, ANSWER = "app-canary-Xq7Zp1", "prompt-canary-Lw3", "answer-canary-Rt8"
 #: The working keys in XCom.
@@ -123,14 +123,7 @@ class Scene:
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     scene = Scene()
-    app = App(
-        api_key=KEY,
-        prompt="{{text}}",
-        form=[{"type": "paragraph", "variable": "text"}],
-        generator=scene,
-        pause_seconds=0.1,
-    )
-    with LocalCompletionServer(app) as scene.server:
+    with LocalCompletionServer(app_of(scene, KEY)) as scene.server:
         home = tmp_path_factory.mktemp("parts")
         scene.airflow = AirflowInParts(home, scene.server.connection_json(), "deferrable_dag.py")
         try:

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 from airflow import __version__ as airflow_version
 
-from airflow_provider_completion.testing import App, LocalCompletionServer, Prompt
-from tests.airflow.standalone import Airflow
+from airflow_provider_completion.testing import LocalCompletionServer, Prompt
+from tests.airflow.standalone import Airflow, app_of
 
 KEY = "app-canary-Xq7Zp1"
 AIRFLOW = tuple(map(int, airflow_version.split(".")[:2]))
@@ -80,14 +80,7 @@ class Killer:
 @pytest.fixture(scope="module")
 def killer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killer]:
     killer = Killer()
-    app = App(
-        api_key=KEY,
-        prompt="{{text}}",
-        form=[{"type": "paragraph", "variable": "text"}],
-        generator=killer,
-        pause_seconds=0.1,
-    )
-    with LocalCompletionServer(app) as killer.server:
+    with LocalCompletionServer(app_of(killer, KEY)) as killer.server:
         home: Path = tmp_path_factory.mktemp("standalone")
         killer.airflow = Airflow(home, killer.server.connection_json(), "kill_dag.py")
         try:

@@ -245,6 +245,23 @@ class TestAskingAgain:
         assert caught.value.billed == ("yes" if store is None else "no")
         assert len(completion_server.generations) == 2
 
+    def test_the_next_generation_taking_the_place_of_the_kept_answer_does_not_let_a_retry_pay_for_it_again(
+        self, completion_server: LocalCompletionServer, completion_app: App, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("AIRFLOW_CONN_COMPLETION_DEFAULT", completion_server.connection_json(max_tries=1))
+
+        def generator(prompt: Prompt) -> Iterator[str]:
+            if not prompt.inputs["wrong_at_length"]:
+                yield "no data"
+                return
+            yield ""  # an event that names the generation, and no text
+            raise GenerationError("[model] Rate Limit Error, 429")
+
+        object.__setattr__(completion_app, "generator", generator)
+        with pytest.raises(AirflowFailException) as caught:
+            attempt(Instance(), Store(), **ASKED_AGAIN)
+        assert caught.value.billed == "yes"  # type: ignore[attr-defined]
+
     def test_airflow_ending_the_task_while_the_answer_is_read_is_not_paid_again(
         self, completion_server: LocalCompletionServer, completion_app: App
     ) -> None:

@@ -170,3 +170,28 @@ def complete(client: Any) -> Any:
 
 def info(client: Any) -> Any:
     return client.info()
+
+
+def fast(url: str, **changes: Any) -> ClientSettings:
+    """Return the same, with tries that follow at once."""
+    return settings_for(url, **{"max_tries": 3, "backoff_seconds": 0.001, **changes})
+
+
+def failure(calls: Calls, url: str, call: Call, **changes: Any) -> CompletionError:
+    """Return the error of a call, whose text shows no key."""
+    with pytest.raises(CompletionError) as caught:
+        calls.each(fast(url, **changes), call)
+    assert KEY not in str(caught.value) + repr(caught.value)
+    return caught.value
+
+
+def in_turn(*answers: Any) -> Any:
+    """Return an answering function that plays the answers, one a connection, and the last one from then on."""
+    left = list(answers)
+
+    def answer(peer: Any) -> None:
+        now = left.pop(0) if len(left) > 1 else left[0]
+        peer.send(now) if isinstance(now, bytes) else now(peer)
+        peer.close()
+
+    return answer

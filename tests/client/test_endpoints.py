@@ -14,7 +14,6 @@ import pytest
 from airflow_provider_completion.api.errors import (
     AuthenticationError,
     BrokenAnswerError,
-    CompletionError,
     ConfigurationError,
     InvalidRequestError,
     ProtocolError,
@@ -25,7 +24,7 @@ from airflow_provider_completion.client import form_cache
 from airflow_provider_completion.client.aio import AsyncCompletionClient
 from airflow_provider_completion.client.sync import CompletionClient
 from airflow_provider_completion.testing import App, GenerationError, LocalCompletionServer
-from tests.client.conftest import KEY, settings_for
+from tests.client.conftest import KEY, failure, fast, in_turn, settings_for
 from tests.client.raw_server import (
     END,
     Peer,
@@ -65,32 +64,8 @@ def server():
         yield server
 
 
-def fast(url: str, **changes: Any):
-    return settings_for(url, **{"max_tries": 3, "backoff_seconds": 0.001, **changes})
-
-
 def paths(server: RawServer) -> list[str]:
     return [f"{request.method} {request.path.removeprefix('/v1')}" for request in server.requests]
-
-
-def failure(calls, url: str, call, **changes: Any) -> CompletionError:
-    """Return the error of a call, whose text shows no key."""
-    with pytest.raises(CompletionError) as caught:
-        calls.each(fast(url, **changes), call)
-    assert KEY not in str(caught.value) + repr(caught.value)
-    return caught.value
-
-
-def in_turn(*answers):
-    """Return an answering function that plays the answers, one a connection, and the last one from then on."""
-    left = list(answers)
-
-    def answer(peer: Peer) -> None:
-        now = left.pop(0) if len(left) > 1 else left[0]
-        peer.send(now) if isinstance(now, bytes) else now(peer)
-        peer.close()
-
-    return answer
 
 
 # -- what an app says of itself ---------------------------------------------------------------------------------------

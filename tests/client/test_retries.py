@@ -223,6 +223,19 @@ def test_a_slip_is_found_before_it_costs_an_answer(calls, arguments):
     assert server.requests == []
 
 
+def stops_of(run):
+    """Return how many stops come of what ``run`` does with a generation that goes on."""
+
+    def slow(peer):
+        peer.stream(message("half"))
+        peer.server.go_on.wait(10)
+
+    with RawServer(slow) as server:
+        asyncio.run(run(server.url))
+        server.go_on.set()
+        return len(server.stops)
+
+
 def test_closing_the_client_stops_what_is_under_way():
     """As it happens when one call of many fails and leaves the client's block."""
 
@@ -233,14 +246,7 @@ def test_closing_the_client_stops_what_is_under_way():
         with pytest.raises(CompletionError):
             await asyncio.wait_for(anext(events), 4)
 
-    def slow(peer):
-        peer.stream(message("half"))
-        peer.server.go_on.wait(10)
-
-    with RawServer(slow) as server:
-        asyncio.run(run(server.url))
-        server.go_on.set()
-        assert len(server.stops) == 1
+    assert stops_of(run) == 1
 
 
 def test_a_call_that_is_cancelled_twice_is_still_stopped():
@@ -261,11 +267,4 @@ def test_a_call_that_is_cancelled_twice_is_still_stopped():
             with pytest.raises(asyncio.CancelledError):
                 await going
 
-    def slow(peer):
-        peer.stream(message("half"))
-        peer.server.go_on.wait(10)
-
-    with RawServer(slow) as server:
-        asyncio.run(run(server.url))
-        server.go_on.set()
-        assert len(server.stops) == 1
+    assert stops_of(run) == 1

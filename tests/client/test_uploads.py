@@ -23,7 +23,6 @@ import pytest
 from airflow_provider_completion.api import endpoints
 from airflow_provider_completion.api.errors import (
     BrokenAnswerError,
-    CompletionError,
     ConfigurationError,
     ConnectError,
     InvalidRequestError,
@@ -32,7 +31,7 @@ from airflow_provider_completion.api.errors import (
 from airflow_provider_completion.api.files import FileContent
 from airflow_provider_completion.client.files import content_of, digest_of
 from airflow_provider_completion.testing import App, LocalCompletionServer
-from tests.client.conftest import KEY, settings_for
+from tests.client.conftest import KEY, failure, fast, in_turn, settings_for
 from tests.client.raw_server import PATIENCE, Peer, RawServer, Request, json_reply, replay, reply
 from tests.wire_files import wire
 
@@ -46,28 +45,6 @@ CONTENT = bytes(range(256)) * 1024  # more than one piece, and all bytes that a 
 
 def upload(file: Any, **more: Any) -> Callable[[Any], Any]:
     return lambda client: client.upload(file, **more)
-
-
-def fast(url: str, **changes: Any):
-    return settings_for(url, **{"max_tries": 3, "backoff_seconds": 0.001, **changes})
-
-
-def failure(calls, url: str, call, **changes: Any) -> CompletionError:
-    """Return the error of a call, whose text shows no key."""
-    with pytest.raises(CompletionError) as caught:
-        calls.each(fast(url, **changes), call)
-    assert KEY not in str(caught.value) + repr(caught.value)
-    return caught.value
-
-
-def in_turn(*answers):
-    left = list(answers)
-
-    def answer(peer: Peer) -> None:
-        peer.send(left.pop(0) if len(left) > 1 else left[0])
-        peer.close()
-
-    return answer
 
 
 def parts(request: Request) -> dict[str, Any]:
