@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_RETRY_HINT = 'on_maybe_billed="retry" lets Airflow\'s retries ask again, and pay again.'
-
 
 class Deferral:
     """The deferred call of the try that runs in this context.

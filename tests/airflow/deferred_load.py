@@ -36,7 +36,7 @@ from airflow_provider_completion.testing.apps import LOCAL_API_KEY
 _BIN = Path(sys.executable).parent
 _CALLS_FILE = "COMPLETION_LOAD_CALLS_FILE"
 _EVENTS = 60
-_WORKERS = 32
+_WORKERS = 8
 _DAG = """
 from datetime import UTC, datetime
 from airflow.providers.common.compat.sdk import dag
@@ -139,12 +139,11 @@ def wait_for(url: str) -> None:
         time.sleep(1)
 
 
-def environment_of(home: Path, database: str, connection: str, rows: int) -> dict[str, str]:
+def environment_of(home: Path, database: str, rows: int) -> dict[str, str]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = str(listener.getsockname()[1])
     return {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")} | {
         "AIRFLOW_HOME": str(home),
-        "AIRFLOW_CONN_COMPLETION_DEFAULT": connection,
         "AIRFLOW__API__PORT": port,
         "AIRFLOW__API_AUTH__JWT_SECRET": "only for this run, and 32 bytes long",
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
@@ -167,8 +166,10 @@ def load(database: str, home: Path, rows: int, hold: float, patience: float) -> 
         here, there = get_context("spawn").Pipe()
         server = get_context("spawn").Process(target=serve, args=(there,), daemon=True)
         server.start()
-        environment = environment_of(home, database, here.recv(), rows)
-        subprocess.run([_BIN / "airflow", "db", "migrate"], env=environment, check=True, capture_output=True)
+        environment = environment_of(home, database, rows)
+        connection = ["connections", "add", "completion_default", "--conn-json", here.recv()]
+        for arguments in (["db", "migrate"], connection):
+            subprocess.run([_BIN / "airflow", *arguments], env=environment, check=True, capture_output=True)
         (home / "dags").mkdir(parents=True)
         for part in ("api-server", "scheduler", "dag-processor"):
             stack.enter_context(running([str(_BIN / "airflow"), part], environment, home / f"{part}.log"))
