@@ -14,7 +14,7 @@ from airflow_provider_completion.client.retries import may_be_sent_again
 from airflow_provider_completion.hooks.trace import origin_of
 from airflow_provider_completion.operators.crash_safety import RETRY_HINT
 from airflow_provider_completion.triggers.completion import CompletionTrigger
-from airflow_provider_completion.triggers.mark import CallMarks, Mark, Place
+from airflow_provider_completion.triggers.mark import CallMarks, Mark, Place, Received
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -44,7 +44,7 @@ class Deferral:
         )
         # From Airflow 3 on each try has an id of its own.
         self._attempt = str(getattr(instance, "id", None) or f"try-{instance.try_number}")
-        self._marks = CallMarks(self._place)
+        self._marks = CallMarks(self._place, self._attempt)
 
     def begin(self, request: CompletionRequest, resume: dict[str, Any], timeout: timedelta | None) -> TaskDeferred:
         """Leave the mark and return what hands the call over.
@@ -68,7 +68,7 @@ class Deferral:
 
     def resume(self) -> dict[str, Any]:
         """Return what the task wanted to know when it resumes."""
-        mark = self._marks.load(self._attempt)
+        mark = self._marks.load()
         return dict(mark.resume) if mark else {}
 
     def is_of_earlier_try(self, event: dict[str, Any]) -> bool:
@@ -83,6 +83,7 @@ class Deferral:
         :return: whether there is anything to go on with; if not, the task starts over
         """
         self._attempt = event["attempt"]
+        self._marks = CallMarks(self._place, self._attempt)
         if event.get("status") == "done":
             return self._kept_answer(event) is not None
         error = error_of(event["error"]) if event.get("status") == "failed" else _lost(None)
@@ -99,19 +100,19 @@ class Deferral:
             raise error_of(event["error"])
         if event and status == "done" and (completion := self._kept_answer(event)):
             return completion
-        raise _lost(self._marks.load(self._attempt))
+        raise _lost(self._marks.load_received())
 
     def _kept_answer(self, event: dict[str, Any]) -> Completion | None:
         """Return what the trigger of an event has kept, None if it is gone or another trigger has given up the call."""
-        mark = self._marks.load(self._attempt)
-        if mark is None or mark.state != "sent" or mark.owner != event.get("owner"):
+        mark, received = self._marks.load(), self._marks.load_received()
+        if mark is None or mark.state != "sent" or received is None or received.owner != event.get("owner"):
             return None
-        return self._marks.load_answer(mark.owner)
+        return received.completion
 
     @property
     def was_sent(self) -> bool:
         """Whether a trigger has sent the call, or was about to."""
-        mark = self._marks.load(self._attempt)
+        mark = self._marks.load()
         return mark is not None and mark.state != "ready"
 
     def completion_after_failure(self) -> Completion:
@@ -119,16 +120,16 @@ class Deferral:
 
         :raises CompletionError: there is no answer
         """
-        mark = self._marks.load(self._attempt)
-        if mark and mark.state == "sent" and (completion := self._marks.load_answer(mark.owner)):
-            return completion
-        if mark and mark.task_id is not None:
+        mark, received = self._marks.load(), self._marks.load_received()
+        if mark and mark.state == "sent" and received and received.completion:
+            return received.completion
+        if mark and received and received.task_id is not None:
             # The trigger does the same when it is cancelled; but perhaps there was none that could be.
             try:
-                self._hook.stop(mark.task_id, str(mark.resume["user"]))
+                self._hook.stop(received.task_id, str(mark.resume["user"]))
             except CompletionError as error:
-                log.warning("The generation %s could not be stopped on the server: %s", mark.task_id, error)
-        raise _lost(mark)
+                log.warning("The generation %s could not be stopped on the server: %s", received.task_id, error)
+        raise _lost(received)
 
     def end(self) -> None:
         """Remove what was left in XCom. If that fails, it goes with the next try."""
@@ -138,12 +139,12 @@ class Deferral:
             log.warning("What the trigger left in XCom could not be removed (%s).", type(error).__name__)
 
 
-def _lost(mark: Mark | None) -> BrokenAnswerError:
-    if mark is None or mark.task_id is None:
+def _lost(received: Received | None) -> BrokenAnswerError:
+    task_id = received.task_id if received else None
+    if task_id is None:
         what = "The trigger ended after the call was sent and before the server named the generation"
         cost = "It cannot be stopped, and may have been billed."
     else:
-        what = f"The trigger ended in the middle of the generation {mark.task_id}"
+        what = f"The trigger ended in the middle of the generation {task_id}"
         cost = "The server was asked to stop it; what it generated until then may have been billed."
-    task_id = mark.task_id if mark else None
     return BrokenAnswerError(f"{what}; its answer is lost. {cost}", hint=RETRY_HINT, task_id=task_id)

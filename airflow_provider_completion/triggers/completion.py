@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import uuid
 from collections.abc import AsyncIterator
@@ -20,7 +21,10 @@ from airflow_provider_completion.client.settings import ClientSettings
 from airflow_provider_completion.client.telemetry import Origin
 from airflow_provider_completion.exceptions import OnMaybeBilled
 from airflow_provider_completion.hooks.completion import CompletionHook
-from airflow_provider_completion.triggers.mark import CallMarks, Mark, Place
+from airflow_provider_completion.triggers.mark import CallMarks, Place, Received
+
+#: How long a trigger leaves alone what another one has sent, see :meth:`CompletionTrigger._take_over`.
+TAKE_OVER_SECONDS = 10.0
 
 #: What the call of the trigger that runs here is made for; the client is shared.
 _ORIGIN: ContextVar[Origin] = ContextVar("origin")
@@ -63,6 +67,7 @@ class CompletionTrigger(BaseTrigger):
         self.total_seconds = total_seconds
         self.on_maybe_billed = on_maybe_billed
         self.origin = origin
+        self._marks = CallMarks(place, attempt)
         self._run: AsyncCompletionRun | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -80,14 +85,13 @@ class CompletionTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Generate the answer, or find out what has become of it."""
         _ORIGIN.set(Origin(**self.origin) if self.origin else Origin())
-        marks = CallMarks(self.place)
-        mark = await marks.aload(self.attempt) or Mark(attempt=self.attempt)
+        owner = uuid.uuid4().hex
         try:
             async with self._client() as client:
-                if mark.state == "ready":
-                    event = await self._generate(client, marks, mark)
+                if await self._marks.aclaim(owner):
+                    event = await self._generate(client, owner)
                 else:
-                    event = await self._take_over(client, marks, mark)
+                    event = await self._take_over(client)
         except CompletionError as error:
             event = {"status": "failed", "error": error.as_json()}
         yield TriggerEvent({"attempt": self.attempt, **event})  # type: ignore[no-untyped-call]
@@ -112,20 +116,19 @@ class CompletionTrigger(BaseTrigger):
         async with _shared_client(self.conn_id, settings) as client:
             yield client
 
-    async def _generate(self, client: AsyncCompletionClient, marks: CallMarks, mark: Mark) -> dict[str, Any]:
+    async def _generate(self, client: AsyncCompletionClient, owner: str) -> dict[str, Any]:
         request = CompletionRequest.model_validate(self.request)
-        mark = mark.model_copy(update={"state": "sent", "owner": uuid.uuid4().hex})
-        # Before anything is sent: if this fails, nothing is.
-        await marks.asave(mark)
+        received = Received(attempt=self.attempt, owner=owner, task_id=None)
         async with AsyncCompletionRun(client, request, self.on_maybe_billed) as run:
             self._run = run
             async for _ in run:
-                if run.task_id != mark.task_id:
-                    mark = mark.model_copy(update={"task_id": run.task_id})
-                    await self._save_task_id(marks, mark)
+                if run.task_id != received.task_id:
+                    received = received.model_copy(update={"task_id": run.task_id})
+                    await self._keep_task_id(received)
         completion = run.completion
+        received = received.model_copy(update={"task_id": completion.task_id, "completion": completion})
         try:
-            await marks.asave_answer(mark.owner, completion)
+            await self._marks.asave_received(received)
         except Exception as error:
             raise CompletionError(
                 f"The answer was received but could not be kept in XCom ({type(error).__name__}).",
@@ -133,40 +136,50 @@ class CompletionTrigger(BaseTrigger):
                 task_id=completion.task_id,
                 message_id=completion.message_id,
             ) from error
-        return _done(mark.owner, completion)
+        return _done(owner, completion)
 
-    async def _save_task_id(self, marks: CallMarks, mark: Mark) -> None:
+    async def _keep_task_id(self, received: Received) -> None:
         try:
-            await marks.asave(mark)
+            await self._marks.asave_received(received)
         except Exception as error:
             self.log.warning(
                 "The id of the generation %s could not be kept (%s). Should this triggerer die, nobody can stop it.",
-                mark.task_id,
+                received.task_id,
                 type(error).__name__,
             )
 
-    async def _take_over(self, client: AsyncCompletionClient, marks: CallMarks, mark: Mark) -> dict[str, Any]:
-        """Look for the answer of a trigger that has sent the call before this one; stop what is left of it."""
+    async def _take_over(self, client: AsyncCompletionClient) -> dict[str, Any]:
+        """Look for the answer of the trigger that has sent the call; stop what is left of it."""
+        if event := await self._kept_answer():
+            return event
+        # The other triggerer may be the one that has the task now. Then Airflow cancels this trigger within seconds.
+        await asyncio.sleep(TAKE_OVER_SECONDS)
         # Looked for before anything is said, so that another triggerer finds it if this one dies here.
-        if completion := await self._kept_answer(marks, mark):
-            return _done(mark.owner, completion)
+        if event := await self._kept_answer():
+            return event
         # Said before the stop: whoever has sent the call may still live, and after the stop its text is no answer.
-        await marks.asave(mark.model_copy(update={"state": "lost"}))
-        if completion := await self._kept_answer(marks, mark):
-            await marks.asave(mark)
-            return _done(mark.owner, completion)
-        if mark.task_id is not None:
+        mark = await self._marks.aload()
+        await self._marks.asave(mark.model_copy(update={"state": "lost"}))
+        received = await self._marks.aload_received()
+        if mark.state == "sent" and received and received.completion:
+            await self._marks.asave(mark)
+            return _done(received.owner, received.completion)
+        task_id = received.task_id if received else None
+        if task_id is not None:
             try:
-                await client.stop(mark.task_id, self.request["user"])
+                await client.stop(task_id, self.request["user"])
             except CompletionError as error:
-                self.log.warning("The generation %s could not be stopped on the server: %s", mark.task_id, error)
-        return {"status": "lost", "task_id": mark.task_id}
+                self.log.warning("The generation %s could not be stopped on the server: %s", task_id, error)
+        return {"status": "lost", "task_id": task_id}
 
-    async def _kept_answer(self, marks: CallMarks, mark: Mark) -> Completion | None:
-        completion = await marks.aload_answer(mark.owner) if mark.state == "sent" else None
-        if completion:
-            self.log.info("The answer of the generation %s was kept before the triggerer ended.", mark.task_id)
-        return completion
+    async def _kept_answer(self) -> dict[str, Any] | None:
+        if (await self._marks.aload()).state == "lost":
+            return None
+        received = await self._marks.aload_received()
+        if received is None or received.completion is None:
+            return None
+        self.log.info("The answer of the generation %s was kept before the triggerer ended.", received.task_id)
+        return _done(received.owner, received.completion)
 
 
 def _done(owner: str, completion: Completion) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from airflow.providers.common.compat.sdk import TaskDeferred, dag
 
 from airflow_provider_completion.operators.completion import CompletionOperator
 from airflow_provider_completion.triggers.completion import CompletionTrigger
-from tests.airflow.held_triggers import HoldsAfterAnswer, HoldsAfterTakeOver, HoldsBeforeAnswer
+from tests.airflow.held_triggers import HoldsAfterAnswer, HoldsAfterTakeOver, HoldsBeforeAnswer, HoldsBeforeMark
 
 ONCE = {"schedule": "@once", "start_date": datetime(2026, 1, 1, tzinfo=UTC), "catchup": False}
 
@@ -58,9 +58,16 @@ def deferrable():
         one("after_answer", WithTrigger, trigger=HoldsAfterAnswer),
         one("before_resume", pool="closed"),
     ]
+    in_the_reset = [
+        one("reset", pool="closed", trigger_rule="all_done"),
+        one("reset_retried", pool="closed", trigger_rule="all_done", on_maybe_billed="retry"),
+    ]
     terminated = one("terminated", trigger_rule="all_done")
     frozen = one("frozen", WithTrigger, trigger=HoldsAfterTakeOver, trigger_rule="all_done")
-    in_the_kill >> terminated >> frozen
+    frozen_early = one("frozen_early", WithTrigger, trigger=HoldsBeforeMark, trigger_rule="all_done")
+    for task in in_the_reset:
+        in_the_kill >> task >> terminated
+    terminated >> [frozen, frozen_early]
 
 
 @dag(**ONCE, dagrun_timeout=timedelta(hours=1))

@@ -11,42 +11,67 @@ from typing import Any
 
 from airflow_provider_completion.client.aio import AsyncCompletionClient
 from airflow_provider_completion.triggers.completion import CompletionTrigger
-from airflow_provider_completion.triggers.mark import CallMarks, Mark
+from airflow_provider_completion.triggers.mark import CallMarks, Mark, Place, Received
+
+
+class HoldsBeforeMark(CompletionTrigger):
+    """Has found the call ready, and has not marked it as sent yet; once only, not in a second triggerer."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._marks = _HoldsBeforeMark(self.place, self.attempt)
 
 
 class HoldsBeforeAnswer(CompletionTrigger):
     """Has received the last event, and has not kept the answer yet."""
 
-    async def _generate(self, client: AsyncCompletionClient, marks: CallMarks, mark: Mark) -> dict[str, Any]:
-        return await super()._generate(client, _HoldsBeforeAnswer(self.place), mark)
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._marks = _HoldsBeforeAnswer(self.place, self.attempt)
 
 
 class HoldsAfterAnswer(CompletionTrigger):
     """Has kept the answer, and has no event yet."""
 
-    async def _generate(self, client: AsyncCompletionClient, marks: CallMarks, mark: Mark) -> dict[str, Any]:
-        event = await super()._generate(client, marks, mark)
-        await _hold(self.place["task_id"])
+    async def _generate(self, client: AsyncCompletionClient, owner: str) -> dict[str, Any]:
+        event = await super()._generate(client, owner)
+        await _hold(self.place)
         return event
 
 
 class HoldsAfterTakeOver(CompletionTrigger):
     """Has had the call of an earlier trigger stopped, and has no event yet."""
 
-    async def _take_over(self, client: AsyncCompletionClient, marks: CallMarks, mark: Mark) -> dict[str, Any]:
-        event = await super()._take_over(client, marks, mark)
-        await _hold(self.place["task_id"])
+    async def _take_over(self, client: AsyncCompletionClient) -> dict[str, Any]:
+        event = await super()._take_over(client)
+        await _hold(self.place)
         return event
 
 
+class _HoldsBeforeMark(CallMarks):
+    async def asave(self, mark: Mark) -> None:
+        held, went_on = (_file(self._place, what) for what in ("held", "went_on"))
+        if mark.state != "sent" or held.exists() or went_on.exists():
+            await super().asave(mark)
+            return
+        await _hold(self._place)
+        await super().asave(mark)
+        went_on.touch()
+
+
 class _HoldsBeforeAnswer(CallMarks):
-    async def asave_answer(self, *arguments: Any) -> None:
-        await _hold(self._place["task_id"])
-        await super().asave_answer(*arguments)
+    async def asave_received(self, received: Received) -> None:
+        if received.completion:
+            await _hold(self._place)
+        await super().asave_received(received)
 
 
-async def _hold(task_id: str) -> None:
-    held = Path(os.environ["AIRFLOW_HOME"]) / f"{task_id}.held"
+async def _hold(place: Place) -> None:
+    held = _file(place, "held")
     held.touch()
     while held.exists():  # until the test removes it
         await asyncio.sleep(0.1)
+
+
+def _file(place: Place, what: str) -> Path:
+    return Path(os.environ["AIRFLOW_HOME"]) / f"{place['task_id']}.{what}"

@@ -149,6 +149,7 @@ class AirflowInParts(Airflow):
     """The same without a triggerer: the test starts as many as it likes."""
 
     scheduler: Part
+    api: Part | None = None
 
     def _start(self) -> None:
         self.environment |= {
@@ -168,14 +169,34 @@ class AirflowInParts(Airflow):
         self.run("db", "migrate")
         if airflow_version >= "3":
             self.start("dag-processor")
-            self.start("api-server")
+            self.api = self.start("api-server")
             self.eventually("the API", self._is_reached)  # before a worker calls it
-        self.scheduler = self.start("scheduler", "--skip-serve-logs")
+        self.start_scheduler()
 
     def _is_reached(self) -> bool:
         with suppress(requests.ConnectionError):
             return requests.get(f"{self.url}/execution/health", timeout=30).ok
         return False
+
+    def start_scheduler(self) -> None:
+        self.scheduler = self.start("scheduler", "--skip-serve-logs")
+
+    def hold_workers(self) -> None:
+        """Let no worker begin a task until :meth:`replace_scheduler`. In Airflow 3 it asks the API first."""
+        if self.api:
+            self.api.freeze()
+        else:
+            for process in self.scheduler.processes():
+                if "LocalExecutor" in process.cmdline()[0]:  # not the Dag processor, which the scheduler waits for
+                    process.suspend()
+
+    def replace_scheduler(self) -> None:
+        """Kill the scheduler with its workers, held or not, and let another one find out at once."""
+        self.scheduler.kill()
+        if self.api:
+            self.api.thaw()
+        self.query("UPDATE job SET latest_heartbeat = '2026-01-01 00:00:00.000000' WHERE job_type = 'SchedulerJob'")
+        self.start_scheduler()
 
     def start_triggerer(self) -> Part:
         return self.start("triggerer", "--skip-serve-logs")

@@ -44,8 +44,9 @@ from airflow_provider_completion.operators.crash_safety import KEY as KEPT
 from airflow_provider_completion.testing import App, LocalCompletionServer, Prompt
 from airflow_provider_completion.testing.faults import MENU
 from airflow_provider_completion.triggers.completion import CompletionTrigger
-from airflow_provider_completion.triggers.mark import CallMarks, Place, _delete
+from airflow_provider_completion.triggers.mark import CallMarks, Place, Received, _delete
 from tests.airflow import dags
+from tests.airflow.marks_in_memory import MarksInMemory
 from tests.airflow.test_crash_safety import Store
 from tests.airflow.test_operator import HAS_TASK_STATE_STORE, PushFails
 from tests.scenarios.test_fifteen import FORM, PIECES, SCENARIOS, WHOLE
@@ -60,6 +61,12 @@ T = TypeVar("T")
 @pytest.fixture
 def completion_app() -> App:
     return App(api_key=KEY, form=FORM, prompt="{{text}}", generator=lambda _: PIECES, file_upload=True)
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trigger takes over without waiting for the one before."""
+    monkeypatch.setattr("airflow_provider_completion.triggers.completion.TAKE_OVER_SECONDS", 0)
 
 
 # -- a task, a triggerer, a task that resumes --------------------------------------------------------------------------
@@ -143,12 +150,14 @@ def place_of(context: Any) -> Place:
     return Place(dag_id=ti.dag_id, run_id=ti.run_id, task_id=ti.task_id, map_index=-1)
 
 
-def marks_of(context: Any) -> CallMarks:
-    return CallMarks(place_of(context))
+def marks_of(context: Any, attempt: str) -> CallMarks:
+    return CallMarks(place_of(context), attempt)
 
 
+#: What a trigger has written when it has its answer.
+WORKING_KEYS = ("_completion_call", "_completion_claim", "_completion_received")
 #: All that the operator and its trigger push.
-KEYS = ("answer", "message_id", "task_id", "usage", "_completion_call", "_completion_answer")
+KEYS = ("answer", "message_id", "task_id", "usage", *WORKING_KEYS)
 
 
 def xcoms_of(context: Any, *keys: str) -> dict[str, Any]:
@@ -418,14 +427,12 @@ def test_an_answer_that_could_not_be_pushed_is_replayed_without_a_trigger(
 def test_without_xcom_push_only_the_working_keys_are_there_and_only_for_a_while(
     completion_server: LocalCompletionServer,
 ) -> None:
-    keys = ("answer", "message_id", "task_id", "usage", "_completion_call", "_completion_answer")
-
     def body(context: Any) -> tuple[Any, ...]:
         [event] = fire(trigger_of(context, do_xcom_push=False))
-        before = set(xcoms_of(context, *keys))
-        return resume(context, event, do_xcom_push=False), before, xcoms_of(context, *keys)
+        before = set(xcoms_of(context, *KEYS))
+        return resume(context, event, do_xcom_push=False), before, xcoms_of(context, *KEYS)
 
-    assert in_a_task(body) == (WHOLE, {"_completion_call", "_completion_answer"}, {})
+    assert in_a_task(body) == (WHOLE, set(WORKING_KEYS), {})
 
 
 # -- on the worker, before ---------------------------------------------------------------------------------------------
@@ -540,17 +547,20 @@ def test_the_server_learns_the_try(completion_server: LocalCompletionServer) -> 
 # -- the mark ----------------------------------------------------------------------------------------------------------
 
 
-def left_behind(context: Any, *, answer: bool = False, **changes: Any) -> CompletionTrigger:
+def left_behind(context: Any, *, answer: bool = False, task_id: str | None = None, **changes: Any) -> CompletionTrigger:
     """Return a second trigger of this try, after a first that has come so far.
 
     :param answer: whether it has kept its answer
+    :param task_id: what it has kept of a generation
     :param changes: of its mark
     """
     trigger = trigger_of(context, user="someone")
-    marks = marks_of(context)
+    marks = marks_of(context, trigger.attempt)
     if answer:
         fire(trigger)
-    mark = marks.load(trigger.attempt)
+    if task_id:
+        asyncio.run(marks.asave_received(Received(attempt=trigger.attempt, owner="first", task_id=task_id)))
+    mark = marks.load()
     assert mark
     marks.save(mark.model_copy(update=changes))
     return trigger
@@ -572,14 +582,13 @@ class Found:
     [
         (False, {}, Found("done", WHOLE, False, 1, 0)),
         (False, {"attempt": "another", "state": "sent"}, Found("done", WHOLE, False, 1, 0)),
-        (False, {"state": "sent", "owner": "o"}, Found("lost", BrokenAnswerError, True, 0, 0)),
-        (False, {"state": "sent", "owner": "o", "task_id": "t-1"}, Found("lost", BrokenAnswerError, True, 0, 1)),
-        (False, {"state": "lost", "owner": "o", "task_id": "t-1"}, Found("lost", BrokenAnswerError, True, 0, 1)),
+        (False, {"state": "sent"}, Found("lost", BrokenAnswerError, True, 0, 0)),
+        (False, {"state": "sent", "task_id": "t-1"}, Found("lost", BrokenAnswerError, True, 0, 1)),
+        (False, {"state": "lost", "task_id": "t-1"}, Found("lost", BrokenAnswerError, True, 0, 1)),
         (True, {}, Found("done", WHOLE, False, 1, 0)),
-        (True, {"owner": "another"}, Found("lost", BrokenAnswerError, True, 1, 1)),
         (True, {"state": "lost"}, Found("lost", BrokenAnswerError, True, 1, 1)),
     ],
-    ids=["ready", "of-another-try", "sent", "named", "given-up", "kept", "kept-by-another", "given-up-and-kept"],
+    ids=["ready", "of-another-try", "sent", "named", "given-up", "kept", "given-up-and-kept"],
 )
 def test_a_second_trigger_never_sends_what_a_first_has_sent(
     completion_server: LocalCompletionServer, answer: bool, changes: dict[str, Any], found: Found
@@ -590,7 +599,7 @@ def test_a_second_trigger_never_sends_what_a_first_has_sent(
         try:
             return Found(event["status"], resume(context, event, user="someone"), False, posts, stops)
         except BrokenAnswerError as error:
-            left = xcoms_of(context, "_completion_call", "_completion_answer")
+            left = xcoms_of(context, *WORKING_KEYS)
             final = isinstance(error, AirflowFailException) and error.billed == "maybe"
             return Found(event["status"], left or BrokenAnswerError, final, posts, stops)
 
@@ -601,7 +610,7 @@ def test_a_second_trigger_never_sends_what_a_first_has_sent(
 def test_without_any_mark_the_call_is_sent(completion_server: LocalCompletionServer) -> None:
     def body(context: Any) -> Any:
         trigger = trigger_of(context)
-        marks_of(context).delete()
+        marks_of(context, trigger.attempt).delete()
         [event] = fire(trigger)
         return resume(context, event)
 
@@ -610,7 +619,7 @@ def test_without_any_mark_the_call_is_sent(completion_server: LocalCompletionSer
 
 def test_what_was_lost_may_be_retried_if_the_user_said_so(completion_server: LocalCompletionServer) -> None:
     def body(context: Any) -> None:
-        [event] = fire(left_behind(context, state="sent", owner="o", task_id="t-1"))
+        [event] = fire(left_behind(context, state="sent", task_id="t-1"))
         resume(context, event, on_maybe_billed="retry")
 
     with pytest.raises(BrokenAnswerError, match="middle of the generation t-1") as failure:
@@ -643,10 +652,8 @@ def test_a_further_generation_that_fails_unpaid_does_not_let_a_retry_pay_for_the
 
 def of_an_earlier_try(context: Any, event: dict[str, Any]) -> dict[str, Any]:
     """Let the call be one of the try before, as Airflow 2 and 3.0 have it after a reset."""
-    marks, attempt = marks_of(context), event["attempt"]
-    mark = marks.load(attempt)
-    assert mark is not None
-    marks.save(mark.model_copy(update={"attempt": "earlier"}))
+    for key, value in xcoms_of(context, "_completion_call", "_completion_received").items():
+        XCom.set(key=key, value={**value, "attempt": "earlier"}, **place_of(context))
     return {**event, "attempt": "earlier"}
 
 
@@ -666,7 +673,7 @@ def test_a_call_that_was_lost_before_the_task_was_reset_is_sent_again_only_if_th
     completion_server: LocalCompletionServer, may_be_paid_twice: bool
 ) -> None:
     def body(context: Any) -> None:
-        [event] = fire(left_behind(context, state="sent", owner="o"))
+        [event] = fire(left_behind(context, state="sent"))
         changes = {"on_maybe_billed": "retry"} if may_be_paid_twice else {}
         resume(context, of_an_earlier_try(context, event), **changes)
 
@@ -773,12 +780,13 @@ class Unreachable:
         return self._set(*arguments, **named)
 
 
+@pytest.mark.parametrize("failing", [0, 1], ids=["claim", "mark"])
 def test_a_call_that_cannot_be_marked_is_not_sent(
-    completion_server: LocalCompletionServer, monkeypatch: pytest.MonkeyPatch
+    completion_server: LocalCompletionServer, monkeypatch: pytest.MonkeyPatch, failing: int
 ) -> None:
     def body(context: Any) -> None:
         trigger = trigger_of(context)
-        Unreachable(monkeypatch, 0)
+        Unreachable(monkeypatch, failing)
         fire(trigger)
 
     with pytest.raises(OSError, match="no database"):
@@ -791,7 +799,7 @@ def test_a_generation_whose_id_cannot_be_kept_goes_on(
 ) -> None:
     def body(context: Any) -> Any:
         trigger = trigger_of(context)
-        Unreachable(monkeypatch, 1)
+        Unreachable(monkeypatch, 2)
         [event] = fire(trigger)
         return resume(context, event)
 
@@ -804,7 +812,7 @@ def test_an_answer_that_cannot_be_kept_was_paid_and_is_not_asked_for_again(
     def body(context: Any) -> None:
         trigger = trigger_of(context)
         with monkeypatch.context() as patch:
-            Unreachable(patch, 2)
+            Unreachable(patch, 3)
             [event] = fire(trigger)
         resume(context, event)
 
@@ -835,10 +843,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.skipif(not hasattr(XCom, "aset"), reason="the async methods of XCom are new in Airflow 3.3")
-def test_a_call_asks_four_times_of_the_supervisor(completion_server: LocalCompletionServer, asked: list[str]) -> None:
+def test_a_call_asks_six_times_of_the_supervisor(completion_server: LocalCompletionServer, asked: list[str]) -> None:
     assert in_a_task(deferred) == WHOLE
-    # The mark, that it is sent, its generation, the answer: they wait in one queue with those of all other triggers.
-    assert [name for name in asked if name != "MaskSecret"] == ["GetXCom", "SetXCom", "SetXCom", "SetXCom"]
+    # Claim, mark, that it is sent, claim; its generation, its answer. They wait in one queue with all other triggers'.
+    claimed = ["SetXCom", "GetXCom", "SetXCom", "GetXCom"]
+    assert [name for name in asked if name != "MaskSecret"] == [*claimed, "SetXCom", "SetXCom"]
 
 
 # -- many in one triggerer ---------------------------------------------------------------------------------------------
@@ -876,10 +885,10 @@ def going(completion_app: App) -> Iterator[threading.Semaphore]:
 
 
 def several(context: Any, count: int, **arguments: Any) -> list[CompletionTrigger]:
-    """Return triggers that do not know of each other's marks."""
+    """Return triggers as of several tasks."""
     triggers = [trigger_of(context, **arguments) for _ in range(count)]
-    for number, trigger in enumerate(triggers):
-        trigger.attempt = f"try {number}"
+    for trigger in triggers:
+        trigger._marks = MarksInMemory({})
     return triggers
 
 
@@ -944,15 +953,16 @@ def test_what_ends_a_trigger_stops_the_generation_once(
 
     def body(context: Any) -> dict[str, Any]:
         asyncio.run(main(trigger_of(context, user="me")))
-        return xcoms_of(context, "_completion_call", "_completion_answer")
+        return xcoms_of(context, *WORKING_KEYS)
 
     left = in_a_task(body)
     [generation] = completion_server.generations
     assert generation.stopped
     assert [call.body for call in completion_server.calls if call.path.endswith("/stop")] == [{"user": "me"}]
     # The mark stays, so that no other trigger of this try sends the call.
-    assert left.keys() == {"_completion_call"}
-    assert (left["_completion_call"]["state"], left["_completion_call"]["task_id"]) == ("sent", generation.task_id)
+    assert left["_completion_call"]["state"] == "sent"
+    received = left["_completion_received"]
+    assert (received["task_id"], received["completion"]) == (generation.task_id, None)
 
 
 def test_a_trigger_that_is_killed_before_it_has_begun_has_nothing_to_stop(

@@ -1,5 +1,5 @@
-"""Triggerers that die, end and freeze, in all the moments that matter; what was sent and stopped is counted at the
-server.
+"""Triggerers that die, end and freeze, and a scheduler that dies, in all the moments that matter; what was sent and
+stopped is counted at the server.
 
 One Airflow for all, whose triggerers follow one another: each is gone when a fixture has brought about its moment.
 """
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
+from airflow import __version__ as airflow_version
 
 from airflow_provider_completion.testing import LocalCompletionServer, Prompt
 from airflow_provider_completion.testing.generation import Generation
@@ -20,11 +21,13 @@ from tests.airflow.standalone import AirflowInParts, Part, app_of
 
 KEY, PROMPT, ANSWER = "app-canary-Xq7Zp1", "prompt-canary-Lw3", "answer-canary-Rt8"
 #: The working keys in XCom.
-MARK, KEPT = "_completion_call", "_completion_answer"
+WORKING_KEYS = {"_completion_call", "_completion_claim", RECEIVED := "_completion_received"}
 #: What has no end in its first try.
 ENDLESS = {
     "marked_failed", "cleared", "timed_out", "run_timed_out", "half_way", "half_way_retried", "terminated", "frozen",
 }  # fmt: skip
+#: What is held back in its first try until it has to wait to resume.
+WAITS_TO_RESUME = {"before_resume", "reset", "reset_retried"}
 
 
 class Killed(NamedTuple):
@@ -44,25 +47,30 @@ class Scene:
     def __init__(self) -> None:
         self.tries: Counter[str] = Counter()
         self.pool_is_closed = threading.Event()
+        self.frozen_has_gone_on = threading.Event()
 
     def __call__(self, prompt: Prompt) -> Iterator[str]:
         """Generate what the app says."""
         task = prompt.user
         self.tries[task] += 1
-        self.wait_until_noted(task, self.tries[task])
+        self.wait_until_noted(task)
         if task == "before_first_event":
             threading.Event().wait()
-        if task == "before_resume":
+        if task in WAITS_TO_RESUME and self.tries[task] == 1:
             self.pool_is_closed.wait()
+        if task == "frozen_early":
+            yield "word "
+            self.frozen_has_gone_on.wait()
         while task in ENDLESS and self.tries[task] == 1:
             yield "word "
         yield f"{ANSWER} {self.tries[task]}"
 
-    def wait_until_noted(self, task: str, try_number: int) -> None:
+    def wait_until_noted(self, task: str) -> None:
         """Wait until the scheduler has noted that the worker is done: up to Airflow 3.2 it takes a task that is
         resumed before for a crashed one, and retries it.
         """
-        noted = re.compile(rf"Received executor event .* task_id='{task}', .*\btry_number={try_number}\b")
+        ((number,),) = self.airflow.query("SELECT try_number FROM task_instance WHERE task_id = ?", task)
+        noted = re.compile(rf"Received executor event .* task_id='{task}', .*\btry_number={number}\b")
         self.airflow.eventually(
             f"the end of the worker of {task}", lambda: noted.search(self.airflow.scheduler.log.read_text())
         )
@@ -99,8 +107,8 @@ class Scene:
 
     def is_half_way(self, task: str) -> bool:
         """Whether the trigger has dealt with an event."""
-        mark = self.airflow.xcom(task, MARK)
-        return bool(mark and mark["task_id"])
+        received = self.airflow.xcom(task, RECEIVED)
+        return bool(received and received["task_id"])
 
     def wait_until_half_way(self, task: str) -> None:
         self.airflow.eventually(f"the first event of {task}", lambda: self.is_half_way(task))
@@ -111,8 +119,20 @@ class Scene:
     def let_go(self, task: str) -> None:
         (self.airflow.home / f"{task}.held").unlink()
 
-    def set_pool(self, slots: int) -> None:
-        """Open or close the pool in which tasks can wait to be resumed."""
+    def close_pool_before(self, *tasks: str) -> None:
+        """Let the triggers of these tasks fire, and the tasks wait to be resumed."""
+        for task in tasks:
+            self.airflow.eventually(f"the call of {task}", lambda: self.generations(task))  # noqa: B023
+        self._set_pool(0)
+        self.pool_is_closed.set()
+        for task in tasks:
+            self.airflow.eventually(f"the event of {task}", lambda: self.airflow.state(task) == "scheduled")  # noqa: B023
+
+    def open_pool(self) -> None:
+        self.pool_is_closed.clear()
+        self._set_pool(2)
+
+    def _set_pool(self, slots: int) -> None:
         self.airflow.query("UPDATE slot_pool SET slots = ? WHERE pool = 'closed'", slots)
 
     def next_triggerer(self) -> Part:
@@ -138,25 +158,36 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 def killed(scene: Scene) -> Killed:
     """A triggerer that was killed with a task in each moment, and followed by another one."""
     airflow = scene.airflow
-    airflow.eventually("the call before the pool is closed", lambda: scene.generations("before_resume"))
-    scene.set_pool(0)
-    scene.pool_is_closed.set()
     airflow.eventually("the call before the first event", lambda: scene.generations("before_first_event"))
     for task in ("half_way", "half_way_retried"):
         scene.wait_until_half_way(task)
     for task in ("before_answer", "after_answer"):
         airflow.eventually(f"the end of the generation {task}", lambda: scene.is_held(task))  # noqa: B023
-    airflow.eventually("the event", lambda: airflow.state("before_resume") == "scheduled")
+    scene.close_pool_before("before_resume")
     scene.triggerer.kill()
     ((event,),) = airflow.query("SELECT next_kwargs FROM task_instance WHERE task_id = 'before_resume'")
     killed = Killed(scene.triggerer, str(event))
-    scene.set_pool(1)
+    scene.open_pool()
     scene.next_triggerer()
     return killed
 
 
 @pytest.fixture(scope="module")
-def terminated(scene: Scene, killed: Killed) -> list[bool]:
+def reset(scene: Scene, killed: Killed) -> None:
+    """A scheduler that was killed when it had just sent tasks to its workers to be resumed; another one resets them."""
+    airflow = scene.airflow
+    scene.close_pool_before("reset", "reset_retried")
+    airflow.hold_workers()
+    scene.open_pool()
+    for task in ("reset", "reset_retried"):
+        airflow.eventually(f"the resume of {task}", lambda: airflow.state(task) == "queued")  # noqa: B023
+    airflow.replace_scheduler()
+    scheduler = airflow.scheduler.log
+    airflow.eventually("the reset", lambda: "Reset the following 2 orphaned TaskInstances" in scheduler.read_text())
+
+
+@pytest.fixture(scope="module")
+def terminated(scene: Scene, reset: None) -> list[bool]:
     """Which generations the triggerer asked to stop when it was ended; another one follows it."""
     scene.wait_until_half_way("terminated")
     scene.triggerer.terminate()
@@ -177,7 +208,7 @@ def test_an_undisturbed_call_leaves_its_answer_and_no_working_keys(scene: Scene)
     }
     keys = {key for (key,) in scene.airflow.query("SELECT key FROM xcom WHERE task_id = 'undisturbed'")}
     assert keys >= {"return_value", "answer", "message_id", "task_id", "usage"}
-    assert not keys & {MARK, KEPT}
+    assert not keys & WORKING_KEYS
 
 
 def test_a_mark_as_failed_stops_the_generation(scene: Scene) -> None:
@@ -252,27 +283,73 @@ def test_case_60_after_a_kill_a_kept_answer_is_used(scene: Scene, killed: Part, 
     assert scene.outcome(task) == {"state": "success", "posts": 1, "stopped": [False], "answer": f"{ANSWER} 1"}
 
 
+def test_a_task_that_airflow_resets_before_it_resumes_is_not_paid_again(scene: Scene, reset: None) -> None:
+    outcome = scene.outcome("reset")
+    if airflow_version < "3.1":  # which keeps what the trigger has said, and resumes with it
+        assert outcome == {"state": "success", "posts": 1, "stopped": [False], "answer": f"{ANSWER} 1"}
+    else:
+        assert outcome == {**LOST, "stopped": [False]}
+        assert "Try 1 was deferred and never resumed. Its call may have been billed" in scene.airflow.task_log("reset")
+
+
+def test_a_task_that_airflow_resets_asks_again_if_it_may_pay(scene: Scene, reset: None) -> None:
+    tries = 1 if airflow_version < "3.1" else 2
+    assert scene.outcome("reset_retried") == {
+        "state": "success",
+        "posts": tries,
+        "stopped": [False] * tries,
+        "answer": f"{ANSWER} {tries}",
+    }
+
+
 def test_a_triggerer_that_ends_stops_its_generations_and_they_are_lost(scene: Scene, terminated: list[bool]) -> None:
     assert terminated == [True]
     assert scene.outcome("terminated") == {**LOST, "stopped": [True]}
 
 
-def test_what_a_frozen_triggerer_receives_after_another_one_has_stopped_it_is_no_answer(
-    scene: Scene, terminated: list[bool]
-) -> None:
+@pytest.fixture(scope="module")
+def frozen(scene: Scene, terminated: list[bool]) -> Part:
+    """A triggerer that was frozen half way in one call and before it sent another, so that a second one took over."""
     airflow, frozen = scene.airflow, scene.triggerer
     scene.wait_until_half_way("frozen")
-    (generation,) = scene.generations("frozen")
+    airflow.eventually("the moment before the mark", lambda: scene.is_held("frozen_early"))
     frozen.freeze()
     scene.next_triggerer()
-    airflow.eventually("the takeover", lambda: scene.is_held("frozen"))
-    airflow.eventually("the end of the generation", lambda: generation.stopped and generation.finished)
+    airflow.eventually("the takeover half way", lambda: scene.is_held("frozen"))
+    (stopped,) = scene.generations("frozen")
+    airflow.eventually("the end of the generation", lambda: stopped.stopped and stopped.finished)
+    scene.wait_until_half_way("frozen_early")
+    scene.let_go("frozen_early")
     frozen.thaw()
-    kept = airflow.eventually("the end of the stream", lambda: airflow.xcom("frozen", KEPT))
+    return frozen
+
+
+def test_what_a_frozen_triggerer_receives_after_another_one_has_stopped_it_is_no_answer(
+    scene: Scene, frozen: Part
+) -> None:
+    def kept() -> Any:
+        return scene.airflow.xcom("frozen", RECEIVED)["completion"]
+
+    (generation,) = scene.generations("frozen")
+    completion = scene.airflow.eventually("the end of the stream", kept)
     # The server gives a stopped generation the same end as a whole one.
-    assert (kept["completion"]["finish"], kept["completion"]["answer"]) == ("complete", generation.answer)
+    assert (completion["finish"], completion["answer"]) == ("complete", generation.answer)
     scene.let_go("frozen")
     assert scene.outcome("frozen") == {**LOST, "stopped": [True]}
+
+
+def test_a_triggerer_that_was_frozen_before_it_sent_a_call_leaves_it_to_the_one_that_has_sent_it(
+    scene: Scene, frozen: Part
+) -> None:
+    went_on = scene.airflow.home / "frozen_early.went_on"
+    scene.airflow.eventually("what the frozen one does next", went_on.exists)
+    scene.frozen_has_gone_on.set()
+    assert scene.outcome("frozen_early") == {
+        "state": "success",
+        "posts": 1,
+        "stopped": [False],
+        "answer": f"word {ANSWER} 1",
+    }
 
 
 def test_the_triggerers_tell_nobody(scene: Scene) -> None:
