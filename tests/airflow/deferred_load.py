@@ -69,7 +69,7 @@ def serve(address: Connection) -> None:
         with suppress(EOFError):
             while address.recv():
                 rows = [
-                    call.body["inputs"]["text"].split()[1] for call in server.calls if "inputs" in (call.body or {})
+                    call.body["inputs"]["text"].split()[0] for call in server.calls if "inputs" in (call.body or {})
                 ]
                 ended = sum(generation.finished for generation in server.generations)
                 address.send((Counter(rows), server.count("POST", "/stop"), ended))
