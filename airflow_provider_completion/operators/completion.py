@@ -156,43 +156,42 @@ class CompletionOperator(BaseOperator):
         from airflow_provider_completion.operators.deferral import Deferral
 
         deferral = Deferral(context, self.hook)
-        if event and deferral.is_of_earlier_try(event) and not deferral.take_over(event):
+        with self._resuming():
+            starts_over = deferral.starts_over(event)
+        if starts_over:
+            deferral.end()
             return self.execute(context)
-        return self._resume(context, deferral, lambda: deferral.completion(event))
+        return self._resume(context, deferral, event)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after a trigger, also after one that failed or took too long."""
-        from airflow_provider_completion.operators.crash_safety import CrashSafety
         from airflow_provider_completion.operators.deferral import Deferral
 
         if next_method == "__fail__":
             deferral = Deferral(context, self.hook)
-            known = deferral.resume()
-            if deferral.was_sent or known.get("asked_again"):
+            with self._resuming():
+                may_be_retried = deferral.is_surely_not_sent() and not deferral.waiting.asked_again
+            if not may_be_retried:
                 # Airflow would let its retries send the call again, or the one before it.
-                return self._resume(context, deferral, deferral.completion_after_failure)
-            CrashSafety.resumed(context, self.hook, known.get("call"), retries=self.retries or 0).forget()
+                return self._resume(context, deferral, None)
+            self._crash_safety_of(context, deferral).forget()
+            deferral.end()
         return super().resume_execution(next_method, next_kwargs, context)
 
-    def _resume(self, context: Context, deferral: Deferral, completion_of: Callable[[], Completion]) -> Any:
-        from airflow_provider_completion.api.answers import Usage
+    def _resume(self, context: Context, deferral: Deferral, event: dict[str, Any] | None) -> Any:
         from airflow_provider_completion.api.errors import CompletionError
         from airflow_provider_completion.operators.answer_log import AnswerLog
-        from airflow_provider_completion.operators.crash_safety import CrashSafety
 
-        with self.hook.failing_for_good():
+        with self._resuming():
             output = self._begin(context)
-            known = deferral.resume()
-            asked_again = known.get("asked_again", 0)
-            self._usage = Usage.model_validate(known["usage"]) if known.get("usage") else None
-            safety = CrashSafety.resumed(context, self.hook, known.get("call"), retries=self.retries or 0)
+            asked_again, self._usage = deferral.waiting.asked_again, deferral.waiting.usage
+            safety = self._crash_safety_of(context, deferral)
             try:
-                completion = completion_of()
+                completion = deferral.completion(event)
             except CompletionError as error:
                 if asked_again:
-                    error.billed = (
-                        "yes"  # the answer before this call was, and is not kept: a retry would begin with it
-                    )
+                    # The answer before this call was, and is not kept: a retry would begin with it.
+                    error.billed = "yes"
                 safety.forget()
                 deferral.end()
                 raise
@@ -202,7 +201,28 @@ class CompletionOperator(BaseOperator):
                 answer_log.add(completion.answer)
                 answer_log.close()
             answer = _Answer(completion, safety)
+        with self.hook.failing_for_good():
             return self._deliver(context, output, answer, asked_again=asked_again, pushed=deferral.end)
+
+    @contextmanager
+    def _resuming(self) -> Iterator[None]:
+        """Stop Airflow's retries whatever fails while an answer may be waiting: a retry would not find it."""
+        from airflow_provider_completion.exceptions import CompletionError
+
+        with self.hook.paying_once():
+            try:
+                yield
+            except CompletionError:
+                raise
+            except Exception as error:
+                raise CompletionError(
+                    f"The task could not resume with its answer ({type(error).__name__}).", billed="maybe"
+                ) from error
+
+    def _crash_safety_of(self, context: Context, deferral: Deferral) -> CrashSafety:
+        from airflow_provider_completion.operators.crash_safety import CrashSafety
+
+        return CrashSafety.resumed(context, self.hook, deferral.waiting.call, retries=self.retries or 0)
 
     def _begin(self, context: Context) -> Output:
         """Refuse what would only be found out once the answer is paid."""
@@ -289,13 +309,13 @@ class CompletionOperator(BaseOperator):
         request = self.hook.request(
             inputs, query=self.query, files=files, user=self.user, response_mode=self.response_mode
         )
-        resume = {
-            "user": request.user,
-            "asked_again": asked_again,
-            "usage": self._usage.as_json() if self._usage else None,
-            "call": safety.call,
-        }
-        deferred = Deferral(context, self.hook).begin(request, resume, self.execution_timeout)
+        deferred = Deferral(context, self.hook).begin(
+            request,
+            timeout=self.execution_timeout,
+            asked_again=asked_again,
+            usage=self._usage,
+            call=safety.call,
+        )
         safety.keep_deferred()
         raise deferred
 
@@ -344,6 +364,7 @@ class CompletionOperator(BaseOperator):
     def _generate(
         self, inputs: Mapping[str, Any], files: list[FileReference | GivenFile] | None, safety: CrashSafety
     ) -> Completion:
+        safety.keep_sent()
         try:
             with self.hook.stream(
                 inputs, query=self.query, files=files, user=self.user, response_mode=self.response_mode

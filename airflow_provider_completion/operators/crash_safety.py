@@ -117,9 +117,12 @@ class CrashSafety:
         :raises InvalidRequestError: the request is wrong
         """
         store: TaskStateStore | None = context.get("task_state_store")
+        instance = context["ti"]
         if store is None:
+            if instance.try_number > 1:
+                log.info("Try %d asks the app again; earlier tries may have been billed.", instance.try_number)
             return cls(None, None, hook)
-        settings, instance = hook.get_conn().settings, context["ti"]
+        settings = hook.get_conn().settings
         asked = CompletionRequest.build(**{**request, "user": request["user"] or settings.user})
         call = CallRecord(
             fingerprint=fingerprint_of(hook.conn_id, settings.base_url, asked, [file.identity for file in files]),
@@ -183,6 +186,11 @@ class CrashSafety:
         self.answer_is_kept = True
         return EarlierAnswer(earlier.completion, earlier.try_number)
 
+    def keep_sent(self) -> None:
+        """Keep that the call is about to be sent, so that a retry after a crash does not pay again in silence."""
+        if self._call is not None:
+            self._save(self._call)
+
     def keep_running(self, task_id: str | None) -> None:
         """Keep the id of the generation under way, so that a retry can stop it; written once for each id."""
         if self._call is not None and task_id is not None and task_id != self._call.task_id:
@@ -238,6 +246,12 @@ class CrashSafety:
 
     def _stop_orphan(self, orphan: CallRecord, call: CallRecord) -> None:
         if orphan.task_id is None:
+            log.warning(
+                "Try %d ended when it had just sent its call, before the server named the generation. It cannot be "
+                "stopped, and may have been billed. Asking anew, which is paid again.",
+                orphan.try_number,
+            )
+            self._delete()
             return
         if (orphan.conn_id, orphan.base_url) != (call.conn_id, call.base_url):
             log.warning(

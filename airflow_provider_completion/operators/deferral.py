@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from dataclasses import asdict
 from datetime import timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import TaskDeferred
@@ -14,7 +16,7 @@ from airflow_provider_completion.client.retries import may_be_sent_again
 from airflow_provider_completion.hooks.trace import origin_of
 from airflow_provider_completion.operators.crash_safety import RETRY_HINT
 from airflow_provider_completion.triggers.completion import CompletionTrigger
-from airflow_provider_completion.triggers.mark import CallMarks, Mark, Place, Received
+from airflow_provider_completion.triggers.mark import CallMarks, Place, WaitingCall, waiting_call
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -27,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class Deferral:
-    """The deferred call of the try that runs in this context.
+    """The deferred call of the task that runs in this context.
 
     :param context: the task's
     :param hook: of the connection
@@ -44,21 +46,22 @@ class Deferral:
         )
         # From Airflow 3 on each try has an id of its own.
         self._attempt = str(getattr(instance, "id", None) or f"try-{instance.try_number}")
-        self._marks = CallMarks(self._place, self._attempt)
 
-    def begin(self, request: CompletionRequest, resume: dict[str, Any], timeout: timedelta | None) -> TaskDeferred:
-        """Leave the mark and return what hands the call over.
+    def begin(self, request: CompletionRequest, *, timeout: timedelta | None, **resume: Any) -> TaskDeferred:
+        """Leave the marks of a new call and return what hands it over.
 
         :param request: what is asked, ready to be sent
-        :param resume: what :meth:`resume` is to return when the task resumes
         :param timeout: how long the trigger may take, None for as long as the call's own limits let it
+        :param resume: what the task needs to know when it resumes, see
+            :class:`~airflow_provider_completion.triggers.mark.WaitingCall`
         """
-        self._marks.save(Mark(attempt=self._attempt, resume=resume))
+        call = WaitingCall(call_id=uuid.uuid4().hex, attempt=self._attempt, user=request.user, **resume)
+        CallMarks(self._place, call.call_id).begin(call)
         trigger = CompletionTrigger(
             conn_id=self._hook.conn_id,
             request=request.model_dump(mode="json"),
             place=self._place,
-            attempt=self._attempt,
+            call_id=call.call_id,
             silence_seconds=self._hook.silence_seconds,
             total_seconds=self._hook.total_seconds,
             on_maybe_billed=self._hook.on_maybe_billed,
@@ -66,85 +69,87 @@ class Deferral:
         )
         return TaskDeferred(trigger=trigger, method_name="execute_complete", timeout=timeout)
 
-    def resume(self) -> dict[str, Any]:
-        """Return what the task wanted to know when it resumes."""
-        mark = self._marks.load()
-        return dict(mark.resume) if mark else {}
+    @cached_property
+    def waiting(self) -> WaitingCall:
+        """The call that the task has waited for.
 
-    def is_of_earlier_try(self, event: dict[str, Any]) -> bool:
-        """Whether an event is known to be of a trigger that an earlier try has deferred to."""
-        return bool(event.get("attempt", self._attempt) != self._attempt)
-
-    def take_over(self, event: dict[str, Any]) -> bool:
-        """Go on with what an earlier try was told, which can be news: Airflow 2 and 3.0 resume a task there that they
-        have reset or that is to be retried.
-
-        :param event: of the earlier try's trigger
-        :return: whether there is anything to go on with; if not, the task starts over
+        :raises BrokenAnswerError: nothing is known of it
         """
-        self._attempt = event["attempt"]
-        self._marks = CallMarks(self._place, self._attempt)
-        if event.get("status") == "done":
-            return self._kept_answer(event) is not None
-        error = error_of(event["error"]) if event.get("status") == "failed" else _lost(None)
-        return not may_be_sent_again(error, self._hook.on_maybe_billed)
-
-    def completion(self, event: dict[str, Any] | None) -> Completion:
-        """Return the generation that the trigger has received.
-
-        :param event: the trigger's
-        :raises CompletionError: there is none
-        """
-        status = event.get("status") if event else None
-        if event and status == "failed":
-            raise error_of(event["error"])
-        if event and status == "done" and (completion := self._kept_answer(event)):
-            return completion
-        raise _lost(self._marks.load_received())
-
-    def _kept_answer(self, event: dict[str, Any]) -> Completion | None:
-        """Return what the trigger of an event has kept, None if it is gone or another trigger has given up the call."""
-        mark, received = self._marks.load(), self._marks.load_received()
-        if mark is None or mark.state != "sent" or received is None or received.owner != event.get("owner"):
-            return None
-        return received.completion
+        call = waiting_call(self._place)
+        if call is None:
+            raise BrokenAnswerError(
+                "What was known of the call is gone from XCom. It may have been billed.", hint=RETRY_HINT
+            )
+        return call
 
     @property
-    def was_sent(self) -> bool:
-        """Whether a trigger has sent the call, or was about to."""
-        mark = self._marks.load()
-        return mark is not None and mark.state != "ready"
+    def _marks(self) -> CallMarks:
+        return CallMarks(self._place, self.waiting.call_id)
 
-    def completion_after_failure(self) -> Completion:
-        """Return the generation of a trigger that sent the call, and then failed or took too long.
+    def is_surely_not_sent(self) -> bool:
+        """Say whether nobody has sent the call, and nobody will; only then it is free to ask again."""
+        return self._marks.claim(uuid.uuid4().hex)
 
-        :raises CompletionError: there is no answer
+    def starts_over(self, event: dict[str, Any] | None) -> bool:
+        """Say whether the task is in a later try than the one that has waited, and may ask again.
+
+        Airflow 2 and 3.0 resume a task there that they have reset, or that is to be retried.
+
+        :param event: the trigger's
         """
-        mark, received = self._marks.load(), self._marks.load_received()
-        if mark and mark.state == "sent" and received and received.completion:
-            return received.completion
-        if mark and received and received.task_id is not None:
-            # The trigger does the same when it is cancelled; but perhaps there was none that could be.
-            try:
-                self._hook.stop(received.task_id, str(mark.resume["user"]))
-            except CompletionError as error:
-                log.warning("The generation %s could not be stopped on the server: %s", received.task_id, error)
-        raise _lost(received)
+        if self.waiting.attempt == self._attempt or self._kept_answer():
+            return False
+        return may_be_sent_again(self._error_in(event), self._hook.on_maybe_billed)
+
+    def completion(self, event: dict[str, Any] | None) -> Completion:
+        """Return the generation that was received.
+
+        :param event: the trigger's, None if it failed or took too long
+        :raises CompletionError: there is none
+        """
+        if completion := self._kept_answer():
+            return completion
+        raise self._error_in(event or self._stop())
+
+    def _kept_answer(self) -> Completion | None:
+        """Return the answer that the trigger has kept, unless another one has given up the call and stopped it."""
+        received = self._marks.received() if self._marks.state() == "sent" else None
+        return received.completion if received else None
+
+    def _error_in(self, event: dict[str, Any] | None) -> CompletionError:
+        if event and event.get("status") == "failed":
+            return error_of(event["error"])
+        return _lost(**{key: event[key] for key in ("task_id", "stopped") if event and key in event})
+
+    def _stop(self) -> dict[str, Any]:
+        """Stop the generation. The trigger does the same when it is cancelled; but perhaps there was none to cancel."""
+        received = self._marks.received()
+        if received is None or received.task_id is None:
+            return {}
+        try:
+            self._hook.stop(received.task_id, self.waiting.user)
+        except CompletionError as error:
+            log.warning("The generation %s could not be stopped on the server: %s", received.task_id, error)
+            return {"task_id": received.task_id, "stopped": False}
+        return {"task_id": received.task_id, "stopped": True}
 
     def end(self) -> None:
         """Remove what was left in XCom. If that fails, it goes with the next try."""
         try:
-            self._marks.delete()
+            self._marks.end()
         except Exception as error:
             log.warning("What the trigger left in XCom could not be removed (%s).", type(error).__name__)
 
 
-def _lost(received: Received | None) -> BrokenAnswerError:
-    task_id = received.task_id if received else None
+def _lost(task_id: str | None = None, stopped: bool | None = None) -> BrokenAnswerError:
     if task_id is None:
-        what = "The trigger ended after the call was sent and before the server named the generation"
+        what = "The trigger ended when the call was sent, or about to be, and before the server named the generation"
         cost = "It cannot be stopped, and may have been billed."
     else:
         what = f"The trigger ended in the middle of the generation {task_id}"
-        cost = "The server was asked to stop it; what it generated until then may have been billed."
+        cost = {
+            True: "The server was asked to stop it; what it generated until then may have been billed.",
+            False: "The server could not be asked to stop it; all of it may have been billed.",
+            None: "It may have been billed.",
+        }[stopped]
     return BrokenAnswerError(f"{what}; its answer is lost. {cost}", hint=RETRY_HINT, task_id=task_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
 
+from airflow.providers.common.compat.sdk import conf
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_completion.api.answers import Completion
@@ -23,8 +25,8 @@ from airflow_provider_completion.exceptions import OnMaybeBilled
 from airflow_provider_completion.hooks.completion import CompletionHook
 from airflow_provider_completion.triggers.mark import CallMarks, Place, Received
 
-#: How long a trigger leaves alone what another one has sent, see :meth:`CompletionTrigger._take_over`.
-TAKE_OVER_SECONDS = 10.0
+#: How long a trigger that may have been frozen leaves alone what another one has sent.
+PATIENCE_SECONDS = 10.0
 
 #: What the call of the trigger that runs here is made for; the client is shared.
 _ORIGIN: ContextVar[Origin] = ContextVar("origin")
@@ -37,12 +39,12 @@ class CompletionTrigger(BaseTrigger):
     that the call was sent, and it is not sent again. What is left of it is stopped on the server, and the event says
     ``lost``, unless the answer is there already.
 
-    Its event has the ``attempt``, a ``status`` (``done``, ``failed``, ``lost``) and what belongs to it, but never the
-    answer: Airflow writes events into its log and its database.
+    Its event has a ``status`` (``done``, ``failed``, ``lost``) and what belongs to it, but never the answer: Airflow
+    writes events into its log and its database.
 
     :param request: what is asked: ``inputs``, ``query``, ``files``, ``user``, ``response_mode``, checked already
     :param place: the task instance
-    :param attempt: its try
+    :param call_id: the call; each deferral has another
     :param origin: what the call is made for, see :class:`~airflow_provider_completion.client.telemetry.Origin`
     """
 
@@ -52,7 +54,7 @@ class CompletionTrigger(BaseTrigger):
         conn_id: str,
         request: dict[str, Any],
         place: Place,
-        attempt: str,
+        call_id: str,
         silence_seconds: float | None = None,
         total_seconds: float | None = None,
         on_maybe_billed: OnMaybeBilled = "fail",
@@ -62,39 +64,39 @@ class CompletionTrigger(BaseTrigger):
         self.conn_id = conn_id
         self.request = request
         self.place = place
-        self.attempt = attempt
+        self.call_id = call_id
         self.silence_seconds = silence_seconds
         self.total_seconds = total_seconds
         self.on_maybe_billed = on_maybe_billed
         self.origin = origin
-        self._marks = CallMarks(place, attempt)
+        self._marks = CallMarks(place, call_id)
         self._run: AsyncCompletionRun | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what Airflow keeps of the trigger; it encrypts the arguments."""
         names = (
-            "conn_id", "request", "place", "attempt", "silence_seconds", "total_seconds", "on_maybe_billed", "origin",
+            "conn_id", "request", "place", "call_id", "silence_seconds", "total_seconds", "on_maybe_billed", "origin",
         )  # fmt: skip
         path = f"{type(self).__module__}.{type(self).__qualname__}"
         return path, {name: getattr(self, name) for name in names}
 
     def __repr__(self) -> str:
         # Airflow's own would show the prompt in logs.
-        return f"<{type(self).__name__} of {self.place['dag_id']}.{self.place['task_id']}, try {self.attempt}>"
+        return f"<{type(self).__name__} of {self.place['dag_id']}.{self.place['task_id']}, call {self.call_id}>"
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Generate the answer, or find out what has become of it."""
         _ORIGIN.set(Origin(**self.origin) if self.origin else Origin())
-        owner = uuid.uuid4().hex
+        begun = time.monotonic()
         try:
             async with self._client() as client:
-                if await self._marks.aclaim(owner):
-                    event = await self._generate(client, owner)
+                if await self._marks.aclaim(uuid.uuid4().hex):
+                    event = await self._generate(client)
                 else:
-                    event = await self._take_over(client)
+                    event = await self._take_over(client, patient=_may_have_been_frozen(begun))
         except CompletionError as error:
             event = {"status": "failed", "error": error.as_json()}
-        yield TriggerEvent({"attempt": self.attempt, **event})  # type: ignore[no-untyped-call]
+        yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
         """Stop the generation on the server: somebody has ended the task (Airflow 3.3 and later).
@@ -108,7 +110,7 @@ class CompletionTrigger(BaseTrigger):
     async def _client(self) -> AsyncIterator[AsyncCompletionClient]:
         hook = CompletionHook(self.conn_id, silence_seconds=self.silence_seconds, total_seconds=self.total_seconds)
         settings = replace(
-            await hook.get_async_settings(),
+            await _settings_of(hook),
             check_inputs=False,  # the worker has
             max_concurrency=sys.maxsize,  # each trigger has one call
             origin=_ORIGIN.get,
@@ -116,19 +118,18 @@ class CompletionTrigger(BaseTrigger):
         async with _shared_client(self.conn_id, settings) as client:
             yield client
 
-    async def _generate(self, client: AsyncCompletionClient, owner: str) -> dict[str, Any]:
+    async def _generate(self, client: AsyncCompletionClient) -> dict[str, Any]:
         request = CompletionRequest.model_validate(self.request)
-        received = Received(attempt=self.attempt, owner=owner, task_id=None)
+        task_id: str | None = None
         async with AsyncCompletionRun(client, request, self.on_maybe_billed) as run:
             self._run = run
             async for _ in run:
-                if run.task_id != received.task_id:
-                    received = received.model_copy(update={"task_id": run.task_id})
-                    await self._keep_task_id(received)
+                if run.task_id != task_id:
+                    task_id = run.task_id
+                    await self._keep_task_id(task_id)
         completion = run.completion
-        received = received.model_copy(update={"task_id": completion.task_id, "completion": completion})
         try:
-            await self._marks.asave_received(received)
+            await self._marks.akeep(Received(task_id=completion.task_id, completion=completion))
         except Exception as error:
             raise CompletionError(
                 f"The answer was received but could not be kept in XCom ({type(error).__name__}).",
@@ -136,61 +137,83 @@ class CompletionTrigger(BaseTrigger):
                 task_id=completion.task_id,
                 message_id=completion.message_id,
             ) from error
-        return _done(owner, completion)
+        return _done(completion)
 
-    async def _keep_task_id(self, received: Received) -> None:
+    async def _keep_task_id(self, task_id: str | None) -> None:
         try:
-            await self._marks.asave_received(received)
+            await self._marks.akeep(Received(task_id=task_id))
         except Exception as error:
             self.log.warning(
                 "The id of the generation %s could not be kept (%s). Should this triggerer die, nobody can stop it.",
-                received.task_id,
+                task_id,
                 type(error).__name__,
             )
 
-    async def _take_over(self, client: AsyncCompletionClient) -> dict[str, Any]:
-        """Look for the answer of the trigger that has sent the call; stop what is left of it."""
+    async def _take_over(self, client: AsyncCompletionClient, *, patient: bool) -> dict[str, Any]:
+        """Look for the answer of the trigger that has sent the call; stop what is left of it.
+
+        :param patient: whether this triggerer may have been frozen for so long that another one has the task by now,
+            and streams it. Then Airflow cancels this trigger within seconds, and what streams must not be stopped
+        """
         if event := await self._kept_answer():
             return event
-        # The other triggerer may be the one that has the task now. Then Airflow cancels this trigger within seconds.
-        await asyncio.sleep(TAKE_OVER_SECONDS)
-        # Looked for before anything is said, so that another triggerer finds it if this one dies here.
-        if event := await self._kept_answer():
-            return event
+        if patient:
+            await asyncio.sleep(PATIENCE_SECONDS)
+            if event := await self._kept_answer():
+                return event
+        lost = {"status": "lost", "task_id": None, "stopped": False}
+        if await self._marks.astate() is None:  # the task has resumed
+            return lost
         # Said before the stop: whoever has sent the call may still live, and after the stop its text is no answer.
-        mark = await self._marks.aload()
-        await self._marks.asave(mark.model_copy(update={"state": "lost"}))
-        received = await self._marks.aload_received()
-        if mark.state == "sent" and received and received.completion:
-            await self._marks.asave(mark)
-            return _done(received.owner, received.completion)
-        task_id = received.task_id if received else None
-        if task_id is not None:
-            try:
-                await client.stop(task_id, self.request["user"])
-            except CompletionError as error:
-                self.log.warning("The generation %s could not be stopped on the server: %s", task_id, error)
-        return {"status": "lost", "task_id": task_id}
+        await self._marks.aset_state("lost")
+        received = await self._marks.areceived()
+        if received is None or received.task_id is None:
+            return lost
+        try:
+            await client.stop(received.task_id, self.request["user"])
+        except CompletionError as error:
+            self.log.warning("The generation %s could not be stopped on the server: %s", received.task_id, error)
+            return {**lost, "task_id": received.task_id}
+        return {**lost, "task_id": received.task_id, "stopped": True}
 
     async def _kept_answer(self) -> dict[str, Any] | None:
-        if (await self._marks.aload()).state == "lost":
-            return None
-        received = await self._marks.aload_received()
+        received = await self._marks.areceived() if await self._marks.astate() == "sent" else None
         if received is None or received.completion is None:
             return None
         self.log.info("The answer of the generation %s was kept before the triggerer ended.", received.task_id)
-        return _done(received.owner, received.completion)
+        return _done(received.completion)
 
 
-def _done(owner: str, completion: Completion) -> dict[str, Any]:
+def _may_have_been_frozen(begun: float) -> bool:
+    """Whether a trigger that began then was so slow that Airflow may have given its task to another triggerer.
+
+    Airflow waits for longer than this, but counts from the triggerer's last heartbeat before.
+    """
+    threshold: float = conf.getfloat("triggerer", "triggerer_health_check_threshold")
+    return time.monotonic() - begun > threshold / 3
+
+
+def _done(completion: Completion) -> dict[str, Any]:
     return {
         "status": "done",
-        "owner": owner,
         "task_id": completion.task_id,
         "message_id": completion.message_id,
         "finish": completion.finish,
         "usage": completion.usage.as_json() if completion.usage else None,
     }
+
+
+#: The reads of connections that are under way.
+_reads: dict[tuple[str, float | None, float | None], asyncio.Task[ClientSettings]] = {}
+
+
+async def _settings_of(hook: CompletionHook) -> ClientSettings:
+    """Read the connection, once for all triggers that begin together: each read waits in the queue of all others."""
+    key = (hook.conn_id, hook.silence_seconds, hook.total_seconds)
+    if key not in _reads:
+        _reads[key] = asyncio.create_task(hook.get_async_settings())
+        _reads[key].add_done_callback(lambda _: _reads.pop(key))
+    return await asyncio.shield(_reads[key])
 
 
 #: The clients that triggers of this process use, and how many do.

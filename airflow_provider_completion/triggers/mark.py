@@ -1,26 +1,28 @@
-"""What a deferred call leaves in XCom, so that no restart of a triggerer sends it a second time.
+"""What a deferred call leaves in XCom, so that nothing sends it a second time.
 
-Three keys, all removed when the task resumes: the mark, which says how far the call of this try has come; the claim of
-the trigger that was the last to begin; and what the trigger that has sent the call has received.
+All is removed when the task resumes. Each call has keys of its own, with its id in them: a trigger that is late, as its
+triggerer was frozen, then finds no state to go on with, and harms no later call of the task. One key without an id
+says which call the task waits for; only the worker writes it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Literal, TypedDict
 
 from airflow.providers.common.compat.sdk import XCom
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from asgiref.sync import sync_to_async
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, JsonValue
 
-from airflow_provider_completion.api.answers import Completion
+from airflow_provider_completion.api.answers import Completion, Usage
 
-_MARK_KEY = "_completion_call"
-_CLAIM_KEY = "_completion_claim"
-_RECEIVED_KEY = "_completion_received"
+_WAITING_KEY = "_completion_call"
+
+#: How far a call has come. ``ready``: the worker has deferred it; ``sent``: somebody is about to send it, or has;
+#: ``lost``: a later trigger has found it sent, and has given it up.
+State = Literal["ready", "sent", "lost"]
 
 
 class Place(TypedDict):
@@ -32,28 +34,32 @@ class Place(TypedDict):
     map_index: int
 
 
-class Mark(BaseModel):
-    """How far a call has come.
+class WaitingCall(BaseModel):
+    """The call that a task waits for, and what the worker needs to know when the task resumes.
 
-    :param attempt: the try that it belongs to; a mark of another try says nothing
-    :param state: ``ready``: the worker has deferred it; ``sent``: a trigger is about to send it, or has; ``lost``: a
-        later trigger has found it sent, and has given it up
-    :param resume: what the worker needs to know when the task resumes. Not in Airflow's own ``next_kwargs``, which are
-        gone when a trigger fails or takes too long
+    Not in Airflow's own ``next_kwargs``, which are gone when a trigger fails or takes too long.
+
+    :param call_id: its id; each deferral has another
+    :param attempt: the try that deferred it
+    :param user: the end user that it is made for
+    :param asked_again: how many generations this try has had before, because their answers did not fit
+    :param usage: theirs
+    :param call: what crash safety keeps of the try
     """
 
     model_config = ConfigDict(frozen=True)
 
+    call_id: str
     attempt: str
-    state: Literal["ready", "sent", "lost"] = "ready"
-    resume: dict[str, JsonValue] = Field(default_factory=dict)
+    user: str
+    asked_again: int = 0
+    usage: Usage | None = None
+    call: dict[str, JsonValue] | None = None
 
 
 class Received(BaseModel):
-    """What the one trigger that has sent the call has received. Only that one writes it.
+    """What the one trigger that has sent a call has received. Only that one writes it.
 
-    :param attempt: the try that it belongs to
-    :param owner: the trigger
     :param task_id: the generation on the server
     :param completion: the whole generation, once it has ended. Its ``metadata`` is not kept: it is not needed any
         more, and can be many times the answer
@@ -61,8 +67,6 @@ class Received(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    attempt: str
-    owner: str
     task_id: str | None
     completion: Completion | None = None
 
@@ -71,11 +75,14 @@ class CallMarks:
     """Reads and writes what a call leaves in XCom.
 
     :param place: the task instance
-    :param attempt: its try
+    :param call_id: the call
     """
 
-    def __init__(self, place: Place, attempt: str) -> None:
-        self._place, self._attempt = place, attempt
+    def __init__(self, place: Place, call_id: str) -> None:
+        self._place = place
+        self._state_key = f"_completion_state_{call_id}"
+        self._claim_key = f"_completion_claim_{call_id}"
+        self._received_key = f"_completion_received_{call_id}"
 
     # -- in a trigger ----------------------------------------------------------------------------------------------
 
@@ -84,35 +91,35 @@ class CallMarks:
 
         Two triggerers can work on one call at the same time: Airflow gives the triggers of one that is silent for too
         long to another, and the first may only have been frozen, or busy. XCom cannot write "if nobody has". But of
-        any number of triggers that write and read in the order below, at most one finds its own claim at the end, and
-        one that is alone does (the "splitter" in Lamport's "A Fast Mutual Exclusion Algorithm", 1987): if two found
-        theirs, the one that claimed first had written the mark before the other one claimed, and so read it.
+        any number that write and read in the order below, at most one finds its own claim at the end, and one that is
+        alone does (the "splitter" in Lamport's "A Fast Mutual Exclusion Algorithm", 1987): if two found theirs, the
+        one that claimed first had written the state before the other one claimed, and so that one read it.
 
         :param owner: the trigger
         :raises Exception: XCom does not work; then nothing may be sent
         """
-        await self._aset(_CLAIM_KEY, owner)
-        mark = await self.aload()
-        if mark.state != "ready":
+        await self._aset(self._claim_key, owner)
+        if await self.astate() != "ready":
             return False
-        await self.asave(mark.model_copy(update={"state": "sent"}))
-        return bool(await self._aget(_CLAIM_KEY) == owner)
+        await self.aset_state("sent")
+        return bool(await self._aget(self._claim_key) == owner)
 
-    async def aload(self) -> Mark:
-        """Return the mark."""
-        return self._mark_in(await self._aget(_MARK_KEY)) or Mark(attempt=self._attempt)
+    async def astate(self) -> State | None:
+        """Return how far the call has come, None if the task does not wait for it any more."""
+        state: State | None = await self._aget(self._state_key)
+        return state
 
-    async def asave(self, mark: Mark) -> None:
-        """Write the mark."""
-        await self._aset(_MARK_KEY, mark.model_dump(mode="json"))
+    async def aset_state(self, state: State) -> None:
+        """Write how far the call has come."""
+        await self._aset(self._state_key, state)
 
-    async def aload_received(self) -> Received | None:
+    async def areceived(self) -> Received | None:
         """Return what was received, None if nothing was."""
-        return self._received_in(await self._aget(_RECEIVED_KEY))
+        return _received_in(await self._aget(self._received_key))
 
-    async def asave_received(self, received: Received) -> None:
+    async def akeep(self, received: Received) -> None:
         """Keep what was received."""
-        await self._aset(_RECEIVED_KEY, received.model_dump(mode="json", exclude={"completion": {"metadata"}}))
+        await self._aset(self._received_key, received.model_dump(mode="json", exclude={"completion": {"metadata"}}))
 
     async def _aget(self, key: str) -> Any:
         return await _call("aget_one", XCom.get_one, key=key, **self._place)
@@ -122,28 +129,51 @@ class CallMarks:
 
     # -- on a worker -----------------------------------------------------------------------------------------------
 
-    def load(self) -> Mark | None:
-        """Return the mark, None if there is none."""
-        return self._mark_in(XCom.get_one(key=_MARK_KEY, **self._place))
+    def begin(self, call: WaitingCall) -> None:
+        """Let a trigger send the call that the task is going to wait for."""
+        self._set(self._state_key, "ready")
+        self._set(_WAITING_KEY, call.model_dump(mode="json"))
 
-    def save(self, mark: Mark) -> None:
-        """Write the mark."""
-        XCom.set(key=_MARK_KEY, value=mark.model_dump(mode="json"), **self._place)
+    def claim(self, owner: str) -> bool:
+        """Say whether the call is surely not sent, and never will be: as :meth:`aclaim`, by the worker.
 
-    def load_received(self) -> Received | None:
+        :param owner: the worker
+        """
+        self._set(self._claim_key, owner)
+        if self.state() != "ready":
+            return False
+        self._set(self._state_key, "sent")
+        return bool(self._get(self._claim_key) == owner)
+
+    def state(self) -> State | None:
+        """Return how far the call has come, None if nothing is known of it."""
+        state: State | None = self._get(self._state_key)
+        return state
+
+    def received(self) -> Received | None:
         """Return what was received, None if nothing was."""
-        return self._received_in(XCom.get_one(key=_RECEIVED_KEY, **self._place))
+        return _received_in(self._get(self._received_key))
 
-    def delete(self) -> None:
+    def end(self) -> None:
         """Remove everything."""
-        for key in (_MARK_KEY, _CLAIM_KEY, _RECEIVED_KEY):
+        for key in (_WAITING_KEY, self._state_key, self._claim_key, self._received_key):
             _delete(key, self._place)
 
-    def _mark_in(self, value: Any) -> Mark | None:
-        return Mark.model_validate(value) if value and value["attempt"] == self._attempt else None
+    def _get(self, key: str) -> Any:
+        return XCom.get_one(key=key, **self._place)
 
-    def _received_in(self, value: Any) -> Received | None:
-        return Received.model_validate(value) if value and value["attempt"] == self._attempt else None
+    def _set(self, key: str, value: Any) -> None:
+        XCom.set(key=key, value=value, **self._place)
+
+
+def waiting_call(place: Place) -> WaitingCall | None:
+    """Return the call that a task waits for, None if it waits for none."""
+    value = XCom.get_one(key=_WAITING_KEY, **place)
+    return None if value is None else WaitingCall.model_validate(value)
+
+
+def _received_in(value: Any) -> Received | None:
+    return None if value is None else Received.model_validate(value)
 
 
 async def _call(name: str, blocking: Callable[..., Any], **arguments: Any) -> Any:
@@ -153,10 +183,16 @@ async def _call(name: str, blocking: Callable[..., Any], **arguments: Any) -> An
 
 async def _call_whole(name: str, blocking: Callable[..., Any], arguments: dict[str, Any]) -> Any:
     # From Airflow 3.3 on XCom has async methods. Before, its calls block, and some of them fail on an event loop.
-    if method := getattr(XCom, name, None):
-        with suppress(AttributeError):  # "dag.test()" stands in for the supervisor, but without its async calls
-            return await method(**arguments)
+    if (method := getattr(XCom, name, None)) and _supervisor_is_async():
+        return await method(**arguments)
     return await sync_to_async(blocking)(**arguments)
+
+
+def _supervisor_is_async() -> bool:
+    """Not so in ``dag.test()``, which stands in for the supervisor without its async calls."""
+    from airflow.sdk.execution_time.task_runner import SUPERVISOR_COMMS
+
+    return hasattr(SUPERVISOR_COMMS, "asend")
 
 
 def _delete(key: str, place: Place) -> None:
@@ -166,4 +202,6 @@ def _delete(key: str, place: Place) -> None:
     from airflow.utils.session import create_session
 
     with create_session() as session:
-        session.query(XCom).filter_by(key=key, **place).delete()
+        for row in session.query(XCom).filter_by(key=key, **place):
+            XCom.purge(row, session)  # what a backend has stored elsewhere
+            session.delete(row)

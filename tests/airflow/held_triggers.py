@@ -11,7 +11,7 @@ from typing import Any
 
 from airflow_provider_completion.client.aio import AsyncCompletionClient
 from airflow_provider_completion.triggers.completion import CompletionTrigger
-from airflow_provider_completion.triggers.mark import CallMarks, Mark, Place, Received
+from airflow_provider_completion.triggers.mark import CallMarks, Place, Received, State
 
 
 class HoldsBeforeMark(CompletionTrigger):
@@ -19,7 +19,7 @@ class HoldsBeforeMark(CompletionTrigger):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self._marks = _HoldsBeforeMark(self.place, self.attempt)
+        self._marks = _HoldsBeforeMark(self.place, self.call_id)
 
 
 class HoldsBeforeAnswer(CompletionTrigger):
@@ -27,14 +27,14 @@ class HoldsBeforeAnswer(CompletionTrigger):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self._marks = _HoldsBeforeAnswer(self.place, self.attempt)
+        self._marks = _HoldsBeforeAnswer(self.place, self.call_id)
 
 
 class HoldsAfterAnswer(CompletionTrigger):
     """Has kept the answer, and has no event yet."""
 
-    async def _generate(self, client: AsyncCompletionClient, owner: str) -> dict[str, Any]:
-        event = await super()._generate(client, owner)
+    async def _generate(self, client: AsyncCompletionClient) -> dict[str, Any]:
+        event = await super()._generate(client)
         await _hold(self.place)
         return event
 
@@ -42,28 +42,28 @@ class HoldsAfterAnswer(CompletionTrigger):
 class HoldsAfterTakeOver(CompletionTrigger):
     """Has had the call of an earlier trigger stopped, and has no event yet."""
 
-    async def _take_over(self, client: AsyncCompletionClient) -> dict[str, Any]:
-        event = await super()._take_over(client)
+    async def _take_over(self, client: AsyncCompletionClient, *, patient: bool) -> dict[str, Any]:
+        event = await super()._take_over(client, patient=patient)
         await _hold(self.place)
         return event
 
 
 class _HoldsBeforeMark(CallMarks):
-    async def asave(self, mark: Mark) -> None:
+    async def aset_state(self, state: State) -> None:
         held, went_on = (_file(self._place, what) for what in ("held", "went_on"))
-        if mark.state != "sent" or held.exists() or went_on.exists():
-            await super().asave(mark)
+        if state != "sent" or held.exists() or went_on.exists():
+            await super().aset_state(state)
             return
         await _hold(self._place)
-        await super().asave(mark)
+        await super().aset_state(state)
         went_on.touch()
 
 
 class _HoldsBeforeAnswer(CallMarks):
-    async def asave_received(self, received: Received) -> None:
+    async def akeep(self, received: Received) -> None:
         if received.completion:
             await _hold(self._place)
-        await super().asave_received(received)
+        await super().akeep(received)
 
 
 async def _hold(place: Place) -> None:

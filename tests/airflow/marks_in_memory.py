@@ -18,11 +18,16 @@ class Turn:
 
 
 class MarksInMemory(CallMarks):
-    """Has a dict for XCom, and waits for its turn before each request."""
+    """Has a dict for XCom, and in a trigger waits for its turn before each request. The worker has begun the call."""
 
     def __init__(self, xcom: dict[str, Any]) -> None:
-        super().__init__(_PLACE, "1")
+        super().__init__(_PLACE, "c")
         self.xcom = xcom
+
+    @staticmethod
+    def begun() -> dict[str, Any]:
+        """What there is before any trigger."""
+        return {"_completion_state_c": "ready"}
 
     async def _aget(self, key: str) -> Any:
         await Turn()
@@ -30,4 +35,10 @@ class MarksInMemory(CallMarks):
 
     async def _aset(self, key: str, value: Any) -> None:
         await Turn()
+        self.xcom[key] = value
+
+    def _get(self, key: str) -> Any:
+        return self.xcom.get(key)
+
+    def _set(self, key: str, value: Any) -> None:
         self.xcom[key] = value

@@ -31,6 +31,7 @@ from airflow.providers.common.compat.sdk import (
 )
 from pydantic import BaseModel
 
+from airflow_provider_completion.client.settings import ClientSettings
 from airflow_provider_completion.exceptions import (
     BrokenAnswerError,
     CompletionError,
@@ -38,13 +39,14 @@ from airflow_provider_completion.exceptions import (
     OutputError,
     UnfinishedAnswerError,
 )
+from airflow_provider_completion.hooks.completion import CompletionHook
 from airflow_provider_completion.hooks.trace import trace_id_of
 from airflow_provider_completion.operators.completion import CompletionOperator
 from airflow_provider_completion.operators.crash_safety import KEY as KEPT
 from airflow_provider_completion.testing import App, LocalCompletionServer, Prompt
 from airflow_provider_completion.testing.faults import MENU
 from airflow_provider_completion.triggers.completion import CompletionTrigger
-from airflow_provider_completion.triggers.mark import CallMarks, Place, Received, _delete
+from airflow_provider_completion.triggers.mark import Place, Received, State, _delete
 from tests.airflow import dags
 from tests.airflow.marks_in_memory import MarksInMemory
 from tests.airflow.test_crash_safety import Store
@@ -61,12 +63,6 @@ T = TypeVar("T")
 @pytest.fixture
 def completion_app() -> App:
     return App(api_key=KEY, form=FORM, prompt="{{text}}", generator=lambda _: PIECES, file_upload=True)
-
-
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A trigger takes over without waiting for the one before."""
-    monkeypatch.setattr("airflow_provider_completion.triggers.completion.TAKE_OVER_SECONDS", 0)
 
 
 # -- a task, a triggerer, a task that resumes --------------------------------------------------------------------------
@@ -150,14 +146,16 @@ def place_of(context: Any) -> Place:
     return Place(dag_id=ti.dag_id, run_id=ti.run_id, task_id=ti.task_id, map_index=-1)
 
 
-def marks_of(context: Any, attempt: str) -> CallMarks:
-    return CallMarks(place_of(context), attempt)
+#: All that the operator pushes.
+KEYS = ("answer", "message_id", "task_id", "usage")
 
 
-#: What a trigger has written when it has its answer.
-WORKING_KEYS = ("_completion_call", "_completion_claim", "_completion_received")
-#: All that the operator and its trigger push.
-KEYS = ("answer", "message_id", "task_id", "usage", *WORKING_KEYS)
+def left_of(context: Any, trigger: CompletionTrigger) -> dict[str, Any]:
+    """What there is in XCom of the call of a trigger."""
+    keys = {"call": "_completion_call"}
+    keys |= {what: f"_completion_{what}_{trigger.call_id}" for what in ("state", "claim", "received")}
+    found = xcoms_of(context, *keys.values())
+    return {what: found[key] for what, key in keys.items() if key in found}
 
 
 def xcoms_of(context: Any, *keys: str) -> dict[str, Any]:
@@ -428,11 +426,13 @@ def test_without_xcom_push_only_the_working_keys_are_there_and_only_for_a_while(
     completion_server: LocalCompletionServer,
 ) -> None:
     def body(context: Any) -> tuple[Any, ...]:
-        [event] = fire(trigger_of(context, do_xcom_push=False))
-        before = set(xcoms_of(context, *KEYS))
-        return resume(context, event, do_xcom_push=False), before, xcoms_of(context, *KEYS)
+        trigger = trigger_of(context, do_xcom_push=False)
+        [event] = fire(trigger)
+        before = set(left_of(context, trigger))
+        text = resume(context, event, do_xcom_push=False)
+        return text, before, xcoms_of(context, *KEYS) | left_of(context, trigger)
 
-    assert in_a_task(body) == (WHOLE, set(WORKING_KEYS), {})
+    assert in_a_task(body) == (WHOLE, {"call", "state", "claim", "received"}, {})
 
 
 # -- on the worker, before ---------------------------------------------------------------------------------------------
@@ -547,22 +547,22 @@ def test_the_server_learns_the_try(completion_server: LocalCompletionServer) -> 
 # -- the mark ----------------------------------------------------------------------------------------------------------
 
 
-def left_behind(context: Any, *, answer: bool = False, task_id: str | None = None, **changes: Any) -> CompletionTrigger:
-    """Return a second trigger of this try, after a first that has come so far.
+def left_behind(
+    context: Any, *, answer: bool = False, task_id: str | None = None, state: State | None = None
+) -> CompletionTrigger:
+    """Return a second trigger of this call, after a first that has come so far.
 
     :param answer: whether it has kept its answer
     :param task_id: what it has kept of a generation
-    :param changes: of its mark
+    :param state: what it has said
     """
     trigger = trigger_of(context, user="someone")
-    marks = marks_of(context, trigger.attempt)
     if answer:
         fire(trigger)
     if task_id:
-        asyncio.run(marks.asave_received(Received(attempt=trigger.attempt, owner="first", task_id=task_id)))
-    mark = marks.load()
-    assert mark
-    marks.save(mark.model_copy(update=changes))
+        asyncio.run(trigger._marks.akeep(Received(task_id=task_id)))
+    if state:
+        asyncio.run(trigger._marks.aset_state(state))
     return trigger
 
 
@@ -578,43 +578,57 @@ class Found:
 
 
 @pytest.mark.parametrize(
-    ("answer", "changes", "found"),
+    ("before", "found"),
     [
-        (False, {}, Found("done", WHOLE, False, 1, 0)),
-        (False, {"attempt": "another", "state": "sent"}, Found("done", WHOLE, False, 1, 0)),
-        (False, {"state": "sent"}, Found("lost", BrokenAnswerError, True, 0, 0)),
-        (False, {"state": "sent", "task_id": "t-1"}, Found("lost", BrokenAnswerError, True, 0, 1)),
-        (False, {"state": "lost", "task_id": "t-1"}, Found("lost", BrokenAnswerError, True, 0, 1)),
-        (True, {}, Found("done", WHOLE, False, 1, 0)),
-        (True, {"state": "lost"}, Found("lost", BrokenAnswerError, True, 1, 1)),
+        ({}, Found("done", WHOLE, False, 1, 0)),
+        ({"state": "sent"}, Found("lost", BrokenAnswerError, True, 0, 0)),
+        ({"state": "sent", "task_id": "t-1"}, Found("lost", BrokenAnswerError, True, 0, 1)),
+        ({"state": "lost", "task_id": "t-1"}, Found("lost", BrokenAnswerError, True, 0, 1)),
+        ({"answer": True}, Found("done", WHOLE, False, 1, 0)),
+        ({"answer": True, "state": "lost"}, Found("lost", BrokenAnswerError, True, 1, 1)),
     ],
-    ids=["ready", "of-another-try", "sent", "named", "given-up", "kept", "given-up-and-kept"],
+    ids=["ready", "sent", "named", "given-up", "kept", "given-up-and-kept"],
 )
 def test_a_second_trigger_never_sends_what_a_first_has_sent(
-    completion_server: LocalCompletionServer, answer: bool, changes: dict[str, Any], found: Found
+    completion_server: LocalCompletionServer, before: dict[str, Any], found: Found
 ) -> None:
     def body(context: Any) -> Found:
-        [event] = fire(left_behind(context, answer=answer, **changes))
+        trigger = left_behind(context, **before)
+        [event] = fire(trigger)
         posts, stops = (completion_server.count("POST", end) for end in ("/completion-messages", "/stop"))
         try:
             return Found(event["status"], resume(context, event, user="someone"), False, posts, stops)
         except BrokenAnswerError as error:
-            left = xcoms_of(context, *WORKING_KEYS)
             final = isinstance(error, AirflowFailException) and error.billed == "maybe"
-            return Found(event["status"], left or BrokenAnswerError, final, posts, stops)
+            return Found(event["status"], left_of(context, trigger) or BrokenAnswerError, final, posts, stops)
 
     assert in_a_task(body) == found
     assert all(call.body == {"user": "someone"} for call in completion_server.calls if call.path.endswith("/stop"))
 
 
-def test_without_any_mark_the_call_is_sent(completion_server: LocalCompletionServer) -> None:
-    def body(context: Any) -> Any:
-        trigger = trigger_of(context)
-        marks_of(context, trigger.attempt).delete()
-        [event] = fire(trigger)
-        return resume(context, event)
+def test_a_trigger_whose_task_has_resumed_sends_and_stops_nothing(completion_server: LocalCompletionServer) -> None:
+    def body(context: Any) -> tuple[Any, ...]:
+        first = trigger_of(context)
+        [event] = fire(first)
+        late = in_the_triggerer(first)
+        text = resume(context, event)
+        [event_of_late] = fire(late)
+        return text, event_of_late["status"], set(left_of(context, late))
 
-    assert in_a_task(body) == WHOLE
+    assert in_a_task(body) == (WHOLE, "lost", {"claim"})
+    assert completion_server.count("POST", "/completion-messages") == 1
+    assert completion_server.count("POST", "/stop") == 0
+
+
+def test_a_stop_that_fails_is_not_said_to_be_one(completion_server: LocalCompletionServer) -> None:
+    def body(context: Any) -> None:
+        trigger = left_behind(context, state="sent", task_id="t-1")
+        completion_server.fail_next("forbidden_403", path="/stop")
+        [event] = fire(trigger)
+        resume(context, event)
+
+    with pytest.raises(BrokenAnswerError, match="could not be asked to stop it"):
+        in_a_task(body)
 
 
 def test_what_was_lost_may_be_retried_if_the_user_said_so(completion_server: LocalCompletionServer) -> None:
@@ -650,11 +664,10 @@ def test_a_further_generation_that_fails_unpaid_does_not_let_a_retry_pay_for_the
         assert len(server.generations) == 1
 
 
-def of_an_earlier_try(context: Any, event: dict[str, Any]) -> dict[str, Any]:
+def move_to_the_next_try(context: Any) -> None:
     """Let the call be one of the try before, as Airflow 2 and 3.0 have it after a reset."""
-    for key, value in xcoms_of(context, "_completion_call", "_completion_received").items():
-        XCom.set(key=key, value={**value, "attempt": "earlier"}, **place_of(context))
-    return {**event, "attempt": "earlier"}
+    call = xcoms_of(context, "_completion_call")["_completion_call"]
+    XCom.set(key="_completion_call", value={**call, "attempt": "earlier"}, **place_of(context))
 
 
 def test_the_answer_that_a_task_was_to_resume_with_before_it_was_reset_is_used(
@@ -662,7 +675,8 @@ def test_the_answer_that_a_task_was_to_resume_with_before_it_was_reset_is_used(
 ) -> None:
     def body(context: Any) -> Any:
         [event] = fire(trigger_of(context))
-        return resume(context, of_an_earlier_try(context, event))
+        move_to_the_next_try(context)
+        return resume(context, event)
 
     assert in_a_task(body) == WHOLE
     assert completion_server.count("POST", "/completion-messages") == 1
@@ -674,11 +688,26 @@ def test_a_call_that_was_lost_before_the_task_was_reset_is_sent_again_only_if_th
 ) -> None:
     def body(context: Any) -> None:
         [event] = fire(left_behind(context, state="sent"))
-        changes = {"on_maybe_billed": "retry"} if may_be_paid_twice else {}
-        resume(context, of_an_earlier_try(context, event), **changes)
+        move_to_the_next_try(context)
+        resume(context, event, **({"on_maybe_billed": "retry"} if may_be_paid_twice else {}))
 
     with pytest.raises(TaskDeferred if may_be_paid_twice else AirflowFailException):
         in_a_task(body)
+
+
+@pytest.mark.parametrize("may_be_paid_twice", [False, True])
+def test_a_trigger_that_took_too_long_before_the_task_was_reset_is_not_a_reason_to_send_again(
+    completion_server: LocalCompletionServer, may_be_paid_twice: bool
+) -> None:
+    def body(context: Any) -> None:
+        left_behind(context, state="sent")
+        move_to_the_next_try(context)
+        arguments = {"on_maybe_billed": "retry"} if may_be_paid_twice else {}
+        operator(**arguments).resume_execution("__fail__", {"error": "Trigger timeout"}, context)
+
+    with pytest.raises(BrokenAnswerError) as failure:
+        in_a_task(body)
+    assert isinstance(failure.value, AirflowFailException) is not may_be_paid_twice
 
 
 class NextTry:
@@ -713,32 +742,65 @@ def test_a_task_that_was_reset_while_it_was_deferred_asks_again_only_if_the_user
     assert not completion_server.generations
 
 
-@pytest.mark.parametrize("changes", [{"owner": "another"}, {"status": "what"}, None], ids=str)
-def test_an_event_that_is_not_of_the_call_is_no_answer(
-    completion_server: LocalCompletionServer, changes: dict[str, Any] | None
+EVENTS: list[Any] = [None, {"status": "what"}, {"status": "done"}, {"status": "lost", "task_id": "t-1"}]
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=str)
+def test_an_event_without_a_kept_answer_is_no_answer(completion_server: LocalCompletionServer, event: Any) -> None:
+    def body(context: Any) -> None:
+        left_behind(context, state="sent")
+        operator().execute_complete(context, event)
+
+    with pytest.raises(BrokenAnswerError) as failure:
+        in_a_task(body)
+    assert isinstance(failure.value, AirflowFailException)
+
+
+FAILED = {"status": "failed", "error": CompletionError("The connection is broken.", billed="no").as_json()}
+
+
+@pytest.mark.parametrize("event", [*EVENTS, FAILED], ids=str)
+def test_a_kept_answer_is_used_whatever_the_event_says(completion_server: LocalCompletionServer, event: Any) -> None:
+    def body(context: Any) -> Any:
+        left_behind(context, answer=True)
+        return operator().execute_complete(context, event)
+
+    assert in_a_task(body) == WHOLE
+
+
+@pytest.mark.parametrize("failing", [0, 1, 2], ids=["call", "state", "received"])
+@pytest.mark.parametrize("way", ["event", "__fail__"])
+def test_an_answer_that_cannot_be_read_is_not_paid_for_again(
+    completion_server: LocalCompletionServer, monkeypatch: pytest.MonkeyPatch, failing: int, way: str
 ) -> None:
     def body(context: Any) -> None:
         [event] = fire(trigger_of(context))
-        operator().execute_complete(context, None if changes is None else {**event, **changes})
+        with monkeypatch.context() as patch:
+            Unreachable(patch, "get_one", failing)
+            if way == "event":
+                resume(context, event)
+            else:
+                operator().resume_execution("__fail__", {"error": "Trigger timeout"}, context)
 
-    with pytest.raises(BrokenAnswerError):
+    with pytest.raises(CompletionError, match=r"could not resume.*OSError") as failure:
         in_a_task(body)
+    assert isinstance(failure.value, AirflowFailException)
 
 
 @pytest.mark.parametrize(
-    ("answer", "changes", "found"),
+    ("before", "found"),
     [
-        (True, {}, Found("", WHOLE, False, 1, 0)),
-        (False, {"state": "sent", "owner": "o", "task_id": "t-1"}, Found("", BrokenAnswerError, True, 0, 1)),
-        (False, {"state": "sent", "owner": "o"}, Found("", BrokenAnswerError, True, 0, 0)),
+        ({"answer": True}, Found("", WHOLE, False, 1, 0)),
+        ({"state": "sent", "task_id": "t-1"}, Found("", BrokenAnswerError, True, 0, 1)),
+        ({"state": "sent"}, Found("", BrokenAnswerError, True, 0, 0)),
     ],
     ids=["kept", "named", "sent"],
 )
 def test_a_trigger_that_failed_or_took_too_long_is_not_a_reason_to_send_again(
-    completion_server: LocalCompletionServer, answer: bool, changes: dict[str, Any], found: Found
+    completion_server: LocalCompletionServer, before: dict[str, Any], found: Found
 ) -> None:
     def body(context: Any) -> Found:
-        left_behind(context, answer=answer, **changes)
+        left_behind(context, **before)
         result, final = None, False
         try:
             result = operator(user="someone").resume_execution("__fail__", {"error": "Trigger timeout"}, context)
@@ -753,31 +815,35 @@ def test_a_trigger_that_failed_or_took_too_long_is_not_a_reason_to_send_again(
 def test_a_trigger_that_failed_before_it_sent_anything_fails_as_airflow_has_it(
     completion_server: LocalCompletionServer,
 ) -> None:
-    def body(context: Any) -> None:
-        trigger_of(context)
-        operator().resume_execution("__fail__", {"error": "Trigger timeout"}, context)
+    def body(context: Any) -> str:
+        trigger = trigger_of(context)
+        with pytest.raises(Exception, match=r"(?i)trigger") as failure:
+            operator().resume_execution("__fail__", {"error": "Trigger timeout"}, context)
+        assert not isinstance(failure.value, CompletionError | AirflowFailException)
+        assert not left_of(context, trigger)
+        [event] = fire(trigger)  # which was only slow
+        return str(event["status"])
 
-    with pytest.raises(Exception, match=r"(?i)trigger") as failure:
-        in_a_task(body)
-    assert not isinstance(failure.value, CompletionError | AirflowFailException)
+    assert in_a_task(body) == "lost"
     assert completion_server.count("POST", "/completion-messages") == 0
 
 
 class Unreachable:
-    """Airflow's XCom, of which some writes fail.
+    """Airflow's XCom, of which one request fails.
 
-    :param failing: of all writes of the trigger, counted from 0
+    :param method: ``set``, ``get_one``
+    :param failing: which of them, counted from 0
     """
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *failing: int) -> None:
-        self._written, self._failing, self._set = 0, failing, XCom.set
-        monkeypatch.setattr(XCom, "set", self.set)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, method: str, failing: int) -> None:
+        self._count, self._failing, self._method = 0, failing, getattr(XCom, method)
+        monkeypatch.setattr(XCom, method, self.request)
 
-    def set(self, *arguments: Any, **named: Any) -> Any:
-        number, self._written = self._written, self._written + 1
-        if number in self._failing:
+    def request(self, *arguments: Any, **named: Any) -> Any:
+        number, self._count = self._count, self._count + 1
+        if number == self._failing:
             raise OSError("no database")
-        return self._set(*arguments, **named)
+        return self._method(*arguments, **named)
 
 
 @pytest.mark.parametrize("failing", [0, 1], ids=["claim", "mark"])
@@ -786,7 +852,7 @@ def test_a_call_that_cannot_be_marked_is_not_sent(
 ) -> None:
     def body(context: Any) -> None:
         trigger = trigger_of(context)
-        Unreachable(monkeypatch, failing)
+        Unreachable(monkeypatch, "set", failing)
         fire(trigger)
 
     with pytest.raises(OSError, match="no database"):
@@ -799,7 +865,7 @@ def test_a_generation_whose_id_cannot_be_kept_goes_on(
 ) -> None:
     def body(context: Any) -> Any:
         trigger = trigger_of(context)
-        Unreachable(monkeypatch, 2)
+        Unreachable(monkeypatch, "set", 2)
         [event] = fire(trigger)
         return resume(context, event)
 
@@ -812,7 +878,7 @@ def test_an_answer_that_cannot_be_kept_was_paid_and_is_not_asked_for_again(
     def body(context: Any) -> None:
         trigger = trigger_of(context)
         with monkeypatch.context() as patch:
-            Unreachable(patch, 3)
+            Unreachable(patch, "set", 3)
             [event] = fire(trigger)
         resume(context, event)
 
@@ -888,7 +954,7 @@ def several(context: Any, count: int, **arguments: Any) -> list[CompletionTrigge
     """Return triggers as of several tasks."""
     triggers = [trigger_of(context, **arguments) for _ in range(count)]
     for trigger in triggers:
-        trigger._marks = MarksInMemory({})
+        trigger._marks = MarksInMemory(MarksInMemory.begun())
     return triggers
 
 
@@ -900,6 +966,27 @@ def test_triggers_of_an_app_share_a_session_that_is_closed_after_the_last(
 
     assert in_a_task(body) == ["done"] * 20
     assert [session.closed for session in sessions] == [True]
+
+
+def test_triggers_that_begin_together_read_the_connection_once(
+    completion_server: LocalCompletionServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[str] = []
+    read = CompletionHook.get_async_settings
+
+    async def counted(hook: CompletionHook) -> ClientSettings:
+        reads.append(hook.conn_id)
+        return await read(hook)
+
+    monkeypatch.setattr(CompletionHook, "get_async_settings", counted)
+
+    def body(context: Any) -> None:
+        together = [event["status"] for event in fire(*several(context, 5))]
+        later = [event["status"] for event in fire(*several(context, 1))]
+        assert together + later == ["done"] * 6
+
+    in_a_task(body)
+    assert reads == ["completion_default"] * 2
 
 
 async def cancelled(tasks: list[asyncio.Task[Any]]) -> None:
@@ -952,17 +1039,42 @@ def test_what_ends_a_trigger_stops_the_generation_once(
         await cancelled([task])
 
     def body(context: Any) -> dict[str, Any]:
-        asyncio.run(main(trigger_of(context, user="me")))
-        return xcoms_of(context, *WORKING_KEYS)
+        trigger = trigger_of(context, user="me")
+        asyncio.run(main(trigger))
+        return left_of(context, trigger)
 
     left = in_a_task(body)
     [generation] = completion_server.generations
     assert generation.stopped
     assert [call.body for call in completion_server.calls if call.path.endswith("/stop")] == [{"user": "me"}]
-    # The mark stays, so that no other trigger of this try sends the call.
-    assert left["_completion_call"]["state"] == "sent"
-    received = left["_completion_received"]
-    assert (received["task_id"], received["completion"]) == (generation.task_id, None)
+    # It stays, so that no other trigger sends the call.
+    assert left["state"] == "sent"
+    assert left["received"]["task_id"] == generation.task_id
+    kept = left["received"]["completion"]  # there if the end came before the cancellation
+    assert kept is None or kept["finish"] == "stopped"
+
+
+def test_a_trigger_that_may_have_been_frozen_lets_airflow_take_it_away_before_it_stops_anything(
+    completion_server: LocalCompletionServer,
+    going: threading.Semaphore,
+    asked: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD", "0")
+
+    async def main(first: CompletionTrigger) -> None:
+        streaming = asyncio.create_task(fired(first))
+        assert await asyncio.to_thread(going.acquire, timeout=30)
+        await events_seen([first])
+        late = asyncio.create_task(fired(in_the_triggerer(first)))
+        await asyncio.wait([late], timeout=1)
+        await cancelled([late])
+        assert completion_server.count("POST", "/stop") == 0
+        await cancelled([streaming])
+
+    in_a_task(lambda context: asyncio.run(main(trigger_of(context))))
+    assert completion_server.count("POST", "/completion-messages") == 1
+    assert completion_server.count("POST", "/stop") == 1
 
 
 def test_a_trigger_that_is_killed_before_it_has_begun_has_nothing_to_stop(

@@ -125,7 +125,7 @@ def test_an_execution_timeout_stops_the_generation_once(killer: Killer) -> None:
     }
 
 
-def test_after_a_kill_before_the_first_event_nothing_is_known_and_the_retry_asks_again(killer: Killer) -> None:
+def test_after_a_kill_before_the_first_event_the_retry_says_that_it_may_pay_again(killer: Killer) -> None:
     assert outcome(killer, "before_first_event") == {
         "state": "success",
         "posts": 2,
@@ -133,6 +133,8 @@ def test_after_a_kill_before_the_first_event_nothing_is_known_and_the_retry_asks
         "answer": "answer 2",
         "paid_by": 2,
     }
+    if HAS_STORE:
+        assert "Try 1 ended when it had just sent its call" in killer.airflow.task_log("before_first_event", 2)
 
 
 def test_after_a_kill_half_way_the_retry_stops_the_orphan_before_it_asks_again(killer: Killer) -> None:

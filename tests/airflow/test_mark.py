@@ -1,65 +1,99 @@
-"""Of all triggers that work on one call, at most one may send it, in whatever order their requests reach XCom."""
+"""Of all that work on one call, at most one may send it, in whatever order their requests reach XCom."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Coroutine, Iterable, Iterator
 from typing import Any
 
 import pytest
 
-from airflow_provider_completion.triggers.mark import Mark
 from tests.airflow.marks_in_memory import MarksInMemory
+
+#: How many requests a trigger makes to learn whether it may send.
+ALL = 4
+#: The worker, in an order.
+RESUMES = -1
 
 
 def winners(order: Iterable[int], xcom: dict[str, Any]) -> list[int]:
     """Let triggers ask, their requests in this order; return who may send.
 
-    :param order: a trigger's number for each of its requests. One that has fewer than it makes has died
+    :param order: a trigger's number for each of its requests, one that has fewer than it makes has died; or that the
+        task resumes, if a trigger has sent the call
     """
     won: list[int] = []
     triggers: dict[int, Coroutine[Any, Any, bool]] = {}
+    ended: set[int] = set()
     for number in order:
+        if number == RESUMES:
+            if won:
+                xcom.clear()
+            continue
         if number not in triggers:
             triggers[number] = MarksInMemory(xcom).aclaim(str(number))
             triggers[number].send(None)
+        if number in ended:
+            continue
         try:
             triggers[number].send(None)
         except StopIteration as end:
+            ended.add(number)
             won += [number] if end.value else []
-        except RuntimeError:  # it has ended with fewer requests
-            continue
     for trigger in triggers.values():
         trigger.close()
     return won
 
 
-def orders(*requests: int) -> Iterator[tuple[int, ...]]:
-    """Yield each order in which triggers can make so many requests each."""
-    if not any(requests):
+def orders(left: dict[int, int]) -> Iterator[tuple[int, ...]]:
+    """Yield each order in which everybody can make so many requests."""
+    if not any(left.values()):
         yield ()
-    for number, left in enumerate(requests):
-        if left:
-            fewer = (*requests[:number], left - 1, *requests[number + 1 :])
-            yield from ((number, *rest) for rest in orders(*fewer))
+    for number, count in left.items():
+        if count:
+            yield from ((number, *rest) for rest in orders({**left, number: count - 1}))
 
 
-@pytest.mark.parametrize("died", [(4, 4), (4, 4, 4), (1, 4, 4), (2, 4, 4), (3, 4, 4), (3, 3, 4)], ids=str)
-def test_at_most_one_of_several_triggers_may_send(died: tuple[int, ...]) -> None:
-    seen = {len(winners(order, {})) for order in orders(*died)}
+@pytest.mark.parametrize(
+    "requests", [(ALL, ALL), (ALL, ALL, ALL), (1, ALL, ALL), (2, ALL, ALL), (3, ALL, ALL), (3, 3, ALL)], ids=str
+)
+def test_at_most_one_of_several_triggers_may_send(requests: tuple[int, ...]) -> None:
+    seen = {len(winners(order, MarksInMemory.begun())) for order in orders(dict(enumerate(requests)))}
     assert seen == {0, 1}
 
 
-def test_a_trigger_that_is_alone_may_send() -> None:
-    assert winners([0] * 4, {}) == [0]
-
-
-@pytest.mark.parametrize("state", ["sent", "lost"])
-def test_a_call_that_was_sent_is_not_sent_again(state: Any) -> None:
-    mark = Mark(attempt="1", state=state).model_dump(mode="json")
-    assert not [won for order in orders(4, 4) if (won := winners(order, {"_completion_call": mark}))]
+@pytest.mark.parametrize("requests", [(ALL, ALL), (ALL, ALL, 1)], ids=str)
+def test_a_late_trigger_does_not_send_what_a_task_has_already_resumed_with(requests: tuple[int, ...]) -> None:
+    everybody = {**dict(enumerate(requests)), RESUMES: 1}
+    assert max(len(winners(order, MarksInMemory.begun())) for order in orders(everybody)) == 1
 
 
 def test_triggers_one_after_the_other_send_once() -> None:
-    xcom: dict[str, Any] = {}
-    assert list(itertools.chain.from_iterable(winners([number] * 4, xcom) for number in range(3))) == [0]
+    xcom = MarksInMemory.begun()
+    assert [winners([number] * ALL, xcom) for number in range(3)] == [[0], [], []]
+
+
+@pytest.mark.parametrize("state", ["sent", "lost", None])
+def test_a_call_that_is_not_ready_is_not_sent(state: str | None) -> None:
+    xcom = {"_completion_state_c": state}
+    assert not [won for order in orders({0: ALL, 1: ALL}) if (won := winners(order, dict(xcom)))]
+
+
+@pytest.mark.parametrize("requests", range(ALL + 1))
+def test_the_worker_learns_that_a_call_is_not_sent_only_if_no_trigger_can_send_it(requests: int) -> None:
+    xcom = MarksInMemory.begun()
+    before = MarksInMemory(xcom).aclaim("trigger")
+    sends = False
+    try:
+        for _ in range(requests + 1):
+            before.send(None)
+    except StopIteration as end:
+        sends = end.value
+    not_sent = MarksInMemory(xcom).claim("worker")
+    try:
+        while not sends:
+            before.send(None)
+    except StopIteration as end:
+        sends = end.value
+    assert not (sends and not_sent)
+    assert not_sent is (requests < 3)  # the third says that it is sent
+    assert winners([0] * ALL, xcom) == []
