@@ -170,44 +170,48 @@ class CompletionOperator(BaseOperator):
         if next_method == "__fail__":
             deferral = Deferral(context, self.hook)
             with self._resuming():
-                may_be_retried = deferral.is_surely_not_sent() and not deferral.waiting.asked_again
-            if not may_be_retried:
+                may_be_asked_again = deferral.may_be_asked_again()
+            if not may_be_asked_again:
                 # Airflow would let its retries send the call again, or the one before it.
                 return self._resume(context, deferral, None)
             self._crash_safety_of(context, deferral).forget()
-            deferral.end()
+            if deferral.is_of_earlier_try:
+                deferral.end()
+                return self.execute(context)
         return super().resume_execution(next_method, next_kwargs, context)
 
     def _resume(self, context: Context, deferral: Deferral, event: dict[str, Any] | None) -> Any:
         from airflow_provider_completion.api.errors import CompletionError
+        from airflow_provider_completion.client.retries import may_be_sent_again
         from airflow_provider_completion.operators.answer_log import AnswerLog
 
         with self._resuming():
-            output = self._begin(context)
-            asked_again, self._usage = deferral.waiting.asked_again, deferral.waiting.usage
+            waiting = deferral.waiting
             safety = self._crash_safety_of(context, deferral)
             try:
                 completion = deferral.completion(event)
             except CompletionError as error:
-                if asked_again:
-                    # The answer before this call was, and is not kept: a retry would begin with it.
-                    error.billed = "yes"
                 safety.forget()
-                deferral.end()
+                if not may_be_sent_again(error, self.on_maybe_billed):
+                    deferral.end()  # in Airflow 3.0 a retry begins here again, and has to know
                 raise
             self._keep(completion, safety)
             if self.log_answer:
                 answer_log = AnswerLog(lambda line: self.log.info("%s", line))
                 answer_log.add(completion.answer)
                 answer_log.close()
-            answer = _Answer(completion, safety)
+        answer = _Answer(completion, safety)
         with self.hook.failing_for_good():
-            return self._deliver(context, output, answer, asked_again=asked_again, pushed=deferral.end)
+            with self._not_paying_again(answer):
+                output = self._begin(context)
+            self._usage = waiting.usage
+            return self._deliver(context, output, answer, asked_again=waiting.asked_again, pushed=deferral.end)
 
     @contextmanager
     def _resuming(self) -> Iterator[None]:
         """Stop Airflow's retries whatever fails while an answer may be waiting: a retry would not find it."""
         from airflow_provider_completion.exceptions import CompletionError
+        from airflow_provider_completion.operators.crash_safety import RETRY_HINT
 
         with self.hook.paying_once():
             try:
@@ -216,7 +220,10 @@ class CompletionOperator(BaseOperator):
                 raise
             except Exception as error:
                 raise CompletionError(
-                    f"The task could not resume with its answer ({type(error).__name__}).", billed="maybe"
+                    f"The task could not resume ({type(error).__name__}). Its call may have been billed.",
+                    hint=RETRY_HINT,
+                    retry="delay",
+                    billed="maybe",
                 ) from error
 
     def _crash_safety_of(self, context: Context, deferral: Deferral) -> CrashSafety:
@@ -254,8 +261,11 @@ class CompletionOperator(BaseOperator):
         inputs = output.inputs(self.inputs, feedback, self.hook.get_conn().form if self.check_inputs else None)
         files = files_of(self.files) if self.files is not None else None
         safety = self._crash_safety(context, files)
-        if not asked_again and (earlier := safety.earlier_answer(self.accept)):
-            return _Answer(earlier.completion, safety, earlier.try_number)
+        if not asked_again:
+            if earlier := safety.earlier_answer(self.accept):
+                return _Answer(earlier.completion, safety, earlier.try_number)
+            if (number := context["ti"].try_number) > 1:
+                self.log.info("Try %d asks the app again; earlier tries may have been billed.", number)
         if self.deferrable:
             self._defer(context, inputs, files, safety, asked_again)
         return _Answer(self._generate(inputs, files, safety), safety)

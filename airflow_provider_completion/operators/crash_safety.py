@@ -117,12 +117,9 @@ class CrashSafety:
         :raises InvalidRequestError: the request is wrong
         """
         store: TaskStateStore | None = context.get("task_state_store")
-        instance = context["ti"]
         if store is None:
-            if instance.try_number > 1:
-                log.info("Try %d asks the app again; earlier tries may have been billed.", instance.try_number)
             return cls(None, None, hook)
-        settings = hook.get_conn().settings
+        settings, instance = hook.get_conn().settings, context["ti"]
         asked = CompletionRequest.build(**{**request, "user": request["user"] or settings.user})
         call = CallRecord(
             fingerprint=fingerprint_of(hook.conn_id, settings.base_url, asked, [file.identity for file in files]),
@@ -187,8 +184,11 @@ class CrashSafety:
         return EarlierAnswer(earlier.completion, earlier.try_number)
 
     def keep_sent(self) -> None:
-        """Keep that the call is about to be sent, so that a retry after a crash does not pay again in silence."""
-        if self._call is not None:
+        """Keep that the call is about to be sent, so that a retry after a crash does not pay again in silence.
+
+        Not in place of what an earlier call has left: an answer, or a generation that could not be stopped.
+        """
+        if self._call is not None and self._load() is None:
             self._save(self._call)
 
     def keep_running(self, task_id: str | None) -> None:
@@ -247,8 +247,8 @@ class CrashSafety:
     def _stop_orphan(self, orphan: CallRecord, call: CallRecord) -> None:
         if orphan.task_id is None:
             log.warning(
-                "Try %d ended when it had just sent its call, before the server named the generation. It cannot be "
-                "stopped, and may have been billed. Asking anew, which is paid again.",
+                "Try %d ended when it had sent its call, or was about to, and before the server named the generation. "
+                "It cannot be stopped, and may have been billed. Asking anew, which is paid again.",
                 orphan.try_number,
             )
             self._delete()

@@ -86,18 +86,25 @@ class Deferral:
     def _marks(self) -> CallMarks:
         return CallMarks(self._place, self.waiting.call_id)
 
-    def is_surely_not_sent(self) -> bool:
-        """Say whether nobody has sent the call, and nobody will; only then it is free to ask again."""
-        return self._marks.claim(uuid.uuid4().hex)
+    @property
+    def is_of_earlier_try(self) -> bool:
+        """Whether another try has waited.
+
+        Airflow 2 and 3.0 resume a task that they have reset with what the try before was told, and 3.0 one that it
+        retries, too.
+        """
+        return self.waiting.attempt != self._attempt
+
+    def may_be_asked_again(self) -> bool:
+        """Say whether the trigger has failed before anything of this try was sent; then nothing of it will be."""
+        return self._marks.claim(uuid.uuid4().hex) and not self.waiting.asked_again
 
     def starts_over(self, event: dict[str, Any] | None) -> bool:
-        """Say whether the task is in a later try than the one that has waited, and may ask again.
+        """Say whether what an earlier try was told lets this one ask again.
 
-        Airflow 2 and 3.0 resume a task there that they have reset, or that is to be retried.
-
-        :param event: the trigger's
+        :param event: of the earlier try's trigger
         """
-        if self.waiting.attempt == self._attempt or self._kept_answer():
+        if not self.is_of_earlier_try or self._marks.answer():
             return False
         return may_be_sent_again(self._error_in(event), self._hook.on_maybe_billed)
 
@@ -107,19 +114,20 @@ class Deferral:
         :param event: the trigger's, None if it failed or took too long
         :raises CompletionError: there is none
         """
-        if completion := self._kept_answer():
+        if completion := self._marks.answer():
             return completion
-        raise self._error_in(event or self._stop())
-
-    def _kept_answer(self) -> Completion | None:
-        """Return the answer that the trigger has kept, unless another one has given up the call and stopped it."""
-        received = self._marks.received() if self._marks.state() == "sent" else None
-        return received.completion if received else None
+        if event is None or (event.get("status") != "failed" and not event.get("stopped")):
+            event = self._stop()
+        raise self._error_in(event)
 
     def _error_in(self, event: dict[str, Any] | None) -> CompletionError:
         if event and event.get("status") == "failed":
-            return error_of(event["error"])
-        return _lost(**{key: event[key] for key in ("task_id", "stopped") if event and key in event})
+            error = error_of(event["error"])
+        else:
+            error = _lost(**{key: event[key] for key in ("task_id", "stopped") if event and key in event})
+        if self.waiting.asked_again:
+            error.billed = "yes"  # the answer before this call was, and is not kept: a retry would begin with it
+        return error
 
     def _stop(self) -> dict[str, Any]:
         """Stop the generation. The trigger does the same when it is cancelled; but perhaps there was none to cancel."""
@@ -130,7 +138,7 @@ class Deferral:
             self._hook.stop(received.task_id, self.waiting.user)
         except CompletionError as error:
             log.warning("The generation %s could not be stopped on the server: %s", received.task_id, error)
-            return {"task_id": received.task_id, "stopped": False}
+            return {"task_id": received.task_id}
         return {"task_id": received.task_id, "stopped": True}
 
     def end(self) -> None:
@@ -141,15 +149,15 @@ class Deferral:
             log.warning("What the trigger left in XCom could not be removed (%s).", type(error).__name__)
 
 
-def _lost(task_id: str | None = None, stopped: bool | None = None) -> BrokenAnswerError:
+def _lost(task_id: str | None = None, stopped: bool = False) -> BrokenAnswerError:
     if task_id is None:
         what = "The trigger ended when the call was sent, or about to be, and before the server named the generation"
         cost = "It cannot be stopped, and may have been billed."
     else:
         what = f"The trigger ended in the middle of the generation {task_id}"
-        cost = {
-            True: "The server was asked to stop it; what it generated until then may have been billed.",
-            False: "The server could not be asked to stop it; all of it may have been billed.",
-            None: "It may have been billed.",
-        }[stopped]
+        cost = (
+            "The server was asked to stop it; what it generated until then may have been billed."
+            if stopped
+            else "The server could not be asked to stop it; all of it may have been billed."
+        )
     return BrokenAnswerError(f"{what}; its answer is lost. {cost}", hint=RETRY_HINT, task_id=task_id)

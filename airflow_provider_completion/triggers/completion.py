@@ -89,11 +89,10 @@ class CompletionTrigger(BaseTrigger):
         _ORIGIN.set(Origin(**self.origin) if self.origin else Origin())
         begun = time.monotonic()
         try:
-            async with self._client() as client:
-                if await self._marks.aclaim(uuid.uuid4().hex):
-                    event = await self._generate(client)
-                else:
-                    event = await self._take_over(client, patient=_may_have_been_frozen(begun))
+            if await self._marks.aclaim(uuid.uuid4().hex):
+                event = await self._generate()
+            else:
+                event = await self._take_over(patient=_may_have_been_frozen(begun))
         except CompletionError as error:
             event = {"status": "failed", "error": error.as_json()}
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
@@ -109,8 +108,16 @@ class CompletionTrigger(BaseTrigger):
     @asynccontextmanager
     async def _client(self) -> AsyncIterator[AsyncCompletionClient]:
         hook = CompletionHook(self.conn_id, silence_seconds=self.silence_seconds, total_seconds=self.total_seconds)
+        try:
+            read = await _settings_of(hook)
+        except CompletionError:
+            raise
+        except Exception as error:
+            raise CompletionError(
+                f"The triggerer could not read the connection {self.conn_id!r} ({type(error).__name__}).", retry="delay"
+            ) from error
         settings = replace(
-            await _settings_of(hook),
+            read,
             check_inputs=False,  # the worker has
             max_concurrency=sys.maxsize,  # each trigger has one call
             origin=_ORIGIN.get,
@@ -118,10 +125,10 @@ class CompletionTrigger(BaseTrigger):
         async with _shared_client(self.conn_id, settings) as client:
             yield client
 
-    async def _generate(self, client: AsyncCompletionClient) -> dict[str, Any]:
+    async def _generate(self) -> dict[str, Any]:
         request = CompletionRequest.model_validate(self.request)
         task_id: str | None = None
-        async with AsyncCompletionRun(client, request, self.on_maybe_billed) as run:
+        async with self._client() as client, AsyncCompletionRun(client, request, self.on_maybe_billed) as run:
             self._run = run
             async for _ in run:
                 if run.task_id != task_id:
@@ -149,7 +156,7 @@ class CompletionTrigger(BaseTrigger):
                 type(error).__name__,
             )
 
-    async def _take_over(self, client: AsyncCompletionClient, *, patient: bool) -> dict[str, Any]:
+    async def _take_over(self, *, patient: bool) -> dict[str, Any]:
         """Look for the answer of the trigger that has sent the call; stop what is left of it.
 
         :param patient: whether this triggerer may have been frozen for so long that another one has the task by now,
@@ -165,23 +172,24 @@ class CompletionTrigger(BaseTrigger):
         if await self._marks.astate() is None:  # the task has resumed
             return lost
         # Said before the stop: whoever has sent the call may still live, and after the stop its text is no answer.
-        await self._marks.aset_state("lost")
+        await self._marks.agive_up()
         received = await self._marks.areceived()
         if received is None or received.task_id is None:
             return lost
         try:
-            await client.stop(received.task_id, self.request["user"])
+            async with self._client() as client:
+                await client.stop(received.task_id, self.request["user"])
         except CompletionError as error:
             self.log.warning("The generation %s could not be stopped on the server: %s", received.task_id, error)
             return {**lost, "task_id": received.task_id}
         return {**lost, "task_id": received.task_id, "stopped": True}
 
     async def _kept_answer(self) -> dict[str, Any] | None:
-        received = await self._marks.areceived() if await self._marks.astate() == "sent" else None
-        if received is None or received.completion is None:
+        completion = await self._marks.aanswer()
+        if completion is None:
             return None
-        self.log.info("The answer of the generation %s was kept before the triggerer ended.", received.task_id)
-        return _done(received.completion)
+        self.log.info("The answer of the generation %s was kept before the triggerer ended.", completion.task_id)
+        return _done(completion)
 
 
 def _may_have_been_frozen(begun: float) -> bool:

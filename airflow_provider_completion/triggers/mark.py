@@ -1,8 +1,8 @@
 """What a deferred call leaves in XCom, so that nothing sends it a second time.
 
 All is removed when the task resumes. Each call has keys of its own, with its id in them: a trigger that is late, as its
-triggerer was frozen, then finds no state to go on with, and harms no later call of the task. One key without an id
-says which call the task waits for; only the worker writes it.
+triggerer was frozen, then finds no state to go on with, and what it leaves harms no later call of the task. One key
+without an id says which call the task waits for; only the worker writes it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Literal, TypedDict
 
 from airflow.providers.common.compat.sdk import XCom
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS
 from asgiref.sync import sync_to_async
 from pydantic import BaseModel, ConfigDict, JsonValue
 
@@ -21,8 +21,8 @@ from airflow_provider_completion.api.answers import Completion, Usage
 _WAITING_KEY = "_completion_call"
 
 #: How far a call has come. ``ready``: the worker has deferred it; ``sent``: somebody is about to send it, or has;
-#: ``lost``: a later trigger has found it sent, and has given it up.
-State = Literal["ready", "sent", "lost"]
+#: ``free``: nobody has sent it, and nobody will.
+State = Literal["ready", "sent", "free"]
 
 
 class Place(TypedDict):
@@ -83,6 +83,7 @@ class CallMarks:
         self._state_key = f"_completion_state_{call_id}"
         self._claim_key = f"_completion_claim_{call_id}"
         self._received_key = f"_completion_received_{call_id}"
+        self._lost_key = f"_completion_lost_{call_id}"
 
     # -- in a trigger ----------------------------------------------------------------------------------------------
 
@@ -113,9 +114,20 @@ class CallMarks:
         """Write how far the call has come."""
         await self._aset(self._state_key, state)
 
+    async def agive_up(self) -> None:
+        """Say that whatever is still received is no answer: the server is asked to stop the generation."""
+        await self._aset(self._lost_key, True)
+
     async def areceived(self) -> Received | None:
         """Return what was received, None if nothing was."""
         return _received_in(await self._aget(self._received_key))
+
+    async def aanswer(self) -> Completion | None:
+        """Return the answer, None if there is none or the call was given up."""
+        received = await self.areceived()
+        if received is None or received.completion is None or await self._aget(self._lost_key):
+            return None
+        return received.completion
 
     async def akeep(self, received: Received) -> None:
         """Keep what was received."""
@@ -135,28 +147,34 @@ class CallMarks:
         self._set(_WAITING_KEY, call.model_dump(mode="json"))
 
     def claim(self, owner: str) -> bool:
-        """Say whether the call is surely not sent, and never will be: as :meth:`aclaim`, by the worker.
+        """Say whether nobody has sent the call, and nobody will: the worker takes part in what :meth:`aclaim` does.
 
         :param owner: the worker
         """
         self._set(self._claim_key, owner)
-        if self.state() != "ready":
-            return False
-        self._set(self._state_key, "sent")
-        return bool(self._get(self._claim_key) == owner)
-
-    def state(self) -> State | None:
-        """Return how far the call has come, None if nothing is known of it."""
         state: State | None = self._get(self._state_key)
-        return state
+        if state != "ready":
+            return state == "free"
+        self._set(self._state_key, "sent")
+        if self._get(self._claim_key) != owner:
+            return False
+        self._set(self._state_key, "free")
+        return True
 
     def received(self) -> Received | None:
         """Return what was received, None if nothing was."""
         return _received_in(self._get(self._received_key))
 
+    def answer(self) -> Completion | None:
+        """Return the answer, None if there is none or the call was given up."""
+        received = self.received()
+        if received is None or received.completion is None or self._get(self._lost_key):
+            return None
+        return received.completion
+
     def end(self) -> None:
         """Remove everything."""
-        for key in (_WAITING_KEY, self._state_key, self._claim_key, self._received_key):
+        for key in (_WAITING_KEY, self._state_key, self._claim_key, self._received_key, self._lost_key):
             _delete(key, self._place)
 
     def _get(self, key: str) -> Any:
@@ -182,20 +200,26 @@ async def _call(name: str, blocking: Callable[..., Any], **arguments: Any) -> An
 
 
 async def _call_whole(name: str, blocking: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-    # From Airflow 3.3 on XCom has async methods. Before, its calls block, and some of them fail on an event loop.
-    if (method := getattr(XCom, name, None)) and _supervisor_is_async():
+    if (method := getattr(XCom, name, None)) and _is_async():
         return await method(**arguments)
     return await sync_to_async(blocking)(**arguments)
 
 
-def _supervisor_is_async() -> bool:
-    """Not so in ``dag.test()``, which stands in for the supervisor without its async calls."""
+def _is_async() -> bool:
+    """Whether the async methods that XCom has from Airflow 3.3 on do not block; the others do, and some of them fail on
+    an event loop.
+    """
+    from airflow.sdk.bases.xcom import BaseXCom
     from airflow.sdk.execution_time.task_runner import SUPERVISOR_COMMS
 
-    return hasattr(SUPERVISOR_COMMS, "asend")
+    # Another backend may store values elsewhere, and block. "dag.test()" has a supervisor without async calls.
+    return XCom is BaseXCom and hasattr(SUPERVISOR_COMMS, "asend")
 
 
 def _delete(key: str, place: Place) -> None:
+    if AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS and place["map_index"] >= 0:
+        XCom.set(key=key, value=None, **place)  # Airflow 3.0 deletes nothing of a mapped task
+        return
     if AIRFLOW_V_3_0_PLUS:
         XCom.delete(key=key, **place)
         return

@@ -9,7 +9,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_completion.client.aio import AsyncCompletionClient
 from airflow_provider_completion.triggers.completion import CompletionTrigger
 from airflow_provider_completion.triggers.mark import CallMarks, Place, Received, State
 
@@ -33,8 +32,8 @@ class HoldsBeforeAnswer(CompletionTrigger):
 class HoldsAfterAnswer(CompletionTrigger):
     """Has kept the answer, and has no event yet."""
 
-    async def _generate(self, client: AsyncCompletionClient) -> dict[str, Any]:
-        event = await super()._generate(client)
+    async def _generate(self) -> dict[str, Any]:
+        event = await super()._generate()
         await _hold(self.place)
         return event
 
@@ -42,8 +41,8 @@ class HoldsAfterAnswer(CompletionTrigger):
 class HoldsAfterTakeOver(CompletionTrigger):
     """Has had the call of an earlier trigger stopped, and has no event yet."""
 
-    async def _take_over(self, client: AsyncCompletionClient, *, patient: bool) -> dict[str, Any]:
-        event = await super()._take_over(client, patient=patient)
+    async def _take_over(self, *, patient: bool) -> dict[str, Any]:
+        event = await super()._take_over(patient=patient)
         await _hold(self.place)
         return event
 
@@ -55,8 +54,10 @@ class _HoldsBeforeMark(CallMarks):
             await super().aset_state(state)
             return
         await _hold(self._place)
-        await super().aset_state(state)
-        went_on.touch()
+        try:
+            await super().aset_state(state)
+        finally:  # Airflow may cancel it now
+            went_on.touch()
 
 
 class _HoldsBeforeAnswer(CallMarks):

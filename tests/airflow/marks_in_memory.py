@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from airflow_provider_completion.triggers.mark import CallMarks, Place
@@ -18,15 +18,19 @@ class Turn:
 
 
 class MarksInMemory(CallMarks):
-    """Has a dict for XCom, and in a trigger waits for its turn before each request. The worker has begun the call."""
+    """Has a dict for XCom, and waits for its turn before each request of a trigger.
 
-    def __init__(self, xcom: dict[str, Any]) -> None:
+    :param before_each: is called before each request of a worker
+    """
+
+    def __init__(self, xcom: dict[str, Any], before_each: Callable[[], None] = lambda: None) -> None:
         super().__init__(_PLACE, "c")
         self.xcom = xcom
+        self.before_each = before_each
 
     @staticmethod
     def begun() -> dict[str, Any]:
-        """What there is before any trigger."""
+        """Return what there is before any trigger."""
         return {"_completion_state_c": "ready"}
 
     async def _aget(self, key: str) -> Any:
@@ -38,7 +42,9 @@ class MarksInMemory(CallMarks):
         self.xcom[key] = value
 
     def _get(self, key: str) -> Any:
+        self.before_each()
         return self.xcom.get(key)
 
     def _set(self, key: str, value: Any) -> None:
+        self.before_each()
         self.xcom[key] = value

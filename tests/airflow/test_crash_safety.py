@@ -291,7 +291,7 @@ def test_a_failed_generation_leaves_nothing_behind(
     object.__setattr__(completion_app, "generator", fails_half_way)
     with pytest.raises(CompletionError):
         attempt(store, Instance())
-    assert (store.values, store.operations) == ({}, ["set", "set", "delete"])
+    assert (store.values, store.operations) == ({}, ["get", "set", "set", "delete"])
 
 
 def test_an_end_that_is_not_accepted_is_not_kept_as_an_answer(
@@ -316,7 +316,7 @@ def test_writes_are_few_and_the_key_is_not_among_them(
 ) -> None:
     object.__setattr__(completion_app, "generator", lambda _: ["word "] * 1000)
     attempt(store, Instance(), response_mode=response_mode)
-    assert store.operations == (["set", "set", "set"] if response_mode == "streaming" else ["set", "set"])
+    assert store.operations == ["get", "set", *(["set"] if response_mode == "streaming" else []), "set"]
     (kept,) = store.values.values()
     assert KEY not in kept
     assert "retriever_resources" not in kept  # the answer, its ids and its usage are all that is needed
@@ -330,3 +330,16 @@ def test_a_long_answer_is_kept_whole(
     crash_before_xcom(store)
     assert attempt(store, Instance(try_number=2)) == text
     assert completion_server.count("POST", "/completion-messages") == 1
+
+
+def test_what_could_not_be_stopped_is_stopped_by_a_later_try(
+    completion_server: LocalCompletionServer, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_COMPLETION_DEFAULT", completion_server.connection_json(max_tries=1))
+    crash_half_way(store)
+    completion_server.fail_next("forbidden_403", path="/stop")
+    completion_server.fail_next("throttle_429")
+    with pytest.raises(CompletionError):
+        attempt(store, Instance(try_number=2))
+    attempt(store, Instance(try_number=3))
+    assert completion_server.count("POST", f"/{completion_server.generations[0].task_id}/stop") == 2

@@ -72,28 +72,48 @@ def test_triggers_one_after_the_other_send_once() -> None:
     assert [winners([number] * ALL, xcom) for number in range(3)] == [[0], [], []]
 
 
-@pytest.mark.parametrize("state", ["sent", "lost", None])
+@pytest.mark.parametrize("state", ["sent", "free", None])
 def test_a_call_that_is_not_ready_is_not_sent(state: str | None) -> None:
     xcom = {"_completion_state_c": state}
     assert not [won for order in orders({0: ALL, 1: ALL}) if (won := winners(order, dict(xcom)))]
 
 
-@pytest.mark.parametrize("requests", range(ALL + 1))
-def test_the_worker_learns_that_a_call_is_not_sent_only_if_no_trigger_can_send_it(requests: int) -> None:
+def together(order: Iterable[int]) -> tuple[bool, bool]:
+    """Let a trigger, 0, and the worker, 1, ask; return who may send, or who learns that nobody will.
+
+    :param order: whose request is next. The worker makes one more once it has learnt it
+    """
+    xcom, left, sends = MarksInMemory.begun(), iter(order), False
+    trigger = MarksInMemory(xcom).aclaim("trigger")
+    trigger.send(None)
+
+    def step() -> None:
+        nonlocal sends
+        if trigger.cr_frame is None:
+            return
+        try:
+            trigger.send(None)
+        except StopIteration as end:
+            sends = end.value
+
+    def until_the_worker() -> None:
+        while next(left, 1) == 0:
+            step()
+
+    not_sent = MarksInMemory(xcom, until_the_worker).claim("worker")
+    for number in left:
+        if number == 0:
+            step()
+    trigger.close()
+    return sends, not_sent
+
+
+def test_the_worker_learns_that_a_call_is_not_sent_only_if_no_trigger_sends_it() -> None:
+    seen = {together(order) for order in orders({0: ALL, 1: ALL + 1})}
+    assert seen == {(False, False), (True, False), (False, True)}
+
+
+def test_what_the_worker_has_found_free_stays_so() -> None:
     xcom = MarksInMemory.begun()
-    before = MarksInMemory(xcom).aclaim("trigger")
-    sends = False
-    try:
-        for _ in range(requests + 1):
-            before.send(None)
-    except StopIteration as end:
-        sends = end.value
-    not_sent = MarksInMemory(xcom).claim("worker")
-    try:
-        while not sends:
-            before.send(None)
-    except StopIteration as end:
-        sends = end.value
-    assert not (sends and not_sent)
-    assert not_sent is (requests < 3)  # the third says that it is sent
+    assert [MarksInMemory(xcom).claim("worker") for _ in range(2)] == [True, True]
     assert winners([0] * ALL, xcom) == []
