@@ -310,7 +310,8 @@ def test_a_task_that_airflow_resets_asks_again_if_it_may_pay(scene: Scene, reset
 
 
 def test_a_triggerer_that_ends_stops_its_generations_and_they_are_lost(scene: Scene, terminated: list[bool]) -> None:
-    assert terminated == [True]
+    # Airflow 3.0 ends too soon for it, and leaves it to the next one.
+    assert terminated == [not airflow_version.startswith("3.0.")]
     assert scene.outcome("terminated") == {**LOST, "stopped": [True]}
 
 
