@@ -290,13 +290,16 @@ def test_case_60_after_a_kill_a_kept_answer_is_used(scene: Scene, killed: Killed
     assert scene.outcome(task) == {"state": "success", "posts": 1, "stopped": [False], "answer": f"{ANSWER} 1"}
 
 
-def test_a_task_that_airflow_resets_before_it_resumes_is_not_paid_again(scene: Scene, reset: None) -> None:
-    outcome = scene.outcome("reset")
+def test_a_task_that_airflow_resets_before_it_resumes_is_not_paid_again_in_silence(scene: Scene, reset: None) -> None:
+    outcome, log = scene.outcome("reset"), scene.airflow.task_log("reset")
     if airflow_version < "3.1":  # which keeps what the trigger has said, and resumes with it
         assert outcome == {"state": "success", "posts": 1, "stopped": [False], "answer": f"{ANSWER} 1"}
+    elif airflow_version < "3.3":  # nothing is left of the first call
+        assert outcome == {"state": "success", "posts": 2, "stopped": [False] * 2, "answer": f"{ANSWER} 2"}
+        assert "Try 2 asks the app again; earlier tries may have been billed." in log
     else:
         assert outcome == {**LOST, "stopped": [False]}
-        assert "Try 1 was deferred and never resumed. Its call may have been billed" in scene.airflow.task_log("reset")
+        assert "Try 1 was deferred and never resumed. Its call may have been billed" in log
 
 
 def test_a_task_that_airflow_resets_asks_again_if_it_may_pay(scene: Scene, reset: None) -> None:
