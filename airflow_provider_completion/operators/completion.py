@@ -175,8 +175,9 @@ class CompletionOperator(BaseOperator):
                 # Airflow would let its retries send the call again, or the one before it.
                 return self._resume(context, deferral, None)
             self._crash_safety_of(context, deferral).forget()
-            if deferral.is_of_earlier_try:
-                deferral.end()
+            starts_over = deferral.is_of_earlier_try
+            deferral.end(retried=not starts_over)
+            if starts_over:
                 return self.execute(context)
         return super().resume_execution(next_method, next_kwargs, context)
 
@@ -192,8 +193,7 @@ class CompletionOperator(BaseOperator):
                 completion = deferral.completion(event)
             except CompletionError as error:
                 safety.forget()
-                if not may_be_sent_again(error, self.on_maybe_billed):
-                    deferral.end()  # in Airflow 3.0 a retry begins here again, and has to know
+                deferral.end(retried=may_be_sent_again(error, self.on_maybe_billed))
                 raise
             self._keep(completion, safety)
             if self.log_answer:

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import TaskDeferred
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS
 
 from airflow_provider_completion.api.errors import BrokenAnswerError, CompletionError, error_of
 from airflow_provider_completion.client.retries import may_be_sent_again
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from airflow_provider_completion.hooks.completion import CompletionHook
 
 log = logging.getLogger(__name__)
+
+#: Whether a retry begins with what the trigger of the try before has said, instead of with ``execute``.
+RETRIES_RESUME = AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS
 
 
 class Deferral:
@@ -88,11 +92,7 @@ class Deferral:
 
     @property
     def is_of_earlier_try(self) -> bool:
-        """Whether another try has waited.
-
-        Airflow 2 and 3.0 resume a task that they have reset with what the try before was told, and 3.0 one that it
-        retries, too.
-        """
+        """Whether another try has waited: Airflow 2 and 3.0 resume a task that they have reset where it was."""
         return self.waiting.attempt != self._attempt
 
     def may_be_asked_again(self) -> bool:
@@ -141,8 +141,13 @@ class Deferral:
             return {"task_id": received.task_id}
         return {"task_id": received.task_id, "stopped": True}
 
-    def end(self) -> None:
-        """Remove what was left in XCom. If that fails, it goes with the next try."""
+    def end(self, *, retried: bool = False) -> None:
+        """Remove what was left in XCom. If that fails, it goes with the next try.
+
+        :param retried: whether Airflow may retry the task. In Airflow 3.0 the next try needs what was left
+        """
+        if retried and RETRIES_RESUME:
+            return
         try:
             self._marks.end()
         except Exception as error:

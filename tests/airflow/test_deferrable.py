@@ -723,14 +723,20 @@ def test_a_trigger_that_took_too_long_before_the_task_was_reset_is_not_a_reason_
     assert isinstance(failure.value, AirflowFailException) is not may_be_paid_twice
 
 
+@pytest.fixture
+def as_in_airflow_3_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A retry begins with what the try before was told."""
+    monkeypatch.setattr("airflow_provider_completion.operators.deferral.RETRIES_RESUME", True)
+
+
 def test_a_trigger_that_failed_unsent_in_the_try_before_lets_this_one_ask(
-    completion_server: LocalCompletionServer,
+    completion_server: LocalCompletionServer, as_in_airflow_3_0: None
 ) -> None:
     def body(context: Any) -> None:
         trigger_of(context)
         with pytest.raises(Exception, match=r"(?i)trigger"):
             operator().resume_execution("__fail__", {"error": "Trigger timeout"}, context)
-        move_to_the_next_try(context)  # Airflow 3.0 begins a retry with what the try before was told
+        move_to_the_next_try(context)
         operator().resume_execution("__fail__", {"error": "Trigger timeout"}, context)
 
     with pytest.raises(TaskDeferred):
@@ -739,7 +745,7 @@ def test_a_trigger_that_failed_unsent_in_the_try_before_lets_this_one_ask(
 
 @pytest.mark.parametrize("fault", ["throttle_429", "bad_gateway"])
 def test_a_call_that_failed_unbilled_in_the_try_before_is_sent_again(
-    completion_server: LocalCompletionServer, monkeypatch: pytest.MonkeyPatch, fault: str
+    completion_server: LocalCompletionServer, monkeypatch: pytest.MonkeyPatch, as_in_airflow_3_0: None, fault: str
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_COMPLETION_DEFAULT", completion_server.connection_json(max_tries=1))
     completion_server.fail_next(fault)
@@ -874,6 +880,7 @@ def test_a_trigger_that_failed_before_it_sent_anything_fails_as_airflow_has_it(
         with pytest.raises(Exception, match=r"(?i)trigger") as failure:
             operator().resume_execution("__fail__", {"error": "Trigger timeout"}, context)
         assert not isinstance(failure.value, CompletionError | AirflowFailException)
+        assert not left_of(context, trigger)
         [event] = fire(trigger)  # which was only slow
         return str(event["status"])
 
