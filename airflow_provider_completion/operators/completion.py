@@ -264,8 +264,9 @@ class CompletionOperator(BaseOperator):
         if not asked_again:
             if earlier := safety.earlier_answer(self.accept):
                 return _Answer(earlier.completion, safety, earlier.try_number)
-            if (number := context["ti"].try_number) > 1:
-                self.log.info("Try %d asks the app again; earlier tries may have been billed.", number)
+            instance = context.get("ti")
+            if instance is not None and instance.try_number > 1:
+                self.log.info("Try %d asks the app again; earlier tries may have been billed.", instance.try_number)
         if self.deferrable:
             self._defer(context, inputs, files, safety, asked_again)
         return _Answer(self._generate(inputs, files, safety), safety)
