@@ -240,11 +240,14 @@ def test_airflows_metrics_count_calls(collector: tuple[int, list[ExportMetricsSe
 
 
 def main() -> None:
-    """Run a call that fails, and one that is answered when it is sent again after a second."""
+    """Run a call that fails, and one that is answered when it is sent again after a second; each takes over a second,
+    since Airflow 2 runs them in either order.
+    """
     app = App(
         prompt="Say of {{text}}:",
         form=[{"type": "paragraph", "variable": "text"}],
         generator=lambda _: "Nine lives.",
+        pause_seconds=1.0,
     )
     with LocalCompletionServer(app) as server:
         os.environ["AIRFLOW_CONN_COMPLETION_DEFAULT"] = server.connection_json()
