@@ -121,10 +121,11 @@ class Deferral:
         raise self._error_in(event)
 
     def _error_in(self, event: dict[str, Any] | None) -> CompletionError:
-        if event and event.get("status") == "failed":
-            error = error_of(event["error"])
+        told = event or {}
+        if told.get("status") == "failed":
+            error = error_of(told["error"])
         else:
-            error = _lost(**{key: event[key] for key in ("task_id", "stopped") if event and key in event})
+            error = _lost(told.get("task_id"), stopped=bool(told.get("stopped")))
         if self.waiting.asked_again:
             error.billed = "yes"  # the answer before this call was, and is not kept: a retry would begin with it
         return error
@@ -154,7 +155,7 @@ class Deferral:
             log.warning("What the trigger left in XCom could not be removed (%s).", type(error).__name__)
 
 
-def _lost(task_id: str | None = None, stopped: bool = False) -> BrokenAnswerError:
+def _lost(task_id: str | None, *, stopped: bool) -> BrokenAnswerError:
     if task_id is None:
         what = "The trigger ended when the call was sent, or about to be, and before the server named the generation"
         cost = "It cannot be stopped, and may have been billed."
