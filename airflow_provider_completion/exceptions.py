@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from typing import Any
 
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+    TaskDeferred,
+)
 
 from airflow_provider_completion.api.errors import (
     AuthenticationError,
@@ -23,7 +30,12 @@ from airflow_provider_completion.api.errors import (
     UnfinishedAnswerError,
 )
 from airflow_provider_completion.api.output import OutputError
-from airflow_provider_completion.client.retries import OnMaybeBilled, may_be_sent_again
+from airflow_provider_completion.paying import Cost, OnMaybeBilled, accounting, may_be_sent_again
+
+try:
+    from airflow.sdk.exceptions import AirflowTaskTerminated
+except ImportError:  # before Airflow 3.2
+    from airflow.exceptions import AirflowTaskTerminated  # type: ignore[no-redef]
 
 __all__ = [
     "AuthenticationError",
@@ -42,7 +54,13 @@ __all__ = [
     "TimeLimitError",
     "UnfinishedAnswerError",
     "failing_for_good",
+    "paying_once",
 ]
+
+#: What Airflow ends a task with from outside: ``execution_timeout``, and on Airflow 2 a kill.
+_ENDED = (AirflowTaskTimeout, AirflowTaskTerminated)
+#: What Airflow does not retry by itself.
+_NOT_RETRIED = (AirflowFailException, AirflowSkipException, TaskDeferred)
 
 
 @contextmanager
@@ -60,10 +78,36 @@ def failing_for_good(on_maybe_billed: OnMaybeBilled = "fail") -> Iterator[None]:
             raise
         if isinstance(error, AirflowFailException):
             raise
-        final = _final(type(error))(error.message)
-        vars(final).update(vars(error))
-        raise final.with_traceback(error.__traceback__) from None
+        raise _final_again(type(error), vars(error)).with_traceback(error.__traceback__) from None
 
 
+@contextmanager
+def paying_once(cost: Cost, on_maybe_billed: OnMaybeBilled, what: str) -> Iterator[None]:
+    """Stop Airflow's retries as :func:`failing_for_good` does, whatever ends the block once its call has a cost.
+
+    ``execution_timeout``, a kill on Airflow 2, a bug or a lack of memory are no errors of the call, but a retry would
+    pay again. Such an error leaves the block as a :class:`CompletionError`; what Airflow does not retry (skipped,
+    failed, deferred) leaves it as it is.
+
+    :param cost: of the call, looked at when the block fails
+    :param what: what could not be done, as the beginning of a sentence
+    """
+    with failing_for_good(on_maybe_billed), accounting(cost, what, also=_ENDED, unless=_NOT_RETRIED):
+        yield
+
+
+@cache
 def _final(kind: type[CompletionError]) -> type[CompletionError]:
-    return type(kind.__name__, (kind, AirflowFailException), {"__doc__": kind.__doc__, "__module__": kind.__module__})
+    # Made here, so no module has it by its name: pickle and copy are told how to make it again.
+    members = {
+        "__doc__": kind.__doc__,
+        "__module__": kind.__module__,
+        "__reduce__": lambda error: (_final_again, (kind, vars(error))),
+    }
+    return type(kind.__name__, (kind, AirflowFailException), members)
+
+
+def _final_again(kind: type[CompletionError], facts: dict[str, Any]) -> CompletionError:
+    error = _final(kind)(facts["message"])  # type: ignore[arg-type] # a class is hashable
+    vars(error).update(facts)
+    return error

@@ -28,13 +28,14 @@ from airflow_provider_completion.api.input_form import InputForm
 from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.client.files import FileArgument, MultipartStream, content_of
 from airflow_provider_completion.client.form_cache import FormCache
-from airflow_provider_completion.client.retries import OnMaybeBilled, policy
+from airflow_provider_completion.client.retries import policy
 from airflow_provider_completion.client.run import Run, log_unknown
 from airflow_provider_completion.client.settings import (
     STOP_CONNECT_SECONDS,
     STOP_SILENCE_SECONDS,
     ClientSettings,
 )
+from airflow_provider_completion.paying import OnMaybeBilled
 
 T = TypeVar("T")
 
@@ -354,7 +355,7 @@ class AsyncCompletionRun(Run):
     async def _run(self) -> AsyncGenerator[Event, None]:
         if self._settings.check_inputs:
             self.request = self.request.fitting(await self._client.form())
-        try:
+        with self._whole_call():
             async for attempt in tenacity.AsyncRetrying(**self._rules, sleep=self._wait):
                 with attempt:
                     if attempt.retry_state.attempt_number > 1:
@@ -365,10 +366,6 @@ class AsyncCompletionRun(Run):
                     async with aclosing(self._try()) as events:
                         async for event in events:
                             yield event
-        except BaseException as error:
-            self._end(error)
-            raise
-        self._end(None)
 
     async def _wait(self, seconds: float) -> None:
         with suppress(TimeoutError):
@@ -402,6 +399,7 @@ class AsyncCompletionRun(Run):
 
         try:
             connect = min(settings.connect_seconds, settings.total_seconds)
+            self._note_sent()  # or about to be: aiohttp does not say when
             async with asyncio.timeout_at(ends_at):
                 response = await client._send("POST", path, body, connect, silence, self._headers)
             async with response:

@@ -1,34 +1,23 @@
-"""Sending again, the one place where that happens: what surely was not billed, and what the user said may be."""
+"""When a call is sent again, and after how long; whether it may be is decided in :mod:`..paying`."""
 
 from __future__ import annotations
 
 import logging
 import random
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import tenacity
 
 from airflow_provider_completion.api.errors import CompletionError, InvalidRequestError
 from airflow_provider_completion.client.settings import ClientSettings
+from airflow_provider_completion.paying import OnMaybeBilled, may_be_sent_again
 
 log = logging.getLogger(__name__)
-
-#: What to do about a failed call that may have been billed: ``fail``, or ``retry`` as if it had not been.
-OnMaybeBilled: TypeAlias = Literal["fail", "retry"]
 
 _LONGEST_WAIT = 60.0
 #: A throttled app frees a slot when a generation ends, which takes longer than a server takes to come back.
 _THROTTLE_FACTOR = 2.5
-
-
-def may_be_sent_again(error: BaseException | None, on_maybe_billed: OnMaybeBilled) -> bool:
-    """Say whether a failed call may be sent again without paying twice in silence."""
-    return (
-        isinstance(error, CompletionError)
-        and error.retry != "never"
-        and (error.billed == "no" or on_maybe_billed == "retry")
-    )
 
 
 def policy(

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from airflow_provider_completion.api import endpoints
 from airflow_provider_completion.api.answers import Completion
-from airflow_provider_completion.api.errors import CompletionError
+from airflow_provider_completion.api.errors import Billed, CompletionError
 from airflow_provider_completion.api.events import Event, UnknownEvent
 from airflow_provider_completion.api.exchange import CompletionExchange
 from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.client.settings import ClientSettings
 from airflow_provider_completion.client.telemetry import CallSpan
+from airflow_provider_completion.paying import accounting
 
 log = logging.getLogger(__name__)
+
+#: In growing order.
+_COSTS: tuple[Billed, ...] = ("no", "maybe", "yes")
 
 
 class Run:
@@ -27,6 +33,9 @@ class Run:
         self.request = request
         self._settings = settings
         self._stop_sent = False
+        #: Whether any of this try's request may have left.
+        self._sent = False
+        self._billed_before: Billed = "no"
         self._exchange = CompletionExchange(request, secret=settings.api_key)
         self._span: CallSpan | None = None
         if rewritten := request.rewritten_inputs:
@@ -50,6 +59,17 @@ class Run:
     def _headers(self) -> dict[str, str]:
         return {"Content-Type": endpoints.JSON_TYPE, **self._begin().headers}
 
+    @contextmanager
+    def _whole_call(self) -> Iterator[None]:
+        """Around all tries of the call: whatever ends them says what it cost, and the span is told."""
+        try:
+            with accounting(self, "The call failed while its answer was read"):
+                yield
+        except BaseException as error:
+            self._end(error)
+            raise
+        self._end(None)
+
     def _end(self, error: BaseException | None) -> None:
         """Say that the call is over.
 
@@ -72,8 +92,13 @@ class Run:
             self._exchange.completion()
         except CompletionError as failure:
             self._begin().sent_again(failure)
+            self._billed_before = max(failure.billed, self._billed_before, key=_COSTS.index)
+        self._sent = False
         self._exchange = CompletionExchange(self.request, secret=self._settings.api_key)
         self._stop_sent = False
+
+    def _note_sent(self) -> None:
+        self._sent = True
 
     @property
     def task_id(self) -> str | None:
@@ -84,6 +109,22 @@ class Run:
     def message_id(self) -> str | None:
         """The message on the server, None before the first event has shown it."""
         return self._exchange.message_id
+
+    @property
+    def partial_text(self) -> str:
+        """The text so far, of this try. Not an answer."""
+        return self._exchange.partial_text
+
+    @property
+    def billed(self) -> Billed:
+        """What is known of the cost of all tries so far, see :data:`~airflow_provider_completion.api.errors.Billed`."""
+        if not self._sent:
+            return self._billed_before
+        try:
+            self._exchange.completion()
+        except CompletionError as failure:
+            return max(failure.billed, self._billed_before, key=_COSTS.index)
+        return "yes"
 
     @property
     def server_version(self) -> str | None:

@@ -7,7 +7,7 @@ import io
 import itertools
 import threading
 import time
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
@@ -33,13 +33,14 @@ from airflow_provider_completion.api.input_form import InputForm
 from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.client.files import FileArgument, MultipartStream, content_of
 from airflow_provider_completion.client.form_cache import FormCache
-from airflow_provider_completion.client.retries import OnMaybeBilled, policy
+from airflow_provider_completion.client.retries import policy
 from airflow_provider_completion.client.run import Run, log_unknown
 from airflow_provider_completion.client.settings import (
     STOP_CONNECT_SECONDS,
     STOP_SILENCE_SECONDS,
     ClientSettings,
 )
+from airflow_provider_completion.paying import OnMaybeBilled
 
 T = TypeVar("T")
 
@@ -327,15 +328,21 @@ class _Body(io.BytesIO):
     """A request's body that knows whether any of it was asked for.
 
     Until then the connection, with its handshake, was not there, so nothing can have been processed.
+
+    :param asked_for: is told when it is
     """
 
-    sent = False
+    def __init__(self, content: bytes, asked_for: Callable[[], None] = lambda: None) -> None:
+        super().__init__(content)
+        self.sent = False
+        self._asked_for = asked_for
 
     def __len__(self) -> int:
         return len(self.getbuffer())
 
     def read(self, size: int | None = -1, /) -> bytes:
         self.sent = True
+        self._asked_for()
         return super().read(size)
 
 
@@ -388,7 +395,7 @@ class CompletionRun(Run):
     def _run(self) -> Generator[Event, None, None]:
         if self._settings.check_inputs:
             self.request = self.request.fitting(self._client.form())
-        try:
+        with self._whole_call():
             for attempt in tenacity.Retrying(**self._rules, sleep=tenacity.sleep_using_event(self._stop_wanted)):
                 with attempt:
                     if attempt.retry_state.attempt_number > 1:
@@ -397,10 +404,6 @@ class CompletionRun(Run):
                         self._begin_again()
                         yield SentAgain()
                     yield from self._try()
-        except BaseException as error:
-            self._end(error)
-            raise
-        self._end(None)
 
     def _try(self) -> Generator[Event, None, None]:
         if self._stop_wanted.is_set():
@@ -416,7 +419,7 @@ class CompletionRun(Run):
     def _receive(self) -> Iterator[Event]:
         exchange, client, settings = self._exchange, self._client, self._client.settings
         path, content = endpoints.complete(self.request)
-        body = _Body(content)
+        body = _Body(content, self._note_sent)
         silence = settings.silence_of(self.request)
         started = time.monotonic()
 

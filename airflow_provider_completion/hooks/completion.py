@@ -10,14 +10,9 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from airflow import __version__ as airflow_version
 from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
-from airflow.providers.common.compat.sdk import AirflowTaskTimeout, BaseHook
+from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_completion.hooks import connection_form
-
-try:
-    from airflow.sdk.exceptions import AirflowTaskTerminated
-except ImportError:  # before Airflow 3.2
-    from airflow.exceptions import AirflowTaskTerminated  # type: ignore[no-redef]
 
 if TYPE_CHECKING:
     import os
@@ -188,7 +183,9 @@ class CompletionHook(BaseHook):
 
         :raises CompletionError: the call failed
         """
-        with self.paying_once():
+        from airflow_provider_completion.exceptions import paying_once
+
+        with self.failing_for_good():
             client = self.get_conn()
             user = client.settings.user if user is None else user
             run = client.stream(
@@ -199,7 +196,7 @@ class CompletionHook(BaseHook):
                 response_mode=response_mode,
                 on_maybe_billed=self.on_maybe_billed,
             )
-            with run:
+            with paying_once(run, self.on_maybe_billed, "The call failed while its answer was read"), run:
                 yield run
 
     def request(
@@ -312,7 +309,7 @@ class CompletionHook(BaseHook):
 
         :param voice: one of the model's voices, by default the app's
         """
-        with self.paying_once():
+        with self._paying_for_speech():
             return self.get_conn().text_to_audio(text, message_id=message_id, voice=voice, user=user)
 
     def audio_to_text(self, file: str | os.PathLike[str] | ObjectStoragePath, *, user: str | None = None) -> str:
@@ -320,7 +317,7 @@ class CompletionHook(BaseHook):
 
         :param file: as for :meth:`upload`
         """
-        with self.paying_once():
+        with self._paying_for_speech():
             return self.get_conn().audio_to_text(self._path(file), user=user)
 
     @staticmethod
@@ -330,20 +327,12 @@ class CompletionHook(BaseHook):
         return path_of(file) if isinstance(file, str) else file
 
     @contextmanager
-    def paying_once(self) -> Iterator[None]:
-        """Stop Airflow's retries as :meth:`failing_for_good` does, and when Airflow ends a paid call, too.
+    def _paying_for_speech(self) -> Iterator[None]:
+        from airflow_provider_completion.exceptions import paying_once
+        from airflow_provider_completion.paying import KnownCost
 
-        ``execution_timeout``, and on Airflow 2 a kill, are no errors of the call, but a retry would pay again.
-        """
-        from airflow_provider_completion.exceptions import TimeLimitError
-
-        with self.failing_for_good():
-            try:
-                yield
-            except (AirflowTaskTimeout, AirflowTaskTerminated) as error:
-                if self.on_maybe_billed == "retry":
-                    raise
-                raise TimeLimitError(f"Airflow ended the task in the middle of the call: {error}.") from error
+        with paying_once(KnownCost("maybe"), self.on_maybe_billed, "The call failed while its answer was read"):
+            yield
 
     @contextmanager
     def failing_for_good(self) -> Iterator[None]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_completion.api.answers import Completion, Finish, Usage
+    from airflow_provider_completion.api.errors import Billed
     from airflow_provider_completion.api.files import FileReference
     from airflow_provider_completion.client.sync import CompletionRun
     from airflow_provider_completion.exceptions import OnMaybeBilled
@@ -75,7 +77,7 @@ class CompletionOperator(BaseOperator):
     #: Where people see the app's logs, once the connection was read.
     logs_url: str | None = None
 
-    _run: CompletionRun | None = None
+    _spent: _Spent
     #: Of all generations of this try.
     _usage: Usage | None = None
 
@@ -144,7 +146,7 @@ class CompletionOperator(BaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Generate the answer, push the side keys, return the text or the data in it."""
-        with self.hook.failing_for_good():
+        with self._paying_once():
             output = self._begin(context)
             return self._deliver(context, output, self._answer(context, output))
 
@@ -173,8 +175,8 @@ class CompletionOperator(BaseOperator):
                 may_be_asked_again = deferral.may_be_asked_again()
             if not may_be_asked_again:
                 # Airflow would let its retries send the call again, or the one before it.
-                return self._resume(context, deferral, None)
-            self._crash_safety_of(context, deferral).forget()
+                return self._resume(context, deferral, {"ended": (next_kwargs or {}).get("error")})
+            self._crash_safety_of(context, deferral).end_without_answer("no")
             starts_over = deferral.is_of_earlier_try
             deferral.end(retried=not starts_over)
             if starts_over:
@@ -183,8 +185,8 @@ class CompletionOperator(BaseOperator):
 
     def _resume(self, context: Context, deferral: Deferral, event: dict[str, Any] | None) -> Any:
         from airflow_provider_completion.api.errors import CompletionError
-        from airflow_provider_completion.client.retries import may_be_sent_again
         from airflow_provider_completion.operators.answer_log import AnswerLog
+        from airflow_provider_completion.paying import may_be_sent_again
 
         with self._resuming():
             waiting = deferral.waiting
@@ -192,39 +194,36 @@ class CompletionOperator(BaseOperator):
             try:
                 completion = deferral.completion(event)
             except CompletionError as error:
-                safety.forget()
+                safety.end_without_answer(error.billed)
                 deferral.end(retried=may_be_sent_again(error, self.on_maybe_billed))
                 raise
             self._keep(completion, safety)
+            answer = _Answer(completion, safety)
             if self.log_answer:
                 answer_log = AnswerLog(lambda line: self.log.info("%s", line))
                 answer_log.add(completion.answer)
                 answer_log.close()
-        answer = _Answer(completion, safety)
-        with self.hook.failing_for_good():
-            with self._not_paying_again(answer):
-                output = self._begin(context)
+        with self._paying_once(answer):
+            output = self._begin(context)
             self._usage = waiting.usage
             return self._deliver(context, output, answer, asked_again=waiting.asked_again, pushed=deferral.end)
 
-    @contextmanager
-    def _resuming(self) -> Iterator[None]:
-        """Stop Airflow's retries whatever fails while an answer may be waiting: a retry would not find it."""
-        from airflow_provider_completion.exceptions import CompletionError
-        from airflow_provider_completion.operators.crash_safety import RETRY_HINT
+    def _paying_once(self, answer: _Answer | None = None) -> AbstractContextManager[None]:
+        """Stop Airflow's retries, whatever fails, once this try has spent what a retry would spend again.
 
-        with self.hook.paying_once():
-            try:
-                yield
-            except CompletionError:
-                raise
-            except Exception as error:
-                raise CompletionError(
-                    f"The task could not resume ({type(error).__name__}). Its call may have been billed.",
-                    hint=RETRY_HINT,
-                    retry="delay",
-                    billed="maybe",
-                ) from error
+        :param answer: what it has already
+        """
+        from airflow_provider_completion.exceptions import paying_once
+
+        self._spent = _Spent(answer)
+        return paying_once(self._spent, self.on_maybe_billed, "The answer was received, but could not be handed on")
+
+    def _resuming(self) -> AbstractContextManager[None]:
+        """Stop Airflow's retries whatever fails while an answer may be waiting: a retry would not find it."""
+        from airflow_provider_completion.exceptions import paying_once
+        from airflow_provider_completion.paying import KnownCost
+
+        return paying_once(KnownCost("maybe"), self.on_maybe_billed, "The task could not resume")
 
     def _crash_safety_of(self, context: Context, deferral: Deferral) -> CrashSafety:
         from airflow_provider_completion.operators.crash_safety import CrashSafety
@@ -234,8 +233,14 @@ class CompletionOperator(BaseOperator):
     def _begin(self, context: Context) -> Output:
         """Refuse what would only be found out once the answer is paid."""
         from airflow_provider_completion.api.answers import checked_accept
+        from airflow_provider_completion.exceptions import InvalidRequestError
         from airflow_provider_completion.operators.structured import Output
 
+        if context.get("ti") is None:
+            raise InvalidRequestError(
+                f"{type(self).__name__} was executed without a task instance, so its answer could go nowhere.",
+                hint="Nothing was sent. Inside a task, use CompletionHook().complete(...).",
+            )
         checked_accept(self.accept)
         output = Output(
             self.output_type,
@@ -264,9 +269,8 @@ class CompletionOperator(BaseOperator):
         if not asked_again:
             if earlier := safety.earlier_answer(self.accept):
                 return _Answer(earlier.completion, safety, earlier.try_number)
-            instance = context.get("ti")
-            if instance is not None and instance.try_number > 1:
-                self.log.info("Try %d asks the app again; earlier tries may have been billed.", instance.try_number)
+            if (number := context["ti"].try_number) > 1:
+                self.log.info("Try %d asks the app again; earlier tries may have been billed.", number)
         if self.deferrable:
             self._defer(context, inputs, files, safety, asked_again)
         return _Answer(self._generate(inputs, files, safety), safety)
@@ -287,25 +291,25 @@ class CompletionOperator(BaseOperator):
         from airflow_provider_completion.api.output import OutputError
 
         completion = answer.completion
-        with self._not_paying_again(answer):
-            self._push(context, answer)
-            pushed()
-            completion.accepted(self.accept)
-            try:
-                return output.read(completion)
-            except OutputError as error:
-                if asked_again == output.retries:
-                    raise
-                asked_again += 1
-                self.log.warning(
-                    "%s Asking again, which is paid again: %d of at most %d times.",
-                    error.message,
-                    asked_again,
-                    output.retries,
-                )
-                feedback = error.feedback
-            again = self._answer(context, output, feedback=feedback, asked_again=asked_again)
-            return self._deliver(context, output, again, asked_again=asked_again)
+        self._spent.answer = answer
+        self._push(context, answer)
+        pushed()
+        completion.accepted(self.accept)
+        try:
+            return output.read(completion)
+        except OutputError as error:
+            if asked_again == output.retries:
+                raise
+            asked_again += 1
+            self.log.warning(
+                "%s Asking again, which is paid again: %d of at most %d times.",
+                error.message,
+                asked_again,
+                output.retries,
+            )
+            feedback = error.feedback
+        again = self._answer(context, output, feedback=feedback, asked_again=asked_again)
+        return self._deliver(context, output, again, asked_again=asked_again)
 
     def _defer(
         self,
@@ -332,38 +336,8 @@ class CompletionOperator(BaseOperator):
 
     def on_kill(self) -> None:
         """Stop the generation on the server, so that nobody pays for an answer that nobody reads."""
-        if self._run is not None:
-            self._run.stop()
-
-    @contextmanager
-    def _not_paying_again(self, answer: _Answer) -> Iterator[None]:
-        """Stop Airflow's retries when something fails once the answer is paid, unless it is kept for them."""
-        from airflow_provider_completion.exceptions import CompletionError
-
-        if self.on_maybe_billed == "retry":
-            yield
-            return
-        if answer.safety.answer_is_kept:
-            try:
-                yield
-            except CompletionError as error:
-                if not answer.safety.still_keeps(answer.completion):  # another generation has taken its place
-                    error.billed = "yes"
-                raise
-            return
-        try:
-            with self.hook.paying_once():
-                yield
-        except CompletionError as error:
-            error.billed = "yes"  # also where it is another call that failed: a retry would begin with this one
-            raise
-        except Exception as error:
-            raise CompletionError(
-                f"The answer was received, but could not be handed on ({type(error).__name__}).",
-                billed="yes",
-                task_id=answer.completion.task_id,
-                message_id=answer.completion.message_id,
-            ) from error
+        if self._spent.run is not None:
+            self._spent.run.stop()
 
     def _crash_safety(self, context: Context, files: list[FileReference | GivenFile] | None) -> CrashSafety:
         from airflow_provider_completion.operators.crash_safety import CrashSafety
@@ -376,15 +350,16 @@ class CompletionOperator(BaseOperator):
         self, inputs: Mapping[str, Any], files: list[FileReference | GivenFile] | None, safety: CrashSafety
     ) -> Completion:
         safety.keep_sent()
+        self._spent.run = None
         try:
             with self.hook.stream(
                 inputs, query=self.query, files=files, user=self.user, response_mode=self.response_mode
             ) as run:
-                self._run = run
+                self._spent.run = run
                 self._follow(run, safety)
             completion = run.completion
         except BaseException:
-            safety.forget()
+            safety.end_without_answer(self._spent.billed)
             raise
         self._keep(completion, safety)
         return completion
@@ -393,7 +368,7 @@ class CompletionOperator(BaseOperator):
         if completion.finish in self.accept:
             safety.keep_answer(completion)
         else:
-            safety.forget()
+            safety.end_without_answer("yes")
         self._log_end(completion)
 
     def _follow(self, run: CompletionRun, safety: CrashSafety) -> None:
@@ -453,3 +428,41 @@ class _Answer(NamedTuple):
     completion: Completion
     safety: CrashSafety
     paid_by: int | None = None
+
+
+@dataclass
+class _Spent:
+    """What this try has spent, as the :class:`~airflow_provider_completion.paying.Cost` of trying once more.
+
+    :param answer: the last one that it got
+    :param run: the last call that it made
+    """
+
+    answer: _Answer | None = None
+    run: CompletionRun | None = None
+
+    @property
+    def billed(self) -> Billed:
+        """What a retry would pay again: nothing, if it finds the answer."""
+        if self.answer:
+            return "no" if self.answer.safety.still_keeps(self.answer.completion) else "yes"
+        return self.run.billed if self.run else "no"
+
+    @property
+    def task_id(self) -> str | None:
+        """The last generation on the server."""
+        return self._last.task_id if self._last else None
+
+    @property
+    def message_id(self) -> str | None:
+        """The last message on the server."""
+        return self._last.message_id if self._last else None
+
+    @property
+    def partial_text(self) -> str:
+        """The text of the call, as far as it has come."""
+        return self.run.partial_text if self.run else ""
+
+    @property
+    def _last(self) -> CompletionRun | Completion | None:
+        return self.run or (self.answer.completion if self.answer else None)

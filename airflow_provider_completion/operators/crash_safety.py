@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
+import uuid
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -15,8 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from airflow_provider_completion.api.answers import Completion, Finish
-from airflow_provider_completion.api.errors import BrokenAnswerError
+from airflow_provider_completion.api.errors import Billed, BrokenAnswerError
 from airflow_provider_completion.api.requests import CompletionRequest
+from airflow_provider_completion.paying import RETRY_HINT, may_be_paid_again
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -26,9 +29,6 @@ if TYPE_CHECKING:
     from airflow_provider_completion.hooks.files import GivenFile
 
 log = logging.getLogger(__name__)
-
-#: What to do about a lost answer.
-RETRY_HINT = 'on_maybe_billed="retry" lets Airflow\'s retries ask again, and pay again.'
 
 #: The one key that is used in the task state store.
 KEY = "airflow_provider_completion"
@@ -52,7 +52,9 @@ class CallRecord(BaseModel):
     :param try_number: the try that made the call, and pays for it
     :param max_tries: the task instance's highest retry at that time, see :meth:`CrashSafety._was_cleared_since`
     :param task_id: the generation on the server
+    :param attempt: the run of the task that made the call; Airflow can begin the same try twice
     :param deferred: whether a trigger was to make the call, so that its outcome is not known before the task resumes
+    :param given_up: whether it has ended without an answer, and may have been billed
     :param completion: the finished generation; None while it runs. Its ``metadata`` is not kept: no XCom needs it, and
         it can be many times the answer
     """
@@ -65,8 +67,10 @@ class CallRecord(BaseModel):
     user: str = Field(repr=False)
     try_number: int
     max_tries: int
+    attempt: str = ""
     task_id: str | None = None
     deferred: bool = False
+    given_up: bool = False
     completion: Completion | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -97,8 +101,8 @@ class CrashSafety:
     ) -> None:
         self._store, self._call, self._hook, self._retries = store, call, hook, retries
         self._kept = False
-        #: Whether a retry finds the answer, so that it costs nothing.
-        self.answer_is_kept = False
+        #: A generation of an earlier try that could not be stopped. A later one tries again.
+        self._left_running: CallRecord | None = None
 
     @classmethod
     def of(
@@ -128,6 +132,7 @@ class CrashSafety:
             user=asked.user,
             try_number=instance.try_number,
             max_tries=instance.max_tries,
+            attempt=_attempt_of(instance),
         )
         return cls(store, call, hook, retries=retries)
 
@@ -142,7 +147,7 @@ class CrashSafety:
         store: TaskStateStore | None = context.get("task_state_store")
         if store is None or call is None:
             return cls(None, None, hook)
-        safety = cls(store, CallRecord.model_validate(call), hook, retries=retries)
+        safety = cls(store, CallRecord.model_validate({**call, "deferred": True}), hook, retries=retries)
         safety._kept = True
         return safety
 
@@ -156,20 +161,15 @@ class CrashSafety:
 
         A generation that a crashed try has left running is stopped on the server.
 
-        :raises BrokenAnswerError: an earlier try was deferred and never resumed, so that its call may have been billed
+        :raises BrokenAnswerError: an earlier call may have been billed, and the user has not said that it may be paid
+            again
         """
         call = self._call
-        if call is None or call.try_number <= 1:
-            return None
-        earlier = self._load()
-        # Not this try's own: "airflow tasks test" runs the same try again and again, and means it.
-        if earlier is None or earlier.try_number >= call.try_number:
+        earlier = self._load() if call else None
+        if call is None or earlier is None or not _is_earlier(earlier, call):
             return None
         if earlier.completion is None:
-            if earlier.deferred:
-                self._give_up_deferred(earlier, call)
-            else:
-                self._stop_orphan(earlier, call)
+            self._go_on_after(earlier, call)
             return None
         if obstacle := self._obstacle(earlier, call, earlier.completion.finish in accept):
             log.info("Try %d got an answer, but it is not used again: %s.", earlier.try_number, obstacle)
@@ -180,15 +180,11 @@ class CrashSafety:
             earlier.try_number,
             earlier.completion.message_id,
         )
-        self.answer_is_kept = True
         return EarlierAnswer(earlier.completion, earlier.try_number)
 
     def keep_sent(self) -> None:
-        """Keep that the call is about to be sent, so that a retry after a crash does not pay again in silence.
-
-        Not in place of what an earlier call has left: an answer, or a generation that could not be stopped.
-        """
-        if self._call is not None and self._load() is None:
+        """Keep that the call is about to be sent, so that a retry after a crash does not pay again in silence."""
+        if self._call is not None:
             self._save(self._call)
 
     def keep_running(self, task_id: str | None) -> None:
@@ -206,16 +202,27 @@ class CrashSafety:
         """Keep the answer, so that a retry need not pay for it again."""
         if self._call is not None:
             call = self._call.model_copy(update={"task_id": completion.task_id, "completion": completion})
-            self.answer_is_kept = self._save(call)
+            self._save(call)
 
     def still_keeps(self, completion: Completion) -> bool:
         """Whether a retry would find this answer; a later generation of the same try takes its place."""
         record = self._load()
         return bool(record and record.completion and record.completion.task_id == completion.task_id)
 
-    def forget(self) -> None:
-        """Keep nothing of this try: its generation has ended without an answer, or this process has stopped it."""
-        if self._kept:
+    def end_without_answer(self, billed: Billed) -> None:
+        """Say that this try's generation has ended without an answer, or that this process has stopped it.
+
+        What may not be paid again is kept until the task is cleared, whoever starts the task once more.
+
+        :param billed: what it cost
+        """
+        if not self._kept or self._call is None:
+            return
+        if not may_be_paid_again(billed, self._hook.on_maybe_billed):
+            self._save(self._call.model_copy(update={"given_up": True}))
+        elif self._left_running:
+            self._save(self._left_running)
+        else:
             self._delete()
 
     def _obstacle(self, earlier: CallRecord, call: CallRecord, accepted: bool) -> str | None:
@@ -236,23 +243,18 @@ class CrashSafety:
         """
         return earlier.max_tries != call.max_tries or earlier.try_number <= call.max_tries - self._retries
 
-    def _give_up_deferred(self, earlier: CallRecord, call: CallRecord) -> None:
-        what = f"Try {earlier.try_number} was deferred and never resumed. Its call may have been billed"
-        asked_again = self._was_cleared_since(earlier, call) or self._hook.on_maybe_billed == "retry"
-        self._delete()
-        if not asked_again:
-            raise BrokenAnswerError(f"{what}, and its answer is lost.", hint=RETRY_HINT)
-        log.warning("%s; asking again, which is paid again.", what)
-
-    def _stop_orphan(self, orphan: CallRecord, call: CallRecord) -> None:
-        if orphan.task_id is None:
-            log.warning(
-                "Try %d ended when it had sent its call, or was about to, and before the server named the generation. "
-                "It cannot be stopped, and may have been billed. Asking anew, which is paid again.",
-                orphan.try_number,
-            )
-            self._delete()
+    def _go_on_after(self, earlier: CallRecord, call: CallRecord) -> None:
+        """Decide whether this try may ask, after a call whose end nobody knows or that was given up."""
+        what = f"Try {earlier.try_number} {_end_of(earlier)}"
+        if not earlier.given_up and earlier.task_id and not self._stop(earlier, call):
+            self._left_running = earlier
+        if self._was_cleared_since(earlier, call) or may_be_paid_again("maybe", self._hook.on_maybe_billed):
+            log.warning("%s Asking again, which is paid again.", what)
             return
+        self._save(earlier.model_copy(update={"given_up": True}))
+        raise BrokenAnswerError(f"{what} It is not sent again.", hint=RETRY_HINT, task_id=earlier.task_id)
+
+    def _stop(self, orphan: CallRecord, call: CallRecord) -> bool:
         if (orphan.conn_id, orphan.base_url) != (call.conn_id, call.base_url):
             log.warning(
                 "Try %d has left the generation %s behind at another connection, %r. It cannot be stopped from here.",
@@ -260,9 +262,9 @@ class CrashSafety:
                 orphan.task_id,
                 orphan.conn_id,
             )
-            return
+            return False
         try:
-            self._hook.stop(orphan.task_id, orphan.user)
+            self._hook.stop(str(orphan.task_id), orphan.user)
         except Exception as error:  # it must not keep this try from asking
             log.warning(
                 "Try %d has left the generation %s behind, which could not be stopped on the server: %s",
@@ -270,14 +272,13 @@ class CrashSafety:
                 orphan.task_id,
                 error,
             )
-            return
+            return False
         log.info(
-            "Try %d ended in the middle of the generation %s. Asked the server to stop it before asking anew; what it "
-            "generated until then may have been billed.",
-            orphan.try_number,
+            "Asked the server to stop the generation %s, which try %d has left behind.",
             orphan.task_id,
+            orphan.try_number,
         )
-        self._delete()
+        return True
 
     def _load(self) -> CallRecord | None:
         if self._store is None:
@@ -288,17 +289,14 @@ class CrashSafety:
                 record = CallRecord.model_validate(value)
         return record
 
-    def _save(self, record: CallRecord) -> bool:
-        saved = False
+    def _save(self, record: CallRecord) -> None:
         if self._store is None:
-            return saved
+            return
         # An answer above [state_store] max_value_storage_bytes is kept as well: the store takes it, with a warning of
         # its own that names the way out.
         with _best_effort("could not be kept in the task state store. After a crash, a retry would pay for it again"):
             self._store.set(KEY, record.as_json())
-            saved = True
-        self._kept = self._kept or saved
-        return saved
+            self._kept = True
 
     def _delete(self) -> None:
         if self._store is None:
@@ -306,6 +304,37 @@ class CrashSafety:
         with _best_effort("could not be removed from the task state store. A retry may stop it once more"):
             self._store.delete(KEY)
             self._kept = False
+
+
+def _attempt_of(instance: Any) -> str:
+    """Name one run of a task: what Airflow starts twice under one try number has one name.
+
+    "airflow tasks test" runs the same try of the same task instance again and again, and means it.
+    """
+    if "AIRFLOW_TEST_MODE" in os.environ:
+        return uuid.uuid4().hex
+    return str(getattr(instance, "id", ""))
+
+
+def _is_earlier(record: CallRecord, call: CallRecord) -> bool:
+    if record.try_number == call.try_number:
+        # Seen on Airflow 3.3: it took the end of the process that had deferred for the end of the task, and started
+        # that process once more, with the same try number, while the trigger's answer waited.
+        return record.deferred and record.attempt == call.attempt
+    return record.try_number < call.try_number
+
+
+def _end_of(earlier: CallRecord) -> str:
+    if earlier.given_up:
+        return "ended without an answer, and its call may have been billed."
+    if earlier.deferred:
+        return "was deferred and never resumed. Its call may have been billed, and its answer is lost."
+    if earlier.task_id:
+        return f"ended in the middle of the generation {earlier.task_id}, which may have been billed."
+    return (
+        "ended when it had sent its call, or was about to, and before the server named the generation. It cannot be "
+        "stopped, and may have been billed."
+    )
 
 
 @contextmanager

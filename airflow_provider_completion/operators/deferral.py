@@ -9,13 +9,12 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import TaskDeferred
+from airflow.providers.common.compat.sdk import TaskDeferred, conf
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS
 
-from airflow_provider_completion.api.errors import BrokenAnswerError, CompletionError, error_of
-from airflow_provider_completion.client.retries import may_be_sent_again
+from airflow_provider_completion.api.errors import BrokenAnswerError, CompletionError, TimeLimitError, error_of
 from airflow_provider_completion.hooks.trace import origin_of
-from airflow_provider_completion.operators.crash_safety import RETRY_HINT
+from airflow_provider_completion.paying import RETRY_HINT, may_be_sent_again
 from airflow_provider_completion.triggers.completion import CompletionTrigger
 from airflow_provider_completion.triggers.mark import CallMarks, Place, WaitingCall, waiting_call
 
@@ -27,6 +26,13 @@ if TYPE_CHECKING:
     from airflow_provider_completion.hooks.completion import CompletionHook
 
 log = logging.getLogger(__name__)
+
+#: How long Airflow takes to note that a task has been deferred, once the supervisor of its process has seen the end.
+#: On Airflow 3 that one sees it at once, or after ``[workers] min_heartbeat_interval``.
+_NOTING_SECONDS = 10.0
+
+#: How Airflow says that ``execution_timeout`` has ended a trigger.
+_TIMEOUT = "Trigger timeout"
 
 #: Whether a retry begins with what the trigger of the try before has said, instead of with ``execute``.
 RETRIES_RESUME = AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS
@@ -66,6 +72,7 @@ class Deferral:
             request=request.model_dump(mode="json"),
             place=self._place,
             call_id=call.call_id,
+            noted_within=conf.getfloat("workers", "min_heartbeat_interval", fallback=0.0) + _NOTING_SECONDS,
             silence_seconds=self._hook.silence_seconds,
             total_seconds=self._hook.total_seconds,
             on_maybe_billed=self._hook.on_maybe_billed,
@@ -111,21 +118,22 @@ class Deferral:
     def completion(self, event: dict[str, Any] | None) -> Completion:
         """Return the generation that was received.
 
-        :param event: the trigger's, None if it failed or took too long
+        :param event: the trigger's; of one that failed or took too long, its ``ended`` is what Airflow says of that
         :raises CompletionError: there is none
         """
         if completion := self._marks.answer():
             return completion
-        if event is None or (event.get("status") != "failed" and not event.get("stopped")):
-            event = self._stop()
-        raise self._error_in(event)
+        told = event or {}
+        if told.get("status") != "failed" and not told.get("stopped"):
+            told = {**self._stop(), "ended": told.get("ended")}
+        raise self._error_in(told)
 
     def _error_in(self, event: dict[str, Any] | None) -> CompletionError:
         told = event or {}
         if told.get("status") == "failed":
             error = error_of(told["error"])
         else:
-            error = _lost(told.get("task_id"), stopped=bool(told.get("stopped")))
+            error = _lost(told.get("task_id"), told.get("ended"), stopped=bool(told.get("stopped")))
         if self.waiting.asked_again:
             error.billed = "yes"  # the answer before this call was, and is not kept: a retry would begin with it
         return error
@@ -155,15 +163,19 @@ class Deferral:
             log.warning("What the trigger left in XCom could not be removed (%s).", type(error).__name__)
 
 
-def _lost(task_id: str | None, *, stopped: bool) -> BrokenAnswerError:
+def _lost(task_id: str | None, ended: str | None, *, stopped: bool) -> BrokenAnswerError:
+    timed_out = ended == _TIMEOUT
+    what = "The task's execution_timeout ended the call" if timed_out else "The trigger ended"
     if task_id is None:
-        what = "The trigger ended when the call was sent, or about to be, and before the server named the generation"
+        what += " when it was sent, or about to be," if timed_out else " when the call was sent, or about to be,"
+        what += " and before the server named the generation"
         cost = "It cannot be stopped, and may have been billed."
     else:
-        what = f"The trigger ended in the middle of the generation {task_id}"
+        what += f" in the middle of the generation {task_id}"
         cost = (
             "The server was asked to stop it; what it generated until then may have been billed."
             if stopped
             else "The server could not be asked to stop it; all of it may have been billed."
         )
-    return BrokenAnswerError(f"{what}; its answer is lost. {cost}", hint=RETRY_HINT, task_id=task_id)
+    kind = TimeLimitError if timed_out else BrokenAnswerError
+    return kind(f"{what}; its answer is lost. {cost}", hint=RETRY_HINT, task_id=task_id)

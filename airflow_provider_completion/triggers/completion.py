@@ -45,6 +45,8 @@ class CompletionTrigger(BaseTrigger):
     :param request: what is asked: ``inputs``, ``query``, ``files``, ``user``, ``response_mode``, checked already
     :param place: the task instance
     :param call_id: the call; each deferral has another
+    :param noted_within: seconds that Airflow may take to note that the task was deferred. No event is fired before:
+        Airflow would take the task that is about to resume for one that was killed, and start it over
     :param origin: what the call is made for, see :class:`~airflow_provider_completion.client.telemetry.Origin`
     """
 
@@ -55,6 +57,7 @@ class CompletionTrigger(BaseTrigger):
         request: dict[str, Any],
         place: Place,
         call_id: str,
+        noted_within: float = 0.0,
         silence_seconds: float | None = None,
         total_seconds: float | None = None,
         on_maybe_billed: OnMaybeBilled = "fail",
@@ -65,6 +68,7 @@ class CompletionTrigger(BaseTrigger):
         self.request = request
         self.place = place
         self.call_id = call_id
+        self.noted_within = noted_within
         self.silence_seconds = silence_seconds
         self.total_seconds = total_seconds
         self.on_maybe_billed = on_maybe_billed
@@ -75,7 +79,8 @@ class CompletionTrigger(BaseTrigger):
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what Airflow keeps of the trigger; it encrypts the arguments."""
         names = (
-            "conn_id", "request", "place", "call_id", "silence_seconds", "total_seconds", "on_maybe_billed", "origin",
+            "conn_id", "request", "place", "call_id", "noted_within", "silence_seconds", "total_seconds",
+            "on_maybe_billed", "origin",
         )  # fmt: skip
         path = f"{type(self).__module__}.{type(self).__qualname__}"
         return path, {name: getattr(self, name) for name in names}
@@ -95,6 +100,8 @@ class CompletionTrigger(BaseTrigger):
                 event = await self._take_over(patient=_may_have_been_frozen(begun))
         except CompletionError as error:
             event = {"status": "failed", "error": error.as_json()}
+        if self.trigger_id is not None:  # in a triggerer; "dag.test()" has nobody who notes anything
+            await asyncio.sleep(begun + self.noted_within - time.monotonic())
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
-import logging
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_completion.exceptions import CompletionError, UnfinishedAnswerError
+from airflow_provider_completion.exceptions import (
+    BrokenAnswerError,
+    CompletionError,
+    ThrottledError,
+    UnfinishedAnswerError,
+)
 from airflow_provider_completion.operators.completion import CompletionOperator
 from airflow_provider_completion.testing import App, GenerationError, LocalCompletionServer, Prompt
 
@@ -218,15 +223,26 @@ def crash_half_way(store: Store, **arguments: Any) -> None:
     store.values[key] = json.dumps(record)
 
 
+MAY_PAY: dict[str, Any] = {"on_maybe_billed": "retry"}
+
+
 @pytest.mark.parametrize("changed", [{}, {"inputs": {"text": "x"}}, {"user": "x"}], ids=["same", "inputs", "user"])
+@pytest.mark.parametrize("may_pay", [False, True])
 def test_an_orphan_is_stopped_once_and_for_its_own_user_whatever_is_asked_for_now(
-    changed: dict[str, Any], completion_server: LocalCompletionServer, store: Store, caplog: pytest.LogCaptureFixture
+    changed: dict[str, Any], may_pay: bool, completion_server: LocalCompletionServer, store: Store
 ) -> None:
     crash_half_way(store)
     orphan = completion_server.generations[0]
-    with caplog.at_level(logging.INFO):
-        assert attempt(store, Instance(try_number=2), **changed) == "answer 2"
-    assert attempt(store, Instance(try_number=3)) == ("answer 3" if changed else "answer 2")
+    if may_pay:
+        assert attempt(store, Instance(try_number=2), **changed, **MAY_PAY) == "answer 2"
+        assert attempt(store, Instance(try_number=3), **MAY_PAY) == ("answer 3" if changed else "answer 2")
+    else:
+        for try_number in (2, 3):
+            with pytest.raises(BrokenAnswerError, match="Try 1 ended") as refused:
+                attempt(store, Instance(try_number=try_number), **changed)
+            assert isinstance(refused.value, AirflowFailException)
+            assert (refused.value.billed, refused.value.task_id) == ("maybe", orphan.task_id)
+        assert completion_server.count("POST", "/completion-messages") == 1
     stops = [(call.path, call.body) for call in completion_server.calls if call.path.endswith("/stop")]
     assert stops == [(f"/v1/completion-messages/{orphan.task_id}/stop", {"user": "someone"})]
 
@@ -236,7 +252,7 @@ def test_an_orphan_at_another_connection_is_left_alone(
 ) -> None:
     crash_half_way(store)
     monkeypatch.setenv("AIRFLOW_CONN_ANOTHER", completion_server.connection_json())
-    assert attempt(store, Instance(try_number=2), conn_id="another") == "answer 2"
+    assert attempt(store, Instance(try_number=2), conn_id="another", **MAY_PAY) == "answer 2"
     assert completion_server.count("POST", "/stop") == 0
 
 
@@ -246,7 +262,7 @@ def test_a_stop_that_fails_does_not_keep_the_retry_from_asking(
     crash_half_way(store)
     ((key, value),) = store.values.items()
     store.values[key] = json.dumps({**json.loads(value), "user": ""})  # which the server refuses
-    assert attempt(store, Instance(try_number=2)) == "answer 2"
+    assert attempt(store, Instance(try_number=2), **MAY_PAY) == "answer 2"
 
 
 @pytest.mark.parametrize("broken", [("get",), ("set",), ("delete",), ("get", "set", "delete")], ids="-".join)
@@ -281,17 +297,97 @@ def test_a_failing_store_does_not_hide_the_real_error(
         attempt(Store(broken=("get", "delete")), Instance())
 
 
-def test_a_failed_generation_leaves_nothing_behind(
-    completion_server: LocalCompletionServer, completion_app: App, store: Store
-) -> None:
+def fail_after_text(app: App) -> None:
     def fails_half_way(_: Prompt) -> Any:
         yield "half "
         raise GenerationError("broken")
 
-    object.__setattr__(completion_app, "generator", fails_half_way)
+    object.__setattr__(app, "generator", fails_half_way)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kept"), [({}, ["set", "set", "set"]), (MAY_PAY, ["set", "set", "delete"])], ids=["fail", "retry"]
+)
+def test_a_failed_generation_leaves_behind_that_it_may_not_be_paid_again(
+    arguments: dict[str, Any],
+    kept: list[str],
+    completion_server: LocalCompletionServer,
+    completion_app: App,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_COMPLETION_DEFAULT", completion_server.connection_json(max_tries=1))
+    fail_after_text(completion_app)
+    with pytest.raises(CompletionError):
+        attempt(store, Instance(), **arguments)
+    assert store.operations == ["get", *kept]
+
+
+def test_a_generation_that_failed_unbilled_leaves_nothing_behind(
+    completion_server: LocalCompletionServer, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_COMPLETION_DEFAULT", completion_server.connection_json(max_tries=1))
+    completion_server.fail_next("throttle_429")
+    with pytest.raises(ThrottledError):
+        attempt(store, Instance())
+    assert (store.values, store.operations) == ({}, ["get", "set", "delete"])
+    assert attempt(store, Instance(try_number=2)) == "answer 1"
+
+
+def test_what_was_given_up_is_asked_for_again_only_after_a_clear(
+    completion_server: LocalCompletionServer, completion_app: App, store: Store
+) -> None:
+    fail_after_text(completion_app)
     with pytest.raises(CompletionError):
         attempt(store, Instance())
-    assert (store.values, store.operations) == ({}, ["get", "set", "set", "delete"])
+    object.__setattr__(completion_app, "generator", numbered_answers())
+    for try_number in (2, 3):
+        with pytest.raises(BrokenAnswerError, match="not sent again"):
+            attempt(store, Instance(try_number=try_number))
+    assert attempt(store, Instance(try_number=4, max_tries=5)) == "answer 1"
+
+
+@pytest.mark.parametrize("asks_again", [{}, MAY_PAY], ids=["fail", "retry"])
+def test_a_crash_before_the_first_event_is_known_to_the_next_try(
+    asks_again: dict[str, Any], completion_server: LocalCompletionServer, store: Store
+) -> None:
+    crash_half_way(store)
+    ((key, value),) = store.values.items()
+    record = json.loads(value)
+    del record["task_id"]
+    store.values[key] = json.dumps(record)
+    if asks_again:
+        assert attempt(store, Instance(try_number=2), **asks_again) == "answer 2"
+        return
+    with pytest.raises(BrokenAnswerError, match="before the server named the generation"):
+        attempt(store, Instance(try_number=2))
+
+
+def test_a_further_generation_that_a_crash_ended_is_not_paid_again(
+    completion_server: LocalCompletionServer, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first answer did not fit; the worker dies when the second call is about to be sent."""
+
+    def dies(*_: Any) -> None:
+        raise WorkerDied
+
+    asked: dict[str, Any] = {
+        "output_type": int, "output_retries": 1, "feedback_input": "text", "inputs": {"count": 1},
+    }  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr(CompletionOperator, "_follow", only_first(CompletionOperator._follow, dies))
+        with pytest.raises(WorkerDied):
+            attempt(store, Instance(), **asked)
+    ((key, value),) = store.values.items()
+    kept = {name: fact for name, fact in json.loads(value).items() if name != "given_up"}
+    store.values[key] = json.dumps(kept)  # SIGKILL lets nobody give anything up
+    with pytest.raises(BrokenAnswerError, match="Try 1 ended"):
+        attempt(store, Instance(try_number=2), **asked)
+
+
+def only_first(first: Any, then: Any) -> Any:
+    calls = iter([first])
+    return lambda *arguments: next(calls, then)(*arguments)
 
 
 def test_an_end_that_is_not_accepted_is_not_kept_as_an_answer(
@@ -299,7 +395,8 @@ def test_an_end_that_is_not_accepted_is_not_kept_as_an_answer(
 ) -> None:
     with pytest.raises(UnfinishedAnswerError):
         attempt(store, Instance(), accept=("suspect",))
-    assert store.values == {}
+    with pytest.raises(BrokenAnswerError, match="not sent again"):
+        attempt(store, Instance(try_number=2), accept=("suspect",))
 
 
 def test_an_end_that_is_no_longer_accepted_is_not_used_again(
@@ -340,6 +437,6 @@ def test_what_could_not_be_stopped_is_stopped_by_a_later_try(
     completion_server.fail_next("forbidden_403", path="/stop")
     completion_server.fail_next("throttle_429")
     with pytest.raises(CompletionError):
-        attempt(store, Instance(try_number=2))
-    attempt(store, Instance(try_number=3))
+        attempt(store, Instance(try_number=2), **MAY_PAY)
+    attempt(store, Instance(try_number=3), **MAY_PAY)
     assert completion_server.count("POST", f"/{completion_server.generations[0].task_id}/stop") == 2

@@ -1,0 +1,103 @@
+"""Who pays again: may a failed call be sent again, given what is known of its cost and what the user said?
+
+A rule, and a guard that makes whatever ends a paid call say what it cost. Airflow's side of it, which stops Airflow's
+retries, is in :mod:`airflow_provider_completion.exceptions`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+from airflow_provider_completion.api.errors import Billed, CompletionError, TimeLimitError
+
+#: What to do about a failed call that may have been billed: ``fail``, or ``retry`` as if it had not been.
+OnMaybeBilled: TypeAlias = Literal["fail", "retry"]
+
+#: What to say to a user whose call is not sent again.
+RETRY_HINT = 'on_maybe_billed="retry" lets Airflow\'s retries ask again, and pay again.'
+
+
+class Cost(Protocol):
+    """What is known of a call's cost, and which call it is. A run of either client is one."""
+
+    @property
+    def billed(self) -> Billed: ...
+    @property
+    def task_id(self) -> str | None: ...
+    @property
+    def message_id(self) -> str | None: ...
+    @property
+    def partial_text(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class KnownCost:
+    """A cost that does not change any more; parameters as for :class:`Cost`."""
+
+    billed: Billed
+    task_id: str | None = None
+    message_id: str | None = None
+    partial_text: str = ""
+
+
+def may_be_paid_again(billed: Billed, on_maybe_billed: OnMaybeBilled) -> bool:
+    """Say whether asking once more does not pay twice in silence."""
+    return billed == "no" or on_maybe_billed == "retry"
+
+
+def may_be_sent_again(error: BaseException | None, on_maybe_billed: OnMaybeBilled) -> bool:
+    """Say whether a failed call may be sent again: it can help, and does not pay twice in silence."""
+    return (
+        isinstance(error, CompletionError)
+        and error.retry != "never"
+        and may_be_paid_again(error.billed, on_maybe_billed)
+    )
+
+
+@contextmanager
+def accounting(
+    cost: Cost, what: str, *, also: tuple[type[BaseException], ...] = (), unless: tuple[type[BaseException], ...] = ()
+) -> Iterator[None]:
+    """Let whatever leaves the block say what it cost, so that nobody takes it for the failure of an unsent call.
+
+    An exception that is none of a call's (a bug, no memory, a time limit of Airflow's) leaves it as a
+    :class:`CompletionError` if the call has cost something by then, or may have.
+
+    :param cost: of the call, looked at when the block fails
+    :param what: what could not be done, as the beginning of a sentence
+    :param also: exceptions that end a task from outside; they are no ``Exception``
+    :param unless: exceptions that are no failure
+    """
+    failures: tuple[type[BaseException], ...] = (Exception, *also)
+    try:
+        yield
+    except CompletionError as error:
+        if cost.billed == "yes":
+            error.billed = "yes"  # also where another call has failed: a retry would begin with this one
+        raise
+    except unless:
+        raise
+    except failures as error:
+        if (billed := cost.billed) == "no":
+            raise
+        raise _failure(error, cost, billed, what) from error
+
+
+def _failure(error: BaseException, cost: Cost, billed: Billed, what: str) -> CompletionError:
+    if isinstance(error, Exception):
+        # Its text is left to the traceback: it may quote the answer.
+        kind, said = CompletionError, f"{what} ({type(error).__name__})."
+    else:
+        kind, said = TimeLimitError, f"Airflow ended the task in the middle of the call: {error}."
+    return kind(
+        said,
+        hint=RETRY_HINT,
+        retry="delay",
+        billed=billed,
+        task_id=cost.task_id,
+        message_id=cost.message_id,
+        partial_text=cost.partial_text,
+    )
