@@ -42,7 +42,8 @@ class CompletionOperator(BaseOperator):
 
     A generation that fails, is stopped, or shows the marks of truncation fails the task; its text is never an answer.
     Killing the task stops the generation on the server. From Airflow 3.3 on, a retry after a crash of the worker uses
-    the answer that the crashed try got, or stops the generation that it left behind.
+    the answer that the crashed try got, or stops the generation that it left behind, and asks again only if
+    ``on_maybe_billed`` lets it.
 
     :param inputs: values of the app's input variables, by name (templated)
     :param query: text beside the inputs; with it, the app's prompt becomes the system message (templated)
@@ -61,8 +62,8 @@ class CompletionOperator(BaseOperator):
     :param silence_seconds: takes the place of the connection's limit for the time without a byte
     :param total_seconds: takes the place of the connection's limit for the whole call
     :param accept: which ends of a generation are an answer: ``complete``, ``stopped``, ``suspect``
-    :param on_maybe_billed: ``fail``: a failed call that may have been billed is not retried, whatever ``retries`` say;
-        ``retry``: it is
+    :param on_maybe_billed: ``fail``: what may have been billed is not sent again, whatever ``retries`` say; ``retry``:
+        it is
     :param log_answer: write the answer into the task log while it is generated
     :param deferrable: give the worker slot back while the answer is generated: it streams in the triggerer. A restart
         of the triggerer ends the generation, which is never sent again by itself; Airflow's ``default_deferrable`` is
