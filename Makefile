@@ -9,6 +9,10 @@ AIRFLOW_HOME := $(CURDIR)/.airflow/demo
 
 export UV_PYTHON_DOWNLOADS := never
 unexport VIRTUAL_ENV
+# What runs here runs the installed wheel, as a user has it. Without these Python would find the checkout's package first.
+export PYTHONSAFEPATH := 1
+unexport PYTHONPATH
+PACKAGE := $(shell find airflow_provider_completion -name __pycache__ -prune -o -print)
 
 .PHONY: demo test check docs $(NEWEST:%=test-%) $(OLDEST:%=test-%) bench soak clean
 .SECONDARY:
@@ -27,18 +31,18 @@ docs: .venv/airflow-$(NEWEST)/.ready ## the documentation as HTML, in docs/_buil
 	.venv/airflow-$(NEWEST)/bin/python -m sphinx -Wnq --keep-going -c docs . docs/_build/html
 
 test-$(NEWEST): .venv/airflow-$(NEWEST)/.ready
-	.venv/airflow-$(NEWEST)/bin/python -m pytest -q -n 2 --dist loadfile
+	.venv/airflow-$(NEWEST)/bin/pytest -q -n 2 --dist loadfile
 
 ifneq ($(OLDEST),)
 test-$(OLDEST): .venv/airflow-$(OLDEST)/.ready
-	.venv/airflow-$(OLDEST)/bin/python -m pytest -q -n 2 --dist loadfile tests/airflow
+	.venv/airflow-$(OLDEST)/bin/pytest -q -n 2 --dist loadfile tests/airflow
 endif
 
 bench: .venv/airflow-$(NEWEST)/.ready ## measure; not part of the tests
-	.venv/airflow-$(NEWEST)/bin/python -m tests.bench
+	PYTHONPATH=. .venv/airflow-$(NEWEST)/bin/python -m tests.bench
 
 soak: .venv/airflow-$(NEWEST)/.ready ## 100,000 calls with random faults, about 4 minutes; not part of the tests
-	.venv/airflow-$(NEWEST)/bin/python -m tests.soak
+	PYTHONPATH=. .venv/airflow-$(NEWEST)/bin/python -m tests.soak
 
 clean: ## remove what the targets above made
 	rm -rf .venv .airflow docs/_build .mypy_cache .pytest_cache .ruff_cache
@@ -48,7 +52,17 @@ $(UV):
 	$(PYTHON) -m venv .venv/uv
 	.venv/uv/bin/pip install --quiet --disable-pip-version-check uv
 
-.venv/airflow-%/.ready: tests/constraints/airflow-%.txt pyproject.toml | $(UV)
+.venv/dist/.built: pyproject.toml README.md LICENSE $(PACKAGE) | $(UV)
+	$(UV) build --quiet --wheel --clear --out-dir $(@D) .
+	@touch $@
+
+# What the package needs, and what else the tests need.
+.venv/airflow-%/.needed: tests/constraints/airflow-%.txt pyproject.toml | .venv/dist/.built
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(@D)
-	$(UV) pip install --quiet --python $(@D)/bin/python --constraints $< apache-airflow==$* --editable '.[$(if $(filter $(NEWEST),$*),dev,test)]'
+	$(UV) pip install --quiet --python $(@D)/bin/python --constraints $< apache-airflow==$* "$$(ls .venv/dist/*.whl)[$(if $(filter $(NEWEST),$*),dev,test)]"
+	@rm -f $(@D)/migrated.db
+	@touch $@
+
+.venv/airflow-%/.ready: .venv/airflow-%/.needed .venv/dist/.built
+	$(UV) pip install --quiet --python $(@D)/bin/python --no-deps --reinstall .venv/dist/*.whl
 	@touch $@

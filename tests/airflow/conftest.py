@@ -5,12 +5,10 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
-import pytest
+from tests.airflow.migrated import database_in
 
 # Before anything imports Airflow: it reads its home when it is imported, and never again.
 _HOME = tempfile.mkdtemp(prefix="completion-tests-")
@@ -20,15 +18,7 @@ os.environ.update(
     AIRFLOW__CORE__LOAD_EXAMPLES="False",
     AIRFLOW__CORE__DAGS_FOLDER=str(Path(__file__).parents[2] / "example_dags"),
     AIRFLOW__CORE__UNIT_TEST_MODE="False",
-    AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{_HOME}/airflow.db",
+    AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=database_in(Path(_HOME)),
 )
 for variable in [name for name in os.environ if name.startswith("AIRFLOW_CONN_")]:
     del os.environ[variable]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _database() -> None:
-    migrated = subprocess.run(
-        [Path(sys.executable).parent / "airflow", "db", "migrate"], capture_output=True, text=True, check=False
-    )
-    assert migrated.returncode == 0, migrated.stderr[-2000:]

@@ -38,7 +38,7 @@ def one(task_id: str, kind: type[CompletionOperator] = CompletionOperator, **arg
         inputs={"text": "prompt-canary-Lw3"},
         user=task_id,
         deferrable=True,
-        retries=2,
+        retries=5,  # more than the tests need: a busy Airflow takes some for itself
         retry_delay=timedelta(seconds=1),
         **arguments,
     )

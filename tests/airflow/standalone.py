@@ -22,10 +22,12 @@ import requests
 from airflow import __version__ as airflow_version
 
 from airflow_provider_completion.testing import App
+from tests.airflow.migrated import database_in
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parents[2]
-WAIT_SECONDS = 300.0
+#: Longer than anything takes on a busy machine.
+WAIT_SECONDS = 600.0
 
 
 def app_of(generator: Any, api_key: str) -> App:
@@ -45,12 +47,19 @@ class Airflow:
     def __init__(self, home: Path, connection: str, dag_file: str) -> None:
         self.home = home
         (home / "dags").mkdir()
+        (home / "config").mkdir()  # where Airflow finds modules: for the test's own
+        (home / "config" / "tests").symlink_to(ROOT / "tests")
         shutil.copy(Path(__file__).parent / dag_file, home / "dags")
         port = _free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")} | {
             "PATH": f"{BIN}:{os.environ['PATH']}",
             "AIRFLOW_HOME": str(home),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database_in(home),
+            # Otherwise each process that finds no configuration makes up its own.
+            "AIRFLOW__API__SECRET_KEY": "secret",
+            "AIRFLOW__API_AUTH__JWT_SECRET": "secret of at least sixty-four bytes, as its algorithm, HS512, wants it",
+            "AIRFLOW__WEBSERVER__SECRET_KEY": "secret",
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
@@ -91,13 +100,11 @@ class Airflow:
         assert (cleared.status_code, cleared.json()["total_entries"]) == (200, 1), cleared.text
 
     def query(self, statement: str, *arguments: str | int) -> list[tuple[Any, ...]]:
-        with closing(sqlite3.connect(self.home / "airflow.db", timeout=30)) as database:
-            try:
-                rows = database.execute(statement, arguments).fetchall()
-                database.commit()
-            except sqlite3.OperationalError:  # its tables are not there yet
-                return []
-            return rows
+        with closing(self._database()) as database:
+            return database.execute(statement, arguments).fetchall()
+
+    def _database(self, patience: float = 60.0) -> sqlite3.Connection:
+        return sqlite3.connect(self.home / "airflow.db", timeout=patience, isolation_level=None)
 
     def state(self, task: str) -> str | None:
         rows = self.query("SELECT state FROM task_instance WHERE task_id = ?", task)
@@ -110,9 +117,9 @@ class Airflow:
         rows = self.query("SELECT value FROM xcom WHERE task_id = ? AND key = ?", task, key)
         return json.loads(rows[0][0]) if rows else None
 
-    def task_log(self, task: str, try_number: int | None = None) -> str:
-        name = f"attempt={try_number}.log" if try_number else "*.log"
-        return "".join(file.read_text() for file in (self.home / "logs").rglob(f"*task_id={task}/{name}"))
+    def task_log(self, task: str) -> str:
+        """What all tries of a task have logged."""
+        return "".join(file.read_text() for file in (self.home / "logs").rglob(f"*task_id={task}/*.log"))
 
     def eventually(self, what: str, condition: Callable[[], Any]) -> Any:
         """Wait for something to come true, and return it."""
@@ -153,11 +160,11 @@ class AirflowInParts(Airflow):
 
     def _start(self) -> None:
         self.environment |= {
-            # For the triggers that are the test's own.
-            "PYTHONPATH": str(ROOT),
             # What Airflow would hide from the test otherwise.
             "AIRFLOW__CORE__FERNET_KEY": "",
             "AIRFLOW__SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "2",
+            # How late Airflow 3 notices that a worker is done.
+            "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
             # How long a triggerer is missed before another one takes over.
             "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
             "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "8",
@@ -166,7 +173,6 @@ class AirflowInParts(Airflow):
             "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
             "_AIRFLOW__SKIP_DATABASE_EXECUTOR_COMPATIBILITY_CHECK": "1",
         }
-        self.run("db", "migrate")
         if airflow_version >= "3":
             self.start("dag-processor")
             self.api = self.start("api-server")
@@ -184,11 +190,9 @@ class AirflowInParts(Airflow):
     def hold_workers(self) -> None:
         """Let no worker begin a task until :meth:`replace_scheduler`. In Airflow 3 it asks the API first."""
         if self.api:
-            self.api.freeze()
-        else:
-            for process in self.scheduler.processes():
-                if "LocalExecutor" in process.cmdline()[0]:  # not the Dag processor, which the scheduler waits for
-                    process.suspend()
+            self.freeze(self.api.processes())
+        else:  # not the Dag processor, which the scheduler waits for
+            self.freeze([process for process in self.scheduler.processes() if "LocalExecutor" in process.cmdline()[0]])
 
     def replace_scheduler(self) -> None:
         """Kill the scheduler with its workers, held or not, and let another one find out at once."""
@@ -200,6 +204,19 @@ class AirflowInParts(Airflow):
 
     def start_triggerer(self) -> Part:
         return self.start("triggerer", "--skip-serve-logs")
+
+    def freeze(self, processes: list[psutil.Process]) -> None:
+        """Stop processes in a moment in which they do not keep all others from SQLite's only lock: about each
+        thirtieth moment of an idle triggerer is one in which they would never let go of it.
+        """
+        while True:
+            for process in processes:
+                process.suspend()
+            with closing(self._database(2.0)) as database, suppress(sqlite3.OperationalError):
+                database.execute("BEGIN EXCLUSIVE")
+                return
+            for process in processes:
+                process.resume()
 
 
 class Part:
@@ -227,19 +244,15 @@ class Part:
         except psutil.NoSuchProcess:
             return []
 
-    def freeze(self) -> None:
-        for process in self.processes():
-            process.suspend()
-
     def thaw(self) -> None:
         for process in self.processes():
             process.resume()
 
     def kill(self) -> None:
         """Kill all its processes at once: none of them sees another one die."""
-        self.freeze()
-        for process in self.processes():
-            process.kill()
+        for send in (psutil.Process.suspend, psutil.Process.kill):
+            for process in self.processes():
+                send(process)
 
     def terminate(self) -> None:
         self.process.terminate()

@@ -364,6 +364,7 @@ def test_files_for_the_app(completion_server: LocalCompletionServer, tmp_path: P
     ]
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_ending_it_stops_the_generation(
     completion_server: LocalCompletionServer, number: signal.Signals, code: int

@@ -187,8 +187,12 @@ def reset(scene: Scene, killed: Killed) -> None:
     for task in ("reset", "reset_retried"):
         airflow.eventually(f"the resume of {task}", lambda: airflow.state(task) == "queued")  # noqa: B023
     airflow.replace_scheduler()
-    scheduler = airflow.scheduler.log
-    airflow.eventually("the reset", lambda: "Reset the following 2 orphaned TaskInstances" in scheduler.read_text())
+
+    def are_reset() -> bool:
+        said = airflow.scheduler.log.read_text().partition("Reset the following")[2]
+        return all(f"<TaskInstance: deferrable.{task} " in said for task in ("reset", "reset_retried"))
+
+    airflow.eventually("the reset", are_reset)
 
 
 @pytest.fixture(scope="module")
@@ -296,10 +300,10 @@ def test_a_task_that_airflow_resets_before_it_resumes_is_not_paid_again_in_silen
         assert outcome == {"state": "success", "posts": 1, "stopped": [False], "answer": f"{ANSWER} 1"}
     elif airflow_version < "3.3":  # nothing is left of the first call
         assert outcome == {"state": "success", "posts": 2, "stopped": [False] * 2, "answer": f"{ANSWER} 2"}
-        assert "Try 2 asks the app again; earlier tries may have been billed." in log
+        assert re.search(r"Try \d+ asks the app again; earlier tries may have been billed\.", log)
     else:
         assert outcome == {**LOST, "stopped": [False]}
-        assert "Try 1 was deferred and never resumed. Its call may have been billed" in log
+        assert re.search(r"Try \d+ was deferred and never resumed\. Its call may have been billed", log)
 
 
 def test_a_task_that_airflow_resets_asks_again_if_it_may_pay(scene: Scene, reset: None) -> None:
@@ -324,7 +328,7 @@ def frozen(scene: Scene, terminated: list[bool]) -> Part:
     airflow, frozen = scene.airflow, scene.triggerer
     scene.wait_until_half_way("frozen")
     airflow.eventually("the moment before the mark", lambda: scene.is_held("frozen_early"))
-    frozen.freeze()
+    airflow.freeze(frozen.processes())
     scene.next_triggerer()
     airflow.eventually("the takeover half way", lambda: scene.is_held("frozen"))
     (stopped,) = scene.generations("frozen")

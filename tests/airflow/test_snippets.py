@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
+from airflow.cli.cli_parser import get_parser
 from airflow.providers.common.compat.sdk import BaseOperator, literal, task
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 from pydantic import BaseModel, Field
@@ -30,6 +31,7 @@ from airflow_provider_completion.operators.completion import CompletionOperator
 from airflow_provider_completion.testing import App, LocalCompletionServer
 from airflow_provider_completion.testing.apps import FileUpload
 from tests.airflow.dags import run
+from tests.test_docs import commands
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -130,6 +132,11 @@ def test_the_operator_with_all_its_parameters(completion_server: LocalCompletion
     outcome = run(make, read=("return_value", "answer"))
     assert outcome.read == {"return_value": "A text.", "answer": "A text."}
     assert inputs_of(completion_server)[0]["tone"] == "plain"
+
+
+@pytest.mark.parametrize("command", [words for words in commands() if words[0] == "airflow"], ids=" ".join)
+def test_a_documented_command_of_airflow_is_there_with_its_flags(command: tuple[str, ...]) -> None:
+    get_parser().parse_args(command[1:])
 
 
 def test_the_operators_parameters_are_documented_with_their_defaults() -> None:

@@ -1,7 +1,4 @@
-"""What a task's calls show of the task: on the server, in the trace and in Airflow's metrics.
-
-Run as a script, it is the Airflow process whose metrics the test collects.
-"""
+"""What a task's calls show of the task: on the server, in the trace and in Airflow's metrics."""
 
 from __future__ import annotations
 
@@ -13,7 +10,6 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,6 +32,7 @@ from airflow_provider_completion.operators.completion import CompletionOperator
 from airflow_provider_completion.testing import App, LocalCompletionServer
 from tests.airflow import dags
 from tests.client.test_telemetry import recorder
+from tests.conftest import ROOT
 
 ACCEPTED_BY_THE_SERVER = re.compile(r"[A-Za-z0-9_-]{1,128}")
 SETTINGS = ClientSettings(base_url="http://127.0.0.1:9", api_key="app-1")
@@ -194,11 +191,18 @@ def collector() -> Iterator[tuple[int, list[ExportMetricsServiceRequest]]]:
         server.shutdown()
 
 
+MEASURED = f"""
+import sys
+sys.path.append({str(ROOT)!r})
+from tests.airflow.test_trace import measured_calls
+measured_calls()
+"""
+
+
 def test_airflows_metrics_count_calls(collector: tuple[int, list[ExportMetricsServiceRequest]]) -> None:
     port, collected = collector
     subprocess.run(
-        [sys.executable, "-m", "tests.airflow.test_trace"],
-        cwd=Path(__file__).parents[2],
+        [sys.executable, "-c", MEASURED],
         env={
             **os.environ,
             "AIRFLOW__METRICS__OTEL_ON": "True",
@@ -207,7 +211,7 @@ def test_airflows_metrics_count_calls(collector: tuple[int, list[ExportMetricsSe
             "AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY": "True",  # Airflow 2 says seconds otherwise
         },
         check=True,
-        timeout=120,
+        timeout=600,
         capture_output=True,
     )
     seen: dict[tuple[str, str], Any] = {}
@@ -239,9 +243,9 @@ def test_airflows_metrics_count_calls(collector: tuple[int, list[ExportMetricsSe
     }
 
 
-def main() -> None:
+def measured_calls() -> None:
     """Run a call that fails, and one that is answered when it is sent again after a second; each takes over a second,
-    since Airflow 2 runs them in either order.
+    since Airflow 2 runs them in either order. In a process of its own: Airflow reads how it measures when it starts.
     """
     app = App(
         prompt="Say of {{text}}:",
@@ -255,7 +259,3 @@ def main() -> None:
         inputs = [{"text": f"cats [[fault:{fault}]]"} for fault in faults]
         dags.run(lambda: CompletionOperator.partial(task_id="ask").expand(inputs=inputs))
     metrics.get_meter_provider().force_flush()
-
-
-if __name__ == "__main__":
-    main()

@@ -19,7 +19,7 @@ from typing import Any
 from tests.wire_files import WireFile, random_splits
 
 #: Nothing here takes this long; only a broken test waits for it.
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n"

@@ -15,7 +15,7 @@ from airflow_provider_completion.testing.apps import LOCAL_API_KEY
 
 COMPLETE = "/v1/completion-messages"
 #: Longer than anything here takes, short enough for a test that hangs to say where.
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""``python -m airflow_provider_completion.testing``: a real process."""
+"""``python -m airflow_provider_completion.testing``: a real process, but for what ends before it serves."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_completion.testing import LocalCompletionServer
+from airflow_provider_completion.testing.__main__ import main
 from airflow_provider_completion.testing.apps import LOCAL_API_KEY
 from tests.testing.http import PATIENCE, complete
 
@@ -50,6 +51,7 @@ class Address:
         self.port = int(port)
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_serves_until_it_is_told_to_end(environment: dict[str, str], number: signal.Signals) -> None:
     with started("--port", "0", environment=environment) as process:
@@ -119,12 +121,13 @@ def test_a_command_that_is_not_there(environment: dict[str, str]) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_taken_port(environment: dict[str, str]) -> None:
+def test_a_taken_port(capsys: pytest.CaptureFixture[str]) -> None:
     with LocalCompletionServer() as server:
-        done = ran("--port", str(server.port), environment=environment)
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
-    assert done.stderr.startswith("The local app could not be started: ")
-    assert "in use" in done.stderr
+        assert main(["--port", str(server.port)]) == 1
+    out, errors = capsys.readouterr()
+    assert (out, errors.count("\n")) == ("", 1)
+    assert errors.startswith("The local app could not be started: ")
+    assert "in use" in errors
 
 
 @pytest.mark.parametrize(
@@ -132,13 +135,16 @@ def test_a_taken_port(environment: dict[str, str]) -> None:
     [(None, "No such file"), ("[[app]]\nmode = 1", "mode: Input should be a valid string"),
      ("[[app]]\n[[app]]", "each app needs an api_key of its own")],
 )  # fmt: skip
-def test_a_file_with_a_mistake(tmp_path: Path, environment: dict[str, str], content: str | None, message: str) -> None:
+def test_a_file_with_a_mistake(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, message: str
+) -> None:
     path = tmp_path / "apps.toml"
     if content is not None:
         path.write_text(content)
-    done = ran("--apps", str(path), "--port", "0", environment=environment)
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
-    assert message in done.stderr
+    assert main(["--apps", str(path), "--port", "0"]) == 1
+    out, errors = capsys.readouterr()
+    assert (out, errors.count("\n")) == ("", 1)
+    assert message in errors
 
 
 def test_apps_from_a_file(tmp_path: Path, environment: dict[str, str]) -> None:

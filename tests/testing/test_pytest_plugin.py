@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-import tomllib
-from pathlib import Path
 
 import pytest
 
-import airflow_provider_completion
 from tests.testing.http import PATIENCE
 
 pytest_plugins = ["pytester"]
-
-ROOT = Path(airflow_provider_completion.__file__).parents[1]
 
 A_USERS_TESTS = """
 import json, os, urllib.request
@@ -52,28 +46,19 @@ def test_afterwards_the_connection_is_gone():
 """
 
 
-@pytest.fixture
-def installed(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    """Make the package look installed with its entry point, whether it is or not."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    information = pytester.mkdir("site") / f"{project['name'].replace('-', '_')}-0.dist-info"
-    information.mkdir()
-    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: 0\n")
-    points = (f"{name} = {module}" for name, module in project["entry-points"]["pytest11"].items())
-    (information / "entry_points.txt").write_text("\n".join(["[pytest11]", *points]))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(information.parent), str(ROOT)]))
+@pytest.fixture(autouse=True)
+def _as_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", raising=False)
     monkeypatch.delenv("AIRFLOW_CONN_COMPLETION_DEFAULT", raising=False)
-    return pytester
 
 
-def test_a_users_tests_have_a_server_and_can_bring_an_app(installed: pytest.Pytester) -> None:
-    installed.makepyfile(A_USERS_TESTS)
-    installed.runpytest_subprocess("-p", "no:cacheprovider", timeout=PATIENCE * 2).assert_outcomes(passed=3)
+def test_a_users_tests_have_a_server_and_can_bring_an_app(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(A_USERS_TESTS)
+    pytester.runpytest_subprocess("-p", "no:cacheprovider", timeout=PATIENCE * 2).assert_outcomes(passed=3)
 
 
-def test_the_fixtures_are_listed_with_what_they_are_for(installed: pytest.Pytester) -> None:
-    listed = installed.runpytest_subprocess("--fixtures", timeout=PATIENCE * 2)
+def test_the_fixtures_are_listed_with_what_they_are_for(pytester: pytest.Pytester) -> None:
+    listed = pytester.runpytest_subprocess("--fixtures", timeout=PATIENCE * 2)
     listed.stdout.fnmatch_lines(
         [
             "*fixtures defined from airflow_provider_completion.testing.pytest_plugin*",
@@ -90,7 +75,7 @@ def test_having_the_plugin_costs_no_heavy_import() -> None:
         "import sys, airflow_provider_completion.testing.pytest_plugin;"
         "print(sorted({'aiohttp', 'airflow', 'pydantic', 'requests'} & sys.modules.keys()))"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE)
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 

@@ -19,6 +19,7 @@ import pytest
 
 from airflow_provider_completion.testing import App, GenerationError, LocalCompletionServer, Prompt
 from airflow_provider_completion.testing.apps import LOCAL_API_KEY
+from tests.conftest import ROOT
 from tests.testing.generators import Dictated, until
 from tests.testing.http import COMPLETE, PATIENCE, ask, complete, event, frame, stop, stream, whole
 
@@ -217,8 +218,9 @@ def test_a_model_that_blocks_its_thread_holds_up_nobody_else() -> None:
 
 
 def test_a_model_that_never_ends_holds_up_neither_close_nor_exit() -> None:
-    script = """
-        import time
+    script = f"""
+        import sys, time
+        sys.path.append({str(ROOT)!r})
         from airflow_provider_completion.testing import App, LocalCompletionServer
         from tests.testing.http import event, stream
 

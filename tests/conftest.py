@@ -1,0 +1,28 @@
+"""What all tests share: the package under test is the same in the processes that they start, and SIGINT works there."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import airflow_provider_completion
+
+ROOT = Path(__file__).parents[1]
+
+# ``make test`` has installed the wheel; by hand it may be the checkout, which a new process would not find.
+if Path(airflow_provider_completion.__file__).parents[1] == ROOT:
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let new processes take SIGINT: a shell starts what it runs in the background with SIGINT ignored, and that is
+    inherited.
+    """
+    ignored = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, ignored)
