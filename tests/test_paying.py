@@ -34,11 +34,11 @@ def test_what_is_no_failure_of_a_call_is_not_sent_again(error: Any, rule: OnMayb
     assert not may_be_sent_again(error, rule)
 
 
-class Ended(BaseException):
+class EndedError(BaseException):
     """As Airflow ends a task."""
 
 
-class Skipped(Exception):
+class SkippedError(Exception):
     """As a user ends one."""
 
 
@@ -47,29 +47,29 @@ COST = KnownCost("maybe", task_id="t-1", message_id="m-1", partial_text="half")
 
 def leaving(error: BaseException, cost: KnownCost = COST) -> BaseException:
     try:
-        with accounting(cost, "It could not be read", also=(Ended,), unless=(Skipped,)):
+        with accounting(cost, "It could not be read", also=(EndedError,), unless=(SkippedError,)):
             raise error
     except BaseException as left:
         return left
 
 
-@pytest.mark.parametrize("error", [ValueError("secret"), MemoryError(), Ended("Timeout")], ids=repr)
+@pytest.mark.parametrize("error", [ValueError("secret"), MemoryError(), EndedError("Timeout")], ids=repr)
 @pytest.mark.parametrize("billed", ["maybe", "yes"])
 def test_whatever_ends_a_paid_call_says_what_it_cost_and_which_call_it_was(error: BaseException, billed: Any) -> None:
     left = leaving(error, KnownCost(billed, "t-1", "m-1", "half"))
     assert isinstance(left, CompletionError)
-    assert isinstance(left, TimeLimitError) is isinstance(error, Ended)
+    assert isinstance(left, TimeLimitError) is isinstance(error, EndedError)
     assert left.__cause__ is error
     assert (left.billed, left.task_id, left.message_id, left.partial_text) == (billed, "t-1", "m-1", "half")
     assert "secret" not in str(left)
 
 
-@pytest.mark.parametrize("error", [ValueError(), Ended(), Skipped()], ids=repr)
+@pytest.mark.parametrize("error", [ValueError(), EndedError(), SkippedError()], ids=repr)
 def test_what_ends_an_unsent_call_stays_what_it_is(error: BaseException) -> None:
     assert leaving(error, KnownCost("no")) is error
 
 
-@pytest.mark.parametrize("error", [Skipped(), KeyboardInterrupt(), GeneratorExit(), SystemExit()], ids=repr)
+@pytest.mark.parametrize("error", [SkippedError(), KeyboardInterrupt(), GeneratorExit(), SystemExit()], ids=repr)
 def test_what_is_no_failure_stays_what_it_is(error: BaseException) -> None:
     assert leaving(error) is error
 

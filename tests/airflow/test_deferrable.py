@@ -27,6 +27,7 @@ from airflow.providers.common.compat.sdk import (
     BaseOperator,
     TaskDeferred,
     XCom,
+    conf,
     task,
 )
 from pydantic import BaseModel
@@ -37,6 +38,7 @@ from airflow_provider_completion.exceptions import (
     CompletionError,
     InvalidRequestError,
     OutputError,
+    TimeLimitError,
     UnfinishedAnswerError,
 )
 from airflow_provider_completion.hooks.completion import CompletionHook
@@ -845,6 +847,100 @@ def test_an_answer_that_cannot_be_read_is_not_paid_for_again(
     with pytest.raises(CompletionError, match=r"could not resume.*OSError") as failure:
         in_a_task(body)
     assert isinstance(failure.value, AirflowFailException) is not may_be_paid_twice
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind", "said"),
+    [
+        ("Trigger timeout", TimeLimitError, "The task's execution_timeout ended the call in the middle of"),
+        ("Trigger failure", BrokenAnswerError, "The trigger ended in the middle of"),
+    ],
+)
+def test_a_lost_call_says_what_ended_it(
+    completion_server: LocalCompletionServer, reason: str, kind: type[CompletionError], said: str
+) -> None:
+    def body(context: Any) -> None:
+        left_behind(context, sent=True, task_id="t-1")
+        operator().resume_execution("__fail__", {"error": reason}, context)
+
+    with pytest.raises(kind, match=said) as failure:
+        in_a_task(body)
+    assert (type(failure.value).__name__, failure.value.task_id) == (kind.__name__, "t-1")
+
+
+@pytest.mark.parametrize("fault", ["", "cut"])
+def test_no_event_is_fired_before_airflow_can_have_noted_the_deferral(
+    completion_server: LocalCompletionServer, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """In a triggerer, which gives its triggers a number; the answer is there before the wait."""
+    waits: list[float] = []
+
+    def body(context: Any) -> None:
+        trigger = trigger_of(context, inputs={"text": f"[[fault:{fault}]]" if fault else "x"})
+        trigger.trigger_id = 7
+        keeps = not fault
+
+        async def wait(seconds: float) -> None:
+            waits.append(seconds)
+            assert (await trigger._marks.aanswer() is not None) is keeps
+
+        with monkeypatch.context() as patch:
+            patch.setattr("airflow_provider_completion.triggers.completion.asyncio.sleep", wait)
+            [event] = fire(trigger)
+        assert event["status"] == ("done" if keeps else "failed")
+        assert (
+            0
+            < waits[-1]
+            <= trigger.noted_within
+            == conf.getfloat("workers", "min_heartbeat_interval", fallback=0.0) + 10
+        )
+
+    in_a_task(body)
+    assert waits
+
+
+@pytest.mark.skipif(not HAS_TASK_STATE_STORE, reason="the task state store is new in Airflow 3.3")
+@pytest.mark.parametrize("resumed", ["not", "failed", "answered"])
+def test_a_try_that_airflow_starts_once_more_while_it_is_deferred_does_not_ask_again(
+    completion_server: LocalCompletionServer, resumed: str
+) -> None:
+    """The same run of the task: by its id. Its XComs are gone by then."""
+    store = Store()
+
+    def body(context: Any) -> Any:
+        context = {**context, "task_state_store": store}
+        trigger = trigger_of(context, inputs={"text": "[[fault:cut]]" if resumed == "failed" else "x"})
+        [event] = fire(trigger)
+        if resumed == "failed":
+            with pytest.raises(BrokenAnswerError):
+                resume(context, event)
+        elif resumed == "answered":
+            assert resume(context, event) == WHOLE
+        trigger._marks.end()
+        return operator().execute(context)
+
+    if resumed == "answered":
+        assert in_a_task(body) == WHOLE
+    else:
+        with pytest.raises(AirflowFailException, match="not sent again"):
+            in_a_task(body)
+    assert completion_server.count("POST", "/completion-messages") == 1
+
+
+@pytest.mark.skipif(not HAS_TASK_STATE_STORE, reason="the task state store is new in Airflow 3.3")
+def test_a_try_that_a_person_runs_again_asks_again(
+    completion_server: LocalCompletionServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With "airflow tasks test", which says so in the environment."""
+    monkeypatch.setenv("AIRFLOW_TEST_MODE", "True")
+    store = Store()
+
+    def body(context: Any) -> None:
+        context = {**context, "task_state_store": store}
+        trigger_of(context)
+        trigger_of(context)
+
+    in_a_task(body)
 
 
 @pytest.mark.parametrize(

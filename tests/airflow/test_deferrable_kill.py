@@ -244,12 +244,15 @@ def test_a_clear_stops_the_generation_and_asks_again(scene: Scene) -> None:
         "stopped": [True, False],
         "answer": f"{ANSWER} 2",
     }
-    said = "asking again, which is paid again" if airflow_version >= "3.3" else "earlier tries may have been billed"
+    said = "Asking again, which is paid again." if airflow_version >= "3.3" else "earlier tries may have been billed"
     assert said in scene.airflow.task_log("cleared")
 
 
 def test_an_execution_timeout_stops_the_generation_and_no_retry_pays_again(scene: Scene) -> None:
     assert scene.outcome("timed_out") == {**LOST, "stopped": [True]}
+    (generation,) = scene.generations("timed_out")
+    said = f"The task's execution_timeout ended the call in the middle of the generation {generation.task_id}"
+    assert said in scene.airflow.task_log("timed_out")
 
 
 def test_the_key_is_in_no_argument_of_a_trigger(scene: Scene) -> None:

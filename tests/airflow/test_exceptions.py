@@ -6,7 +6,7 @@ import copy
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -25,7 +25,7 @@ from airflow_provider_completion.paying import KnownCost
 KINDS = [kind for name in exceptions.__all__ if isinstance(kind := getattr(exceptions, name), type)]
 
 
-class OfAUser(BrokenAnswerError):
+class UsersError(BrokenAnswerError):
     """A user's own."""
 
 
@@ -56,7 +56,7 @@ def through_pickle(error: Any) -> Any:
 
 @pytest.mark.parametrize("way", [through_pickle, copy.copy, copy.deepcopy])
 @pytest.mark.parametrize("made", [plain, final])
-@pytest.mark.parametrize("kind", [*KINDS, OfAUser])
+@pytest.mark.parametrize("kind", [*KINDS, UsersError])
 def test_errors_survive_with_all_they_carry(
     kind: type[CompletionError], made: Callable[..., CompletionError], way: Callable[[Any], Any]
 ) -> None:
@@ -93,8 +93,8 @@ def ended(error: BaseException, cost: Any, on_maybe_billed: Any = "fail") -> Bas
 
 
 @pytest.fixture(params=[AirflowTaskTimeout("Timeout"), ValueError("a bug"), MemoryError()], ids=repr)
-def error(request: pytest.FixtureRequest) -> Iterator[BaseException]:
-    yield request.param
+def error(request: pytest.FixtureRequest) -> BaseException:
+    return request.param
 
 
 def test_whatever_ends_a_paid_call_stops_airflows_retries_unless_the_user_said_so(error: BaseException) -> None:

@@ -24,7 +24,12 @@ from tests.airflow.standalone import Airflow, app_of
 KEY = "app-canary-Xq7Zp1"
 AIRFLOW = tuple(map(int, airflow_version.split(".")[:2]))
 #: What ends a task half way. An alarm is how Airflow ends it when its ``execution_timeout`` is over.
-SIGNALS = {"half_way": signal.SIGKILL, "terminated": signal.SIGTERM, "timed_out": signal.SIGALRM}
+SIGNALS = {
+    "half_way": signal.SIGKILL,
+    "half_way_retried": signal.SIGKILL,
+    "terminated": signal.SIGTERM,
+    "timed_out": signal.SIGALRM,
+}
 HAS_STORE = AIRFLOW >= (3, 3)
 needs_store = pytest.mark.skipif(not HAS_STORE, reason="the task state store came with Airflow 3.3")
 
@@ -44,7 +49,7 @@ class Killer:
         pid, caller = map(int, (self.airflow.home / f"{task}.runs").read_text().split())
         self.callers[task].append(caller)
         calls = len(self.callers[task])
-        if calls == 1 and task == "before_first_event":
+        if calls == 1 and task.startswith("before_first_event"):
             os.kill(pid, signal.SIGKILL)
             return
         if calls == 1 and task in SIGNALS:
@@ -133,36 +138,35 @@ def test_an_execution_timeout_stops_the_generation_once(killer: Killer) -> None:
     }
 
 
-def test_after_a_kill_before_the_first_event_the_retry_says_that_it_may_pay_again(killer: Killer) -> None:
-    assert outcome(killer, "before_first_event") == {
-        "state": "success",
-        "posts": 2,
-        "stops": 0,
-        "answer": "answer 2",
-        "paid_by": 2,
-    }
-    if HAS_STORE:
-        assert f"{first_caller(killer, 'before_first_event')} ended when it had sent its call, or was about to" in (
-            killer.airflow.task_log("before_first_event")
-        )
+REFUSED = {"state": "failed", "posts": 1, "answer": None, "paid_by": None}
+ASKED_AGAIN = {"state": "success", "posts": 2, "answer": "answer 2", "paid_by": 2}
 
 
-def test_after_a_kill_half_way_the_retry_stops_the_orphan_before_it_asks_again(killer: Killer) -> None:
-    assert outcome(killer, "half_way") == {
-        "state": "success",
-        "posts": 2,
-        "stops": int(HAS_STORE),
-        "answer": "answer 2",
-        "paid_by": 2,
-    }
+@pytest.mark.parametrize("task", ["before_first_event", "before_first_event_retried"])
+def test_after_a_kill_before_the_first_event_the_retry_asks_again_only_if_it_may(killer: Killer, task: str) -> None:
+    may_ask = task.endswith("retried") or not HAS_STORE
+    assert outcome(killer, task) == {**(ASKED_AGAIN if may_ask else REFUSED), "stops": 0}
+    log = killer.airflow.task_log(task)
     if HAS_STORE:
-        orphan = generations(killer, "half_way")[0]
+        assert f"{first_caller(killer, task)} ended when it had sent its call, or was about to" in log
+    if may_ask:
+        assert "asks the app again; earlier tries may have been billed." in log
+
+
+@pytest.mark.parametrize("task", ["half_way", "half_way_retried"])
+def test_after_a_kill_half_way_the_retry_stops_the_orphan_and_asks_again_only_if_it_may(
+    killer: Killer, task: str
+) -> None:
+    may_ask = task.endswith("retried") or not HAS_STORE
+    assert outcome(killer, task) == {**(ASKED_AGAIN if may_ask else REFUSED), "stops": int(HAS_STORE)}
+    if HAS_STORE:
+        orphan = generations(killer, task)[0]
         assert orphan.stopped
-        assert killer.stops("half_way") == [orphan.task_id]
-        ends = [call.path.split("/")[-1] for call in killer.server.calls if (call.body or {}).get("user") == "half_way"]
-        assert ends == ["completion-messages", "stop", "completion-messages"]
-        assert f"{first_caller(killer, 'half_way')} ended in the middle of the generation {orphan.task_id}" in (
-            killer.airflow.task_log("half_way")
+        assert killer.stops(task) == [orphan.task_id]
+        ends = [call.path.split("/")[-1] for call in killer.server.calls if (call.body or {}).get("user") == task]
+        assert ends == ["completion-messages", "stop", "completion-messages"][: 2 + may_ask]
+        assert f"{first_caller(killer, task)} ended in the middle of the generation {orphan.task_id}" in (
+            killer.airflow.task_log(task)
         )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import airflow
 import pytest
 
-from airflow_provider_completion.exceptions import UnfinishedAnswerError
+from airflow_provider_completion.exceptions import CompletionError, InvalidRequestError, UnfinishedAnswerError
 from airflow_provider_completion.operators.completion import CompletionOperator
 from airflow_provider_completion.testing import App, GenerationError, LocalCompletionServer, Prompt
 from tests.airflow.dags import run
@@ -248,3 +248,61 @@ def test_an_answer_that_cannot_be_pushed_is_not_paid_twice(completion_server: Lo
         assert outcome.read == {"answer": "x  for airflow"}
     else:
         assert outcome.states == {"ask": "failed", "reader": "upstream_failed"}
+
+
+@pytest.mark.parametrize("context", [{}, {"ti": None}], ids=["empty", "none"])
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_without_a_task_instance_nothing_is_sent(
+    completion_server: LocalCompletionServer, context: dict[str, Any], deferrable: bool
+) -> None:
+    operator = CompletionOperator(task_id="ask", inputs={"text": "x"}, deferrable=deferrable)
+    with pytest.raises(InvalidRequestError, match=r"without a task instance.*CompletionHook\(\)\.complete"):
+        operator.execute(context)
+    assert completion_server.count("POST", "/completion-messages") == 0
+
+
+class FailsWhileItReads(CompletionOperator):
+    """An operator with a bug, or a machine without memory."""
+
+    def _follow(self, run: Any, *arguments: Any) -> None:
+        next(iter(run))
+        raise MemoryError
+
+
+@pytest.mark.parametrize(("rule", "posts"), [("fail", 1), ("retry", 2)])
+def test_whatever_fails_once_the_call_was_sent_is_paid_again_only_if_the_user_said_so(
+    completion_server: LocalCompletionServer, rule: str, posts: int
+) -> None:
+    seen: list[Any] = []
+    run(
+        lambda: FailsWhileItReads(
+            task_id="ask",
+            inputs={"text": "x"},
+            on_maybe_billed=rule,
+            retries=1,
+            retry_delay=timedelta(0),
+            on_failure_callback=lambda context: seen.append(context["exception"]),
+        )
+    )
+    assert completion_server.count("POST", "/completion-messages") == posts
+    (error,) = seen
+    assert isinstance(error, CompletionError)
+    last = completion_server.generations[-1]
+    assert (error.billed, error.task_id, error.message_id) == ("maybe", last.task_id, last.message_id)
+
+
+class FailsBeforeItSends(CompletionOperator):
+    """An operator whose first try fails early."""
+
+    def _show_logs_url(self, context: Any, message_id: str | None = None) -> None:
+        if context["ti"].try_number == 1:
+            raise MemoryError
+        super()._show_logs_url(context, message_id)
+
+
+def test_what_fails_before_the_call_was_sent_is_airflows_to_retry(completion_server: LocalCompletionServer) -> None:
+    outcome = run(
+        lambda: FailsBeforeItSends(task_id="ask", inputs={"text": "x"}, retries=1, retry_delay=timedelta(0)),
+        read=("answer",),
+    )
+    assert outcome.read == {"answer": "x  for airflow"}

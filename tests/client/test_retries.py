@@ -9,10 +9,12 @@ import time
 
 import pytest
 
+from airflow_provider_completion.api import endpoints
 from airflow_provider_completion.api.errors import CompletionError, ConnectError, InvalidRequestError, ThrottledError
 from airflow_provider_completion.api.events import Message, SentAgain
+from airflow_provider_completion.api.exchange import CompletionExchange
 from airflow_provider_completion.client.aio import AsyncCompletionClient
-from airflow_provider_completion.client.retries import may_be_sent_again, policy
+from airflow_provider_completion.client.retries import policy
 from airflow_provider_completion.client.settings import ClientSettings
 from airflow_provider_completion.client.sync import CompletionClient
 from tests.client.conftest import INPUTS, complete, info, settings_for
@@ -184,23 +186,6 @@ def test_the_waits_grow_with_jitter_up_to_a_minute(failure, tries, least, most):
     assert len(waits) > 1 or failure.retry_after is not None
 
 
-@pytest.mark.parametrize(
-    ("error", "on_maybe_billed", "again"),
-    [
-        (ConnectError("x"), "fail", True),
-        (ConnectError("x", retry="never"), "retry", False),
-        (ConnectError("x", billed="maybe"), "fail", False),
-        (ConnectError("x", billed="maybe"), "retry", True),
-        (ConnectError("x", billed="yes"), "fail", False),
-        (ValueError("x"), "retry", False),
-        (KeyboardInterrupt(), "retry", False),
-        (None, "retry", False),
-    ],
-)
-def test_the_rule(error, on_maybe_billed, again):
-    assert may_be_sent_again(error, on_maybe_billed) is again
-
-
 def test_a_body_is_sent_whole_each_time(calls):
     with RawServer(one_after_another(THROTTLE, whole)) as server:
         calls.each(fast(server.url), complete)
@@ -268,3 +253,35 @@ def test_a_call_that_is_cancelled_twice_is_still_stopped():
                 await going
 
     assert stops_of(run) == 1
+
+
+@pytest.mark.parametrize("reads", ["receive_head", "receive_data", "receive_end"])
+def test_a_bug_once_the_call_was_sent_says_that_it_may_have_been_billed(calls, monkeypatch, reads):
+    def bug(*_):
+        raise KeyError("answer-canary")
+
+    monkeypatch.setattr(CompletionExchange, reads, bug)
+    with RawServer(lambda peer: peer.whole_stream(message("a"))) as server:
+        error = calls.stream(settings_for(server.url)).error
+    assert (error.billed, error.retry, type(error.__cause__)) == ("maybe", "delay", KeyError)
+    assert "answer-canary" not in str(error)
+    assert len(server.requests) == 1
+
+
+def test_a_bug_before_the_call_was_sent_is_nothing_but_a_bug(calls, monkeypatch):
+    def bug(_):
+        raise KeyError("text")
+
+    monkeypatch.setattr(endpoints, "complete", bug)
+    with RawServer(b"") as server, pytest.raises(KeyError):
+        calls.each(settings_for(server.url), complete)
+    assert not server.requests
+
+
+def test_a_run_knows_what_it_has_cost(calls):
+    with RawServer(one_after_another(whole, cut, THROTTLE, GATEWAY, THROTTLE)) as server:
+        runs = [calls.stream(settings_for(server.url)).run for _ in range(3)]
+        runs.append(calls.stream(fast(server.url, max_tries=2), on_maybe_billed="retry").run)
+        runs.append(calls.stream(settings_for(server.url), stop_first=True).run)
+    assert [run.billed for run in runs] == ["yes", "maybe", "no", "maybe", "no"]
+    assert (runs[1].partial_text, runs[1].message_id) == ("half", "message-1")
