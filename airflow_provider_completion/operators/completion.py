@@ -78,7 +78,6 @@ class CompletionOperator(BaseOperator):
     #: Where people see the app's logs, once the connection was read.
     logs_url: str | None = None
 
-    _spent: _Spent
     #: Of all generations of this try.
     _usage: Usage | None = None
 
@@ -120,6 +119,7 @@ class CompletionOperator(BaseOperator):
         self.on_maybe_billed = on_maybe_billed
         self.log_answer = log_answer
         self.deferrable = deferrable
+        self._spent = _Spent()
 
     @cached_property
     def hook(self) -> CompletionHook:
@@ -198,8 +198,8 @@ class CompletionOperator(BaseOperator):
                 safety.end_without_answer(error.billed)
                 deferral.end(retried=may_be_sent_again(error, self.on_maybe_billed))
                 raise
-            self._keep(completion, safety)
             answer = _Answer(completion, safety)
+            self._keep(answer)
             if self.log_answer:
                 answer_log = AnswerLog(lambda line: self.log.info("%s", line))
                 answer_log.add(completion.answer)
@@ -274,7 +274,7 @@ class CompletionOperator(BaseOperator):
                 self.log.info("Try %d asks the app again; earlier tries may have been billed.", number)
         if self.deferrable:
             self._defer(context, inputs, files, safety, asked_again)
-        return _Answer(self._generate(inputs, files, safety), safety)
+        return self._generate(inputs, files, safety)
 
     def _deliver(
         self,
@@ -349,7 +349,7 @@ class CompletionOperator(BaseOperator):
 
     def _generate(
         self, inputs: Mapping[str, Any], files: list[FileReference | GivenFile] | None, safety: CrashSafety
-    ) -> Completion:
+    ) -> _Answer:
         safety.keep_sent()
         self._spent.run = None
         try:
@@ -358,18 +358,19 @@ class CompletionOperator(BaseOperator):
             ) as run:
                 self._spent.run = run
                 self._follow(run, safety)
-            completion = run.completion
+            answer = self._spent.answer = _Answer(run.completion, safety)
         except BaseException:
             safety.end_without_answer(self._spent.billed)
             raise
-        self._keep(completion, safety)
-        return completion
+        self._keep(answer)
+        return answer
 
-    def _keep(self, completion: Completion, safety: CrashSafety) -> None:
+    def _keep(self, answer: _Answer) -> None:
+        completion = answer.completion
         if completion.finish in self.accept:
-            safety.keep_answer(completion)
+            answer.safety.keep_answer(completion)
         else:
-            safety.end_without_answer("yes")
+            answer.safety.end_without_answer("yes")
         self._log_end(completion)
 
     def _follow(self, run: CompletionRun, safety: CrashSafety) -> None:
@@ -462,7 +463,9 @@ class _Spent:
     @property
     def partial_text(self) -> str:
         """The text of the call, as far as it has come."""
-        return self.run.partial_text if self.run else ""
+        if self.run:
+            return self.run.partial_text
+        return self.answer.completion.answer if self.answer else ""
 
     @property
     def _last(self) -> CompletionRun | Completion | None:

@@ -6,6 +6,7 @@ import json
 import logging
 from datetime import datetime
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -136,7 +137,9 @@ def test_operator(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     with caplog.at_level(logging.DEBUG), pytest.raises(AirflowFailException) as caught:
-        CompletionOperator(task_id="ask", **{"inputs": {"text": "x"}, **arguments}).execute({})
+        CompletionOperator(task_id="ask", **{"inputs": {"text": "x"}, **arguments}).execute(
+            {"ti": SimpleNamespace(try_number=1)}
+        )
     assert said in str(caught.value)
     assert not completion_server.calls
     shown = str(caught.value) + repr(caught.value) + caplog.text + "".join(capfd.readouterr())

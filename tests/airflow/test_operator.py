@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import airflow
@@ -24,6 +25,10 @@ ECHO_FORM = [
     {"type": "number", "variable": "count"},
     {"type": "paragraph", "variable": "more"},
 ]
+
+
+#: All that an operator needs of a context if it pushes nothing.
+FIRST_TRY: Any = {"ti": SimpleNamespace(try_number=1)}
 
 
 def asked(server: LocalCompletionServer) -> Any:
@@ -164,7 +169,7 @@ def test_killing_the_task_stops_the_generation_once_and_its_text_is_no_answer(
     killer = threading.Thread(target=kill)
     killer.start()
     with pytest.raises(UnfinishedAnswerError) as failure:
-        operator.execute({})
+        operator.execute(FIRST_TRY)
     killer.join()
     assert failure.value.partial_text.startswith("word ")
     assert completion_server.count("POST", "/stop") == 1
@@ -187,7 +192,7 @@ def test_the_answer_is_logged_in_whole_lines_and_can_be_switched_off(
     object.__setattr__(completion_app, "generator", lambda _: ["secret ", "one\nsecret", " two"])
     operator = CompletionOperator(task_id="ask", inputs={"text": "x"}, do_xcom_push=False, log_answer=log_answer)
     with caplog.at_level(logging.INFO):
-        operator.execute({})
+        operator.execute(FIRST_TRY)
     # Airflow 3 writes to the standard output here, Airflow 2 to Python's logging.
     written = caplog.text or "".join(capfd.readouterr())
     assert re.findall(r"\| (secret \w+)", written) == (["secret one", "secret two"] if log_answer else [])
