@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from html import unescape
+from html import escape, unescape
 from typing import Literal
+from urllib.parse import quote
 
 from airflow_provider_completion.api import errors
 from airflow_provider_completion.api.errors import Billed, CompletionError, Retry
@@ -224,10 +225,23 @@ def lower_case(headers: Mapping[str, str]) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items()}
 
 
-def excerpt(text: str, length: int = _MESSAGE_LENGTH) -> str:
-    """Return the text on one line, without control characters, cut to ``length``."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * length]).split())
+def excerpt(text: str, length: int = _MESSAGE_LENGTH, secret: str = "") -> str:
+    """Return words of somebody else fit to be shown: on one line, without control, escape and bidi characters.
+
+    :param length: the most characters of it
+    :param secret: what to blot out, in any spelling of it
+    """
+    # The secret first: a cut may fall into it.
+    line = " ".join("".join(c if c.isprintable() else " " for c in _blotted(text, secret)[: 4 * length]).split())
     return line if len(line) <= length else line[: length - 1] + "…"
+
+
+def _blotted(text: str, secret: str) -> str:
+    if secret:
+        as_json = json.dumps(secret)[1:-1]
+        for spelling in {secret, as_json, as_json.replace("/", r"\/"), quote(secret, safe=""), escape(secret)}:
+            text = text.replace(spelling, "***")
+    return text
 
 
 def _describe(status: int, kind: BodyKind, code: str | None, message: str) -> CompletionError:

@@ -20,7 +20,7 @@ from airflow_provider_completion.api.errors import (
     ServerError,
     ThrottledError,
 )
-from airflow_provider_completion.api.failures import failure_of_event, failure_of_reply
+from airflow_provider_completion.api.failures import excerpt, failure_of_event, failure_of_reply
 from tests.wire_files import wire
 
 HTML = {"content-type": "text/html; charset=utf-8"}
@@ -285,3 +285,19 @@ def test_case_48_forms_of_all_ages(form, found):
     body = json.dumps({"user_input_form": form, "file_upload": None, "system_parameters": []}).encode()
     parameters = endpoints.parameters().read(Reply(200, {}, body))
     assert [(variable.type, variable.variable) for variable in parameters.user_input_form] == found
+
+
+KEY = "app-canary/+&0123456789"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("t\n2026-01-01 INFO - done\r\x1b[31m", "t 2026-01-01 INFO - done [31m"),
+     ("a\u2028b\u0085c\x00d\x9be", "a b c d e"),
+     ("a\u202eb\u2066c\u200fd", "a b c d"), ("\ud800", ""), ("x" * 5000, "x" * 39 + "…"), ("x" * 40, "x" * 40),
+     (KEY, "***"), (" " * 100 + KEY + "x" * 100, "***" + "x" * 36 + "…"), (" " * 150 + KEY, "***"),
+     (r"app-canary\/+&0123456789", "***"), ("app-canary%2F%2B%260123456789", "***"),
+     ("app-canary/+&amp;0123456789", "***")],
+)  # fmt: skip
+def test_what_a_server_says_is_made_fit_to_be_shown(text, shown):
+    assert excerpt(text, 40, KEY) == shown
