@@ -14,9 +14,15 @@ What each answer of the server, or of a proxy before it, becomes. The first row 
 `airflow_provider_completion/api/failures.py` by `python -m tests.generated_docs`.
 
 `retry`: `never`, the same request fails again; `delay`, it may succeed later; `ceiling`, it may once fewer requests are
-in flight. `billed` is what is known from the answer alone. Three things sharpen it: an error of the app in place of a
-stream means that nothing was generated (`no`); a 502 or 503 that comes after more than a second may have been billed
-(`maybe`); an error after text was billed (`yes`).
+in flight. `billed` is what is known from the answer alone. Four things sharpen it: an error of the app in place of a
+stream means that nothing was generated (`no`), where its code is one of the app's own for that status: others are a
+gateway's, and count as none; a 502 or 503 that comes after more than a second may have been billed (`maybe`); an error
+after text was billed (`yes`), after any other event of the model's work it may have been (`maybe`); an error that is
+the first event of a stream was not billed (`no`), unless it tells of a connection to the model that broke, or of a
+time limit.
+
+`provider` is an error of the app that hands on what its model provider said. A rate limit that stands at the front of
+those words, by name or as status 429, is a refusal: nothing was generated.
 
 What has `billed` `no` and `retry` not `never` is sent again by itself, up to `max_tries` times and for `retry_seconds`.
 What may have been billed is not, unless you say `on_maybe_billed="retry"`.
@@ -47,7 +53,7 @@ def errors() -> str:
 def _row(failure: Failure) -> str:
     needs = [failure.body] if failure.body else []
     needs += [f"`{code}`" for code in sorted(failure.codes)]
-    if failure.pattern:
+    if failure.patterns:
         needs.append("a certain text")
     cells = (
         _statuses(sorted(failure.statuses)),

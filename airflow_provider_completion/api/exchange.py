@@ -20,6 +20,9 @@ from airflow_provider_completion.api.failures import lower_case
 from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.api.sse import MAX_FRAME_BYTES, FrameDecoder, FrameTooLongError
 
+#: All other events say that the model has begun, with or without text.
+_NO_WORK = (events.Ping, events.ErrorEvent, events.UnknownEvent)
+
 
 class State(enum.Enum):
     """Where an exchange stands. It moves down this list only."""
@@ -59,6 +62,7 @@ class CompletionExchange:
         self._headers: Mapping[str, str] = {}
         self._body = bytearray()
         self._decoder = FrameDecoder(max_frame_bytes)
+        self._begun = False
         self._text: list[str] = []
         self._files: list[Mapping[str, Any]] = []
         self._created_at: Any = None
@@ -171,6 +175,8 @@ class CompletionExchange:
         if event.task_id and self.task_id and event.task_id != self.task_id:
             self._protocol_error("the events of another generation")
             return
+        if not isinstance(event, _NO_WORK):
+            self._begun = True
         if isinstance(event, events.Message):
             if event.answer:
                 if self._seconds_to_first_text is None:
@@ -188,7 +194,12 @@ class CompletionExchange:
         if isinstance(event, events.ErrorEvent):
             self.ended_by_server = True
             failure = failures.failure_of_event(
-                event.status, event.code, event.message or "", any_text=bool(self._text), secret=self._secret
+                event.status,
+                event.code,
+                event.message or "",
+                any_text=bool(self._text),
+                begun=self._begun,
+                secret=self._secret,
             )
             self.fail(failure)
         elif isinstance(event, events.MessageEnd):

@@ -19,14 +19,43 @@ from urllib.parse import quote
 from airflow_provider_completion.api import errors
 from airflow_provider_completion.api.errors import Billed, CompletionError, Retry
 
-BodyKind = Literal["json", "html", "other"]
+#: ``provider``: an error of the app that hands on what its model provider said.
+BodyKind = Literal["json", "html", "other", "provider"]
 
 _MESSAGE_LENGTH = 300
+_CODE_LENGTH = 100
+#: What is looked at of a server's words, in characters. What a failure is stands at their front; the rest is pages,
+#: echoes and traces, and reading it would hold up an event loop that others share.
+_LOOKED_AT = 16_384
+#: The most bytes of a reply that is read as an error object. The app's own are far shorter.
+_LONGEST_OBJECT = 1_000_000
 #: Longest wait that a server can ask for; a date next year or a forged header must not stall a task.
 _MAX_RETRY_AFTER = 600.0
 #: A gateway that fails this fast has not waited for the app; later, a worker may have died half way.
 _AT_ONCE_SECONDS = 1.0
 
+#: The app's own codes, by the status that they come with (contract §1, §2, §6, §7, §13). Any other code, and any of
+#: these with another status, is the word of a gateway: their JSON can have a ``code``, too.
+_OWN_CODES: dict[int, frozenset[str]] = {
+    status: frozenset(codes.split())
+    for status, codes in (
+        (400, "invalid_param bad_request app_unavailable provider_not_initialize provider_quota_exceeded"
+              " model_currently_not_support completion_request_error conversation_completed not_chat_app"
+              " not_workflow_app agent_not_published no_file_uploaded too_many_files filename_not_exists_error"
+              " bad_request_key_error speech_to_text_disabled message_feedback_rating_required"),
+        (401, "unauthorized"),
+        (403, "forbidden app_not_found app_abnormal_status app_api_disabled workspace_not_found workspace_archived"
+              " file_access_denied"),
+        (404, "not_found file_not_found end_user_not_found"),
+        (405, "method_not_allowed"),
+        (413, "file_too_large audio_too_large"),
+        (415, "unsupported_media_type unsupported_file_type unsupported_audio_type"),
+        (429, "too_many_requests rate_limit_error"),
+        (500, "internal_server_error unknown"),
+    )
+}  # fmt: skip
+
+# No pattern here has a repeat without a bound: a search takes time in proportion to what is looked at, whatever it is.
 _TRANSIENT = re.compile(
     r"rate.?limit|\b429\b|too many requests|throttl|overloaded|\b529\b|server unavailable|service unavailable"
     r"|\b50[234]\b|\b524\b|timed? ?out|connection (error|reset|refused)|response ended prematurely"
@@ -34,14 +63,41 @@ _TRANSIENT = re.compile(
     re.IGNORECASE,
 )
 _PERMANENT = re.compile(
-    r"incorrect api key|invalid api key|credentials|insufficient_quota|exceeded your current quota|balance|arrear"
+    r"incorrect api key|invalid api key|credentials|insufficient_quota|exceeded your current quota|\bbalance\b|arrear"
     r"|context.?length|maximum context|content.?filter|safety|model .{0,80}not exist|invalid_request",
     re.IGNORECASE,
 )
-#: The model had the request and may have worked on it, although no text has come.
-_BEGUN = re.compile(r"timed? ?out|connection.{0,20}reset|ended prematurely|ChunkedEncodingError", re.IGNORECASE)
-_UPSTREAM = re.compile(r"PluginInvokeError|plugin daemon|^\s*(req_id: \S* ?)?\[[\w./-]+\]", re.IGNORECASE)
-_CEILING = re.compile(r"maximum concurrent requests allowed for \S+ is (\d+)")
+#: The model may have had the request and worked on it, although no text has come. A "connection error" does not say
+#: whether it broke before or after the request.
+_BEGUN = re.compile(
+    r"time[ds]?[ -]?out|\b(408|504|524)\b|connection.{0,20}(error|reset|aborted)|disconnected|ended prematurely"
+    r"|peer closed|incomplete|broken pipe|ChunkedEncodingError|plugin daemon service failed",
+    re.IGNORECASE,
+)
+#: What stands before a provider's words: who they come from, by what way, as what exception.
+_LABELS = r"(?:\s{0,9}(?:\[[\w./-]{1,99}\]|req_id:(?: [\w-]{1,64}(?= ))?|\w{0,64}Error:)){0,6}\s{0,9}"
+_LIMIT = (
+    r"(?:rate[ _-]?limit|too many requests|(?:client error )?'?429\W{1,3}(?:too many requests|resource_exhausted)"
+    r"|(?:(?:api )?request failed with )?(?:error code|status code|status|HTTP(?:/[\d.]{1,3})?)\W{0,3}429\b|429\Z)"
+)
+#: A provider that names its rate limit has refused, so nothing was generated. Only the first of its words count, or
+#: those of the error that a plugin tells as JSON: further on, "429" may be a number, "rate limit" the user's own text.
+_RATE_LIMIT = re.compile(
+    rf"\A{_LABELS}(?:{_LIMIT}"
+    rf'|\{{.{{0,4000}}?(?<!\\)"(?:error_type"\s?:\s?"\w{{0,40}}RateLimit|message"\s?:\s?"{_LABELS}{_LIMIT}))',
+    re.IGNORECASE | re.DOTALL,
+)
+_UPSTREAM = re.compile(
+    r'PluginInvokeError|plugin daemon|\A\s{0,9}(?:req_id: \S{0,64} ?)?(?:\[[\w./-]{1,99}\]|\{"args")', re.IGNORECASE
+)
+_CEILING = re.compile(r"maximum concurrent requests allowed(?: for \S{1,99})? is (\d{1,9})\b")
+_ANSWER_REFUSED = (re.compile(r"validation errors? for"), re.compile(r"^answer$", re.MULTILINE))
+
+_PAGE = re.compile(r"<(?:!doctype|html|head|title)\b", re.IGNORECASE)
+_TITLE = re.compile(r"<title[^<>]{0,99}>([^<]{0,999})", re.IGNORECASE)
+_TAG = re.compile(r"<[^<>]{0,999}>?")
+_RAY = re.compile(r"Ray ID:\s{0,9}(?:<[^<>]{0,99}>){0,3}\s{0,9}([0-9a-f]{8,40})")
+_LINK = re.compile(r"For further information visit \S{0,999}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +108,7 @@ class Failure:
     :param statuses: HTTP statuses it needs, none for any
     :param body: kind of body it needs
     :param codes: server codes it needs, none for any
-    :param pattern: what the message must contain
+    :param patterns: what the message must contain, each of them
     """
 
     what: str
@@ -63,14 +119,14 @@ class Failure:
     statuses: frozenset[int] = frozenset()
     body: BodyKind | None = None
     codes: frozenset[str] = frozenset()
-    pattern: re.Pattern[str] | None = None
+    patterns: tuple[re.Pattern[str], ...] = ()
 
     def fits(self, status: int, body: BodyKind, code: str | None, message: str) -> bool:
         return (
             (not self.statuses or status in self.statuses)
             and (self.body is None or self.body == body)
             and (not self.codes or code in self.codes)
-            and (self.pattern is None or self.pattern.search(message) is not None)
+            and all(pattern.search(message) for pattern in self.patterns)
         )
 
 
@@ -90,8 +146,20 @@ def _row(statuses: str, what: str, error: type[CompletionError], *, codes: str =
 
 _BASE_URL_HINT = "Check the Base URL of the connection; it normally ends in /v1."
 _WAIT_HINT = "Try again later."
+_LIMIT_HINT = "Send fewer requests at a time, or ask the provider for a higher limit."
 
 CATALOGUE: tuple[Failure, ...] = (
+    # What the model provider said, which the app hands on under several codes.
+    _row("", "The model provider refused", errors.ModelError, body="provider", patterns=(_PERMANENT,), billed="no",
+         hint="The app's own model credentials, quota or prompt need attention; this connection is fine."),
+    _row("", "The model provider's rate limit is reached", errors.ModelError, body="provider",
+         codes="rate_limit_error", retry="delay", billed="no", hint=_LIMIT_HINT),
+    _row("", "The model provider's rate limit is reached", errors.ModelError, body="provider",
+         patterns=(_RATE_LIMIT,), retry="delay", billed="no", hint=_LIMIT_HINT),
+    _row("", "The model provider failed", errors.ModelError, body="provider", patterns=(_TRANSIENT,), retry="delay",
+         hint=_WAIT_HINT),
+    _row("", "The model provider failed", errors.ModelError, body="provider",
+         hint="Look at the app's log on the server."),
     # Pages that are not the API's: a proxy, an edge, a web site.
     _row("200-299", "The server answered with a web page", errors.ConfigurationError, body="html", hint=_BASE_URL_HINT),
     _row(
@@ -116,11 +184,12 @@ CATALOGUE: tuple[Failure, ...] = (
     # The app's own errors, the most particular first.
     _row("401", "The server does not accept the API key", errors.AuthenticationError),
     _row("403", "The API of this app is switched off", errors.ConfigurationError,
-         pattern=re.compile("API service has been disabled"), hint="Switch it on in the app's settings."),
+         patterns=(re.compile("API service has been disabled"),), hint="Switch it on in the app's settings."),
     _row("403", "The server refuses access to this app", errors.AuthenticationError,
          hint="The app or its workspace may be archived, deleted or out of its plan."),
-    _row("400 429 500", "The app admits no more requests at a time", errors.ThrottledError, retry="ceiling",
-         pattern=re.compile(r"^too many requests\.|maximum concurrent requests", re.IGNORECASE),
+    _row("", "The app admits no more requests at a time", errors.ThrottledError, retry="ceiling",
+         body="json", codes="invalid_param too_many_requests internal_server_error",
+         patterns=(re.compile(r"^too many requests\.|maximum concurrent requests", re.IGNORECASE),),
          hint="Lower the number of requests in flight, or raise the app's limit."),
     _row("", "Too many requests", errors.ThrottledError, codes="too_many_requests", hint=_WAIT_HINT),
     _row("", "The plan's quota is used up", errors.QuotaExceededError, codes="rate_limit_error provider_quota_exceeded",
@@ -133,20 +202,10 @@ CATALOGUE: tuple[Failure, ...] = (
          codes="provider_not_initialize model_currently_not_support",
          hint="Give the app a model and its credentials on the server."),
     _row("400", "The app's model provider is not set up", errors.ConfigurationError,
-         pattern=re.compile(r"^Provider \S+ does not exist"), hint="Install and set up the provider on the server."),
-    _row("", "The model provider refused", errors.ModelError, codes="completion_request_error", pattern=_PERMANENT,
-         billed="no", hint="The app's own model credentials, quota or prompt need attention; this connection is fine."),
-    _row("", "The model provider failed", errors.ModelError, codes="completion_request_error", pattern=_TRANSIENT,
-         retry="delay", hint=_WAIT_HINT),
-    _row("", "The model provider failed", errors.ModelError, codes="completion_request_error",
-         hint="Look at the app's log on the server."),
-    _row("400", "The model provider failed", errors.ModelError, codes="invalid_param", retry="delay",
-         pattern=re.compile(rf"(?=.*({_UPSTREAM.pattern}))(?=.*({_TRANSIENT.pattern}))", re.IGNORECASE | re.DOTALL),
-         hint=_WAIT_HINT),
-    _row("400", "The model provider failed", errors.ModelError, codes="invalid_param", pattern=_UPSTREAM,
-         hint="Look at the app's log on the server."),
+         patterns=(re.compile(r"\AProvider \S{1,999} does not exist"),),
+         hint="Install and set up the provider on the server."),
     _row("400", "The app's answer was empty, which the server refuses in blocking mode", errors.ModelError,
-         codes="invalid_param", pattern=re.compile(r"validation error.*\banswer\b", re.DOTALL), billed="yes",
+         codes="invalid_param", patterns=_ANSWER_REFUSED, billed="yes",
          hint='response_mode="streaming" receives an empty answer as what it is.'),
     _row("404", "The server does not know it", errors.InvalidRequestError,
          hint="A message belongs to one app and one end user; both must be the same as when it was made."),
@@ -176,46 +235,55 @@ def failure_of_reply(
         nothing was generated; for a blocking call it can come after the generation (contract §8)
     :param secret: what to blot out, should the server have echoed it
     """
-    if secret:
-        # Before anything is cut to length: a cut may fall into the secret.
-        body = body.replace(secret.encode(), b"***")
-        headers = {name: value.replace(secret, "***") for name, value in headers.items()}
     payload = _json_object(body)
     if payload is not None:
         kind: BodyKind = "json"
-        code, message = _text(payload.get("code")), _text(payload.get("message")) or ""
+        code, message = _text(payload.get("code")), _heard(_text(payload.get("message")) or "", secret)
     else:
-        kind = "html" if _is_html(headers, body) else "other"
-        code, message = None, _page_summary(body, headers) if kind == "html" else body.decode("utf-8", "replace")
-        if kind == "other" and status < 400:
+        code, kind = None, "html" if _is_html(headers, body) else "other"
+        # More bytes than may be looked at of characters, so that no cut falls into a secret.
+        message = _heard(body[: 5 * _LOOKED_AT].decode("utf-8", "replace"), secret)
+        if kind == "html":
+            message = _page_summary(message, headers.get("cf-ray"), secret)
+        elif status < 400:
             # Not quoted: what looks like no answer may be half of one.
-            message = f"to {_origin(headers['location'])}" if "location" in headers else ""
-    error = _describe(status, kind, code, message)
+            message = f"to {_origin(headers['location'], secret)}" if "location" in headers else ""
+    own = code in _OWN_CODES.get(status, ())
+    if own and _hands_on(code, message):
+        kind = "provider"
+    error = _describe(status, kind, code if own else None, message, secret)
+    error.code = code and excerpt(code, _CODE_LENGTH, secret)
     error.retry_after = _retry_after(headers)
-    if code is None and b"1015" in body and isinstance(error, errors.ThrottledError):
+    if not own and isinstance(error, errors.ThrottledError) and b"1015" in body[:_LOOKED_AT]:
         error.retry_after = max(error.retry_after or 0.0, 60.0)  # the edge's window is a minute (contract §7)
     if status in (502, 503) and seconds > _AT_ONCE_SECONDS:
         error.billed = "maybe"
-    elif code is not None and error.billed == "maybe" and streaming:
+    elif own and error.billed == "maybe" and streaming:
         error.billed = "no"
     return error
 
 
 def failure_of_event(
-    status: int | None, code: str | None, message: str, *, any_text: bool, secret: str = ""
+    status: int | None, code: str | None, message: str, *, any_text: bool, begun: bool = False, secret: str = ""
 ) -> CompletionError:
     """Return the error that an ``error`` event stands for (contract §4.7).
 
     :param any_text: whether text came before it; if so, tokens were used
+    :param begun: whether any other event of the model's work came before it; if so, tokens may have been used
     :param secret: what to blot out, should the server have echoed it
     """
-    if secret:
-        code, message = code and code.replace(secret, "***"), message.replace(secret, "***")
-    error = _describe(status or 500, "json", code, message)
+    status = status if status in range(100, 600) else None
+    heard = _heard(message, secret)
+    # In a stream this code is the provider's limit; of a reply it can be the plan's quota (contract §13).
+    providers = code == "rate_limit_error" or _hands_on(code, heard)
+    error = _describe(status or 500, "provider" if providers else "json", code, heard, secret)
+    error.code = code and excerpt(code, _CODE_LENGTH, secret)
     error.status = status
     if any_text:
         error.billed = "yes"
-    elif error.billed == "maybe" and not _BEGUN.search(message):
+    elif begun:
+        error.billed = "maybe" if error.billed == "no" else error.billed
+    elif error.billed == "maybe" and len(message) <= _LOOKED_AT and not _BEGUN.search(heard):
         error.billed = "no"
     return error
 
@@ -244,10 +312,22 @@ def _blotted(text: str, secret: str) -> str:
     return text
 
 
-def _describe(status: int, kind: BodyKind, code: str | None, message: str) -> CompletionError:
+def _heard(text: str, secret: str) -> str:
+    """Return what is looked at of a server's words. The secret first: a cut may fall into it."""
+    return _blotted(text, secret)[:_LOOKED_AT]
+
+
+def _hands_on(code: str | None, message: str) -> bool:
+    """Say whether an error of the app tells what its model provider, or the plugin of it, said."""
+    if code in ("invalid_param", "rate_limit_error"):
+        return _UPSTREAM.search(message) is not None
+    return code == "completion_request_error"
+
+
+def _describe(status: int, kind: BodyKind, code: str | None, message: str, secret: str) -> CompletionError:
     failure = next((row for row in CATALOGUE if row.fits(status, kind, code, message)), _UNKNOWN)
     ceiling = _CEILING.search(message)
-    said = excerpt(_without_dumps(message))
+    said = excerpt(_without_dumps(message, secret), secret=secret)
     return failure.error(
         f"{failure.what}: {said.rstrip('.')}." if said else f"{failure.what}.",
         hint=failure.hint,
@@ -255,21 +335,23 @@ def _describe(status: int, kind: BodyKind, code: str | None, message: str) -> Co
         billed=failure.billed,
         ceiling=int(ceiling[1]) if ceiling else None,
         status=status,
-        code=code,
     )
 
 
-def _without_dumps(message: str) -> str:
+def _without_dumps(message: str, secret: str) -> str:
     """Drop what validation texts echo: the caller's own input and links (contract §2.1)."""
-    message = re.sub(r"\[type=[^\n]*", "", message)
+    message = "\n".join(line.partition("[type=")[0] for line in message.split("\n"))
     message = message.replace("{message}", "")  # what is left of the server's own template (contract §6.2)
-    message = re.sub(r"\s*For further information visit \S+", "", message)
-    if "<" in message and re.search(r"<(!doctype|html|head|title)\b", message, re.IGNORECASE):
-        return message[: message.index("<")] + _page_summary(message.encode(), {})
+    message = _LINK.sub("", message)
+    if _PAGE.search(message):
+        start = message.index("<")
+        return message[:start] + _page_summary(message[start:], None, secret)
     return message
 
 
 def _json_object(body: bytes) -> dict[str, object] | None:
+    if len(body) > _LONGEST_OBJECT:
+        return None
     try:
         payload = json.loads(body)
     except (ValueError, RecursionError):
@@ -286,21 +368,21 @@ def _is_html(headers: Mapping[str, str], body: bytes) -> bool:
     return "html" in headers.get("content-type", "").lower() or start.startswith((b"<!doctype", b"<html"))
 
 
-def _page_summary(body: bytes, headers: Mapping[str, str]) -> str:
-    page = body[:100_000].decode("utf-8", "replace")
-    title = re.search(r"<title[^>]*>(.*?)</title>", page, re.IGNORECASE | re.DOTALL)
-    summary = unescape(title[1]) if title else re.sub(r"<[^>]*>", " ", page)
-    ray = headers.get("cf-ray") or (re.search(r"Ray ID:\s*(?:<[^>]*>)*\s*([0-9a-f]{8,})", page) or ["", ""])[1]
-    return f"{excerpt(summary, 120)} (ray id {excerpt(ray, 40)})" if ray else excerpt(summary, 120)
+def _page_summary(page: str, ray: str | None, secret: str) -> str:
+    title = _TITLE.search(page)
+    summary = excerpt(unescape(title[1]) if title else _TAG.sub(" ", page), 120, secret)
+    named = _RAY.search(page)
+    ray = ray or (named and named[1])
+    return f"{summary} (ray id {excerpt(ray, 40, secret)})" if ray else summary
 
 
-def _origin(location: str) -> str:
+def _origin(location: str, secret: str) -> str:
     # Only as much as helps: the rest of a redirect can carry tokens.
-    return excerpt(location.split("?", 1)[0], 120)
+    return excerpt(location.split("?", 1)[0], 120, secret)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    value = headers.get("retry-after", "").strip()
+    value = headers.get("retry-after", "")[:100].strip()
     if not value:
         return None
     if value.isdecimal():

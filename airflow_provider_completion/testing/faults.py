@@ -652,7 +652,7 @@ _ENTRIES = (
           answer=_replies(200, "null\n", "application/json")),
     # The model.
     Entry(name="model_rate_limit", plays="the model provider is out of requests, before any text",
-          outcome="not billed", outcome_blocking="maybe billed", pieces=_fails(_RATE_LIMIT)),
+          outcome="not billed", pieces=_fails(_RATE_LIMIT)),
     Entry(name="model_credentials", plays="the app's own key for the model is wrong", outcome="not billed",
           pieces=_fails("Incorrect API key provided")),
     Entry(name="error_first", plays="`internal_server_error` before any text", outcome="not billed",

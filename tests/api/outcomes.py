@@ -142,7 +142,7 @@ COMPLETIONS: dict[str, Outcome] = {
     "err_provider_not_configured_stream": _refused(400, "invalid_param", ConfigurationError),
     "err_user_300_chars": _refused(500, "unknown", ServerError, retry="delay", billed="maybe"),
     "err_model_rate_limit_stream": _refused(400, _FAILED, ModelError, retry="delay", message_id="eb59c482"),
-    "err_model_rate_limit_blocking": _refused(400, _FAILED, ModelError, retry="delay", billed="maybe"),
+    "err_model_rate_limit_blocking": _refused(400, _FAILED, ModelError, retry="delay"),
     "err_model_server_midstream": _refused(400, _FAILED, ModelError, retry="delay", billed="yes", task_id="74ddfe13",
                                            message_id="e1159ef1", text=echo("Summarise: x", 2)),
     "err_model_auth_stream": _refused(400, _FAILED, ModelError, message_id="849180b4"),

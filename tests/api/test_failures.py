@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 import pickle
+import re
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from airflow_provider_completion.api import endpoints
+from airflow_provider_completion.api import endpoints, failures
 from airflow_provider_completion.api.endpoints import Reply
 from airflow_provider_completion.api.errors import (
     AuthenticationError,
@@ -67,6 +72,9 @@ REPLIES = [
     ("400 plugin", 400, {}, said("invalid_param", "[openai] Bad Request Error"), ModelError, "never", "maybe"),
     ("400 bad request", 400, {}, said("bad_request", "x"), InvalidRequestError, "never", "no"),
     ("400 unavailable", 400, {}, said("app_unavailable", "x"), ConfigurationError, "never", "no"),
+    ("400 answer", 400, {}, wire("blocking_empty_answer").body, ModelError, "never", "yes"),
+    ("400 no answer", 400, {}, said("invalid_param", "1 validation error for P\ninputs\n x [input_value='answer']"),
+     InvalidRequestError, "never", "no"),
     ("400 no provider", 400, {}, said("provider_not_initialize", "x"), ConfigurationError, "never", "no"),
     ("400 quota", 400, {}, said("provider_quota_exceeded", "x"), QuotaExceededError, "never", "no"),
     ("400 model", 400, {}, said("model_currently_not_support", "x"), ConfigurationError, "never", "no"),
@@ -74,6 +82,8 @@ REPLIES = [
     ("400 not workflow", 400, {}, said("not_workflow_app", "x"), ConfigurationError, "never", "no"),
     ("400 agent", 400, {}, said("agent_not_published", "x"), ConfigurationError, "never", "no"),
     ("400 conversation", 400, {}, said("conversation_completed", "x"), ConfigurationError, "never", "no"),
+    ("429 plan and provider", 429, {}, said("rate_limit_error", "You exceeded your current quota"), QuotaExceededError,
+     "never", "no"),
     ("400 model failed", 400, {}, said("completion_request_error", "[openai] something"), ModelError,
      "never", "maybe"),
     ("404 json", 404, {}, said("not_found", "Message Not Exists."), InvalidRequestError, "never", "no"),
@@ -143,6 +153,17 @@ WHEN = [
     (408, b'{"message":"timeout"}', 60, True, "maybe"),
     (524, b'{"status":524}', 100, True, "maybe"),
     (520, b'{"status":520}', 100, True, "maybe"),
+    # A code proves the app only if it is one of the app's own, for that status.
+    *((status, said(code, "upstream request timed out"), 1, streaming, "maybe")
+      for status, code in [(408, "GATEWAY_TIMEOUT"), (408, "invalid_param"), (500, "GATEWAY_TIMEOUT"), (500, ""),
+                           (500, "invalid_param"), (500, "too_many_requests"), (500, "rate_limit_error"),
+                           (500, "completion_request_error"), (500, "provider_quota_exceeded"),
+                           (500, "app_unavailable"), (501, "internal_server_error"), (504, "GATEWAY_TIMEOUT"),
+                           (504, "internal_server_error"), (520, "unknown"), (524, "unknown"), (599, "unknown")]
+      for streaming in (True, False)),
+    (500, said("GATEWAY", CONCURRENT), 1, True, "maybe"),
+    (500, said("unknown", "x"), 1, True, "no"),
+    (500, said("unknown", "x" * 1_000_000), 1, True, "maybe"),  # no error of the app's own is so long
     # A gateway that fails at once has not asked the app; later, the app may have died half way.
     (502, page("502"), 0.1, False, "no"),
     (502, page("502"), 60, False, "maybe"),
@@ -171,12 +192,82 @@ PERMANENT = ["Incorrect API key provided", "invalid credentials", "insufficient_
 
 @pytest.mark.parametrize(
     ("message", "retry"),
-    [*((text, "delay") for text in TRANSIENT), *((text, "never") for text in [*PERMANENT, "sorry", "error 5030"])],
+    [
+        *((text, "delay") for text in TRANSIENT),
+        *((text, "never") for text in [*PERMANENT, "sorry", "error 5030", "the load balancer says no"]),
+    ],
 )
 def test_what_the_model_provider_says_decides(message, retry):
     error = failure_of_event(400, "completion_request_error", message, any_text=False)
     assert (type(error), error.retry) == (ModelError, retry)
     assert failure_of_reply(400, {}, said("completion_request_error", message)).retry == retry
+
+
+LIMIT = "Rate Limit Error, Error code: 429 - {'error': {'message': 'Limit 3, Used 3'}}"
+#: How servers and providers name a rate limit.
+LIMITS = [
+    f"[models] {LIMIT}", "[openai] Rate Limit Error, try", "Error code: 429", "Too many requests", "rate_limit_exceed",
+    "[fakellm] Error: req_id:  RateLimitError: slow down", "[a] Error: Error code: 429 - {}", "429 Too Many Requests",
+    "[google] Error: 429 RESOURCE_EXHAUSTED. {'error': {'code': 429}}", "[a] Error: HTTP/1.1 429",
+    "[oai] Error: API request failed with status code 429: {}", f"req_id: 7f3a-1 PluginInvokeError: [models] {LIMIT}",
+    'req_id: 7f3a PluginInvokeError: {"args":{},"error_type":"InvokeRateLimitError","message":"x"}',
+    '{"args": {"description": "[m] x"}, "error_type": "InvokeError", "message": "[m] Error: Error code: 429 - x"}',
+]  # fmt: skip
+#: The same words where they are a number, an id or what the user wrote.
+NO_LIMITS = [
+    "[models] Server Unavailable Error, Error code: 503 - 'prompt: explain rate limit, 429 Too Many Requests'",
+    "[a] Error: request 429 failed", "[a] Error: Request id 8f-429-11: x", "[a] Error: 429 tokens, then nothing",
+    "[a] Error: Error code: 4290", "[a] Error: status 1429", "[a] Error: 5 of 429", "{'error': {'code': 429}}",
+    '{"args":{},"error_type":"InvokeError","message":"bad: {\\"error_type\\":\\"RateLimitError\\"}"}',
+    '{"args":{},"error_type":"InvokeError","message":"bad: {\\"message\\":\\"Rate limit\\"}"}',
+    '{"args":{},"error_type":"InvokeBadRequestError","message":"[m] Bad Request Error, rate limit"}',
+    " " * 20_000 + "rate limit",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("message", "named"), [*((text, True) for text in LIMITS), *((text, False) for text in NO_LIMITS)]
+)
+@pytest.mark.parametrize("code", ["completion_request_error", "invalid_param"])
+def test_a_rate_limit_that_the_provider_names_is_not_billed(code, message, named):
+    reply = failure_of_reply(400, {}, said(code, message))
+    event = failure_of_event(400, code, message, any_text=False)
+    after_work = failure_of_event(400, code, message, any_text=False, begun=True)
+    if code == "invalid_param" and not message.startswith(("[", '{"', "req_id")):
+        assert {type(reply), type(event)} == {InvalidRequestError}  # "rate_limit" may be the name of an input
+    else:
+        assert (type(reply), reply.billed == "no") == (ModelError, named)
+        if named:
+            assert (reply.retry, event.retry, event.billed) == ("delay", "delay", "no")
+        assert after_work.billed == "maybe"
+    assert failure_of_event(400, code, message, any_text=True).billed == "yes"
+
+
+def test_a_rate_limit_under_a_code_of_its_own():
+    for message in (f"[models] {LIMIT}", "[models] Throttled", 'PluginInvokeError: {"args":{}}'):
+        reply = failure_of_reply(429, {}, said("rate_limit_error", message))
+        assert (type(reply), reply.retry, reply.billed) == (ModelError, "delay", "no")
+    for message in ("Rate limit exceeded.", "Your plan's API quota has been reached.", ""):  # can be the plan's
+        assert type(failure_of_reply(429, {}, said("rate_limit_error", message))) is QuotaExceededError
+        event = failure_of_event(429, "rate_limit_error", message, any_text=False)  # is the provider's
+        assert (type(event), event.retry, event.billed) == (ModelError, "delay", "no")
+    event = failure_of_event(429, "rate_limit_error", "[m] Rate Limit Error, insufficient_quota", any_text=False)
+    assert (event.retry, event.billed) == ("never", "no")
+
+
+BEGUN = [
+    "Request timed out", "Read timeout", "504 Gateway Time-out", "Error code: 524", "Connection error.",
+    "connection reset by peer", "Connection aborted", "Server disconnected without sending a response",
+    "peer closed connection without sending complete message body (incomplete chunked read)", "Broken pipe",
+    "Response ended prematurely", "ChunkedEncodingError", "Request to Plugin Daemon Service failed-500",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("message", [*BEGUN, "x" * 20_000])
+@pytest.mark.parametrize("code", ["completion_request_error", "invalid_param", "internal_server_error"])
+def test_what_may_have_come_after_the_models_work_may_be_billed(code, message):
+    said_so = failure_of_event(500 if code[:3] == "int" else 400, code, f"[m] {message}", any_text=False)
+    assert said_so.billed == "maybe"
 
 
 @pytest.mark.parametrize(
@@ -187,10 +278,12 @@ def test_what_the_model_provider_says_decides(message, retry):
      ("model_currently_not_support", 400, ConfigurationError, "never"),
      ("internal_server_error", 500, ServerError, "delay"), (None, None, ServerError, "delay")],
 )  # fmt: skip
-@pytest.mark.parametrize("any_text", [False, True])
-def test_error_event(code, status, kind, retry, any_text):
-    error = failure_of_event(status, code, "x", any_text=any_text)
-    assert (type(error), error.retry, error.billed) == (kind, retry, "yes" if any_text else "no")
+@pytest.mark.parametrize(
+    ("any_text", "begun", "billed"), [(False, False, "no"), (False, True, "maybe"), (True, True, "yes")]
+)
+def test_error_event(code, status, kind, retry, any_text, begun, billed):
+    error = failure_of_event(status, code, "x", any_text=any_text, begun=begun)
+    assert (type(error), error.retry, error.billed) == (kind, retry, billed)
     assert (error.status, error.code) == (status, code)
 
 
@@ -222,7 +315,11 @@ def test_case_35_the_edges_rate_limit_is_a_minute():
 
 def test_the_ceiling_is_read():
     assert failure_of_reply(400, {}, said("invalid_param", CONCURRENT)).ceiling == 12
-    assert failure_of_reply(400, {}, said("invalid_param", "x")).ceiling is None
+    old = "Too many requests. Please try again later. The current maximum concurrent requests allowed is 10."
+    assert failure_of_reply(500, {}, said("internal_server_error", old)).ceiling == 10
+    for message in ("x", CONCURRENT.replace("12", "9" * 5000)):
+        assert failure_of_reply(400, {}, said("invalid_param", message)).ceiling is None
+        assert failure_of_event(400, "invalid_param", message, any_text=False).ceiling is None
 
 
 def test_case_40_a_validation_text_is_shown_without_the_input():
@@ -301,3 +398,99 @@ KEY = "app-canary/+&0123456789"
 )  # fmt: skip
 def test_what_a_server_says_is_made_fit_to_be_shown(text, shown):
     assert excerpt(text, 40, KEY) == shown
+
+
+#: A server's words, or a header field, with the key in it.
+ECHOES = {
+    "code": (400, {}, said(KEY)),
+    "long code": (400, {}, said("c" * 90 + KEY)),
+    "code with lines": (400, {}, said("c\n2026-01-01 INFO - done\x1b[31m\u202e")),
+    "message": (400, {}, said("invalid_param", f"x\x1b]8;;http://x\x07\u2066 {KEY}")),
+    "escaped": (400, {}, json.dumps({"code": KEY, "message": KEY}).replace("c", r"\u0063").encode()),
+    "cut": (400, {}, said("invalid_param", " " * 290 + "x" * 280 + KEY)),
+    "cut where reading ends": (400, {}, said("invalid_param", "[type=" + "x" * 16_360 + "\n" + KEY)),
+    "a template": (400, {}, said("invalid_param", KEY[:9] + "{message}" + KEY[9:])),
+    "a page": (500, HTML, page(KEY.replace("a", "&#97;"))),
+    "a long page": (500, HTML, b"<html>" + "é".encode() * 40_000 + KEY.encode()),
+    "a page in a message": (400, {}, said("completion_request_error", f"x <html><title>{KEY}</title>")),
+    "half an object": (400, {}, json.dumps({"code": KEY}).replace("/", r"\/").encode()[:-1]),
+    "text": (400, {}, f"Bearer {KEY}".encode()),
+    "a ray id": (520, {**HTML, "cf-ray": f"{KEY}\x1b[31m"}, page("x")),
+    "a redirect": (302, {"location": f"https://x/{'y' * 90}{KEY}\x1b"}, b""),
+}
+
+
+@pytest.mark.parametrize("case", ECHOES)
+def test_errors_show_neither_the_key_nor_what_could_forge_a_log(case):
+    status, headers, body = ECHOES[case]
+    errors = [failure_of_reply(status, headers, body, secret=KEY)]
+    if not headers and body.endswith(b"}"):
+        told = json.loads(body)
+        errors.append(failure_of_event(400, told["code"], told["message"], any_text=False, secret=KEY))
+    for error in errors:
+        for text in (str(error), error.message, error.code or ""):
+            assert text.isprintable()
+            assert KEY[:12] not in text
+        assert len(error.message) < 400
+        assert len(error.code or "") <= 100
+
+
+def test_a_status_that_is_none_is_not_shown():
+    error = failure_of_event(10**4000, "c", "x", any_text=False)
+    assert (error.status, type(error)) == (None, ServerError)
+
+
+# -- what a server says is read in linear time ------------------------------------------------------------------------
+
+#: What makes a careless pattern look at the same text again and again.
+HOSTILE = ["lorem ipsum ", " ", "<", "<title", "<title>", "Ray ID: ", "Ray ID:<a>", "[type=", "For further ", "9",
+           "model ", "connection ", "validation error ", "\nanswer", "maximum concurrent requests allowed for ", "[a] ",
+           "aError: ", "req_id: a ", '"message":"', "Provider ", "{message}", "&lt;", KEY[:-1]]  # fmt: skip
+
+
+@pytest.mark.parametrize("piece", HOSTILE)
+def test_a_megabyte_of_hostile_words_is_read(piece):
+    """Seen before: 20 KB took seven seconds, and this would have taken hours."""
+    text = piece * (1_000_000 // len(piece))
+    for message in (text, f"[a] Error: {text}", f'{{"args":{text}', f"<html>{text}"):
+        for code in ("invalid_param", "completion_request_error", message):
+            assert len(failure_of_event(400, code, message, any_text=False, secret=KEY).message) < 400
+            assert len(failure_of_reply(400, {}, said(code, message), secret=KEY).message) < 400
+        for headers in (HTML, {"location": text}, {"retry-after": text, "date": text}, {**HTML, "cf-ray": text}):
+            for status in (302, 429, 500):
+                assert len(failure_of_reply(status, headers, message.encode(), secret=KEY).message) < 400
+
+
+def repeats(parsed: Any) -> Iterator[int]:
+    """Return the most turns of each repeat in a parsed pattern."""
+    for node in parsed:
+        if isinstance(node, tuple) and len(node) == 3 and isinstance(node[1], int) and isinstance(node[0], int):
+            yield node[1]
+        if isinstance(node, (tuple, list, re._parser.SubPattern)):
+            yield from repeats(node)
+
+
+def test_no_pattern_can_look_at_the_same_text_without_a_bound():
+    """Each repeat has one, so that a search takes so many steps for a character at most, whatever the server says."""
+    held = [value if isinstance(value, tuple) else (value,) for value in vars(failures).values()]
+    held += [row.patterns for row in failures.CATALOGUE]
+    patterns = {pattern.pattern for patterns in held for pattern in patterns if isinstance(pattern, re.Pattern)}
+    most = {pattern: max(repeats(re._parser.parse(pattern)), default=1) for pattern in patterns}
+    assert len(patterns) > 10
+    assert [pattern for pattern, turns in most.items() if turns > 4000] == []
+    # And there are no others.
+    used = {
+        node.attr
+        for node in ast.walk(ast.parse(inspect.getsource(failures)))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "re"
+    }
+    assert used == {"compile", "Pattern", "IGNORECASE", "DOTALL", "MULTILINE"}
+
+
+def test_only_the_front_of_a_message_is_looked_at():
+    for sign in ("Rate limit", "timed out", "Incorrect API key", "<html><title>x</title>"):
+        near, far = (
+            failure_of_event(400, "completion_request_error", " " * n + sign, any_text=False) for n in (9, 20_000)
+        )
+        assert near.message != far.message
+        assert (far.retry, far.billed, far.message) == ("never", "maybe", "The model provider failed.")

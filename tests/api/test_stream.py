@@ -324,6 +324,26 @@ def test_case_25_error_first():
     assert (error.task_id, error.message_id, error.status) == (None, "m", 400)
 
 
+WORK = {
+    "empty text": (text(""), "maybe"),
+    "empty text as a file": (text("", "message_file"), "maybe"),
+    "a file": (data("message_file", id="f", type="image", belongs_to="assistant", url="http://x/y.png"), "maybe"),
+    "speech": (data("tts_message", audio="AAAA"), "maybe"),
+    "a replacement": (text("", "message_replace"), "yes"),
+    "a sign of life": (PING, "no"),
+    "an event that is not known": (data("node_started"), "no"),
+}
+
+
+@pytest.mark.parametrize("case", WORK)
+@pytest.mark.parametrize("failure", ["limited", "crashed", "refused"])
+def test_an_error_after_any_of_the_models_work_may_be_billed(case, failure):
+    before, billed = WORK[case]
+    fields = {"limited": LIMITED, "crashed": CRASHED, "refused": {**LIMITED, "message": "Incorrect API key provided"}}
+    assert error_of(before, failed(**fields[failure])).billed == billed
+    assert error_of(before, PING, data("node_finished"), failed(**fields[failure])).billed == billed
+
+
 def test_case_26_error_in_the_middle():
     error = error_of(text("half an answer"), failed(**CRASHED), END)
     assert (type(error), error.retry, error.billed, error.partial_text) == (

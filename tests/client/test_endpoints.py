@@ -429,6 +429,26 @@ def test_a_speech_model_that_fails(calls):
     assert error.code == "completion_request_error"
 
 
+@pytest.mark.parametrize("status", [408, 500, 504, 520, 524])
+@pytest.mark.parametrize("code", ["GATEWAY_TIMEOUT", "too_many_requests", "rate_limit_error"])
+def test_speech_that_a_gateway_fails_may_have_been_billed(calls, status, code):
+    with RawServer(json_reply({"code": code, "message": "upstream request timed out"}, status)) as server:
+        assert failure(calls, server.url, speak("x")).billed == "maybe"
+        assert paths(server) == ["POST /text-to-audio"]
+
+
+def test_speech_that_a_providers_rate_limit_refuses_is_asked_for_again(calls):
+    limited = {
+        "code": "completion_request_error",
+        "message": "[models] Rate Limit Error, Error code: 429",
+        "status": 400,
+    }
+    with RawServer(json_reply(limited, 400)) as server:
+        error = failure(calls, server.url, speak("x"), max_tries=2, backoff_seconds=0.001)
+        assert (error.retry, error.billed) == ("delay", "no")
+        assert paths(server) == ["POST /text-to-audio"] * 2
+
+
 # -- the form that is kept --------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,9 @@ from airflow_provider_completion.api.errors import (
     CompletionError,
     ConfigurationError,
     InvalidRequestError,
+    ModelError,
     ProtocolError,
+    QuotaExceededError,
     ServerError,
     ThrottledError,
 )
@@ -30,6 +32,8 @@ def page(status, title):
 
 THROTTLED = "Too many requests. Please try again later. The current maximum concurrent requests allowed for a1 is 7."
 
+LIMITED = "[models] Rate Limit Error, Error code: 429 - {'error': {'message': 'Rate limit reached for fake-chat'}}"
+
 # (answer, error, tries, billed in streaming mode, billed in blocking mode)
 CASES = {
     "34 throttled as 400": (said(400, "invalid_param", THROTTLED), ThrottledError, TRIES, "no", "no"),
@@ -42,6 +46,14 @@ CASES = {
     "37 503": (page(503, "503 Service Temporarily Unavailable"), ServerError, TRIES, "no", "no"),
     "37 504": (page(504, "504 Gateway Time-out"), BrokenAnswerError, 1, "maybe", "maybe"),
     "37 524": (page(524, "A timeout occurred"), BrokenAnswerError, 1, "maybe", "maybe"),
+    # What a gateway says in JSON is no word of the app, whatever its code.
+    **{f"a gateway's {status} {code}": (said(status, code, "upstream request timed out"), kind, 1, "maybe", "maybe")
+       for status, kind in ((408, BrokenAnswerError), (500, ServerError), (504, BrokenAnswerError), (520, ServerError),
+                            (524, BrokenAnswerError))
+       for code in ("GATEWAY_TIMEOUT", "invalid_param")},
+    "21 the provider's limit, 1.12.1": (said(400, "completion_request_error", LIMITED), ModelError, TRIES, "no", "no"),
+    "21 the provider's limit, 1.16.1": (said(429, "rate_limit_error", LIMITED), ModelError, TRIES, "no", "no"),
+    "21 the plan's limit": (said(429, "rate_limit_error"), QuotaExceededError, 1, "no", "no"),
     "38 401": (said(401, "unauthorized", f"Access token {KEY} is invalid"), AuthenticationError, 1, "no", "no"),
     "38 403": (said(403, "forbidden", "app's status is abnormal"), AuthenticationError, 1, "no", "no"),
     "38 404": (said(404, "not_found"), InvalidRequestError, 1, "no", "no"),

@@ -85,6 +85,7 @@ NOT_SENT_AGAIN = {
     "a gateway that gave up": GATEWAY,
     "a broken stream": cut,
     "an error after text": half_then(error("[m] Server Unavailable Error, 503")),
+    "an error after an empty piece": lambda peer: peer.whole_stream(message(""), error("[m] Rate Limit Error, 429")),
     "a server error in a web page": reply(500, b"<html><h1>Internal Server Error</h1></html>", "text/html"),
     "a bad key": json_reply({"code": "unauthorized", "message": "Access token is invalid"}, 401),
     "a model's refusal": model_error("Incorrect API key provided"),
