@@ -6,6 +6,8 @@ UV := .venv/uv/bin/uv
 NEWEST := 3.3.2
 OLDEST := $(shell $(PYTHON) -c 'import sys; print("2.11.2" if sys.version_info < (3, 13) else "")')
 AIRFLOW_HOME := $(CURDIR)/.airflow/demo
+# One more than two cores, since some tests wait; files in the order in which they are collected.
+IN_PARALLEL := -q -n 3 --dist loadfile --no-loadscope-reorder
 
 export UV_PYTHON_DOWNLOADS := never
 unexport VIRTUAL_ENV
@@ -31,11 +33,11 @@ docs: .venv/airflow-$(NEWEST)/.ready ## the documentation as HTML, in docs/_buil
 	.venv/airflow-$(NEWEST)/bin/python -m sphinx -Wnq --keep-going -c docs . docs/_build/html
 
 test-$(NEWEST): .venv/airflow-$(NEWEST)/.ready
-	.venv/airflow-$(NEWEST)/bin/pytest -q -n 2 --dist loadfile
+	.venv/airflow-$(NEWEST)/bin/pytest $(IN_PARALLEL)
 
 ifneq ($(OLDEST),)
 test-$(OLDEST): .venv/airflow-$(OLDEST)/.ready
-	.venv/airflow-$(OLDEST)/bin/pytest -q -n 2 --dist loadfile tests/airflow
+	.venv/airflow-$(OLDEST)/bin/pytest $(IN_PARALLEL) tests/airflow
 endif
 
 bench: .venv/airflow-$(NEWEST)/.ready ## measure; not part of the tests

@@ -18,6 +18,11 @@ if Path(airflow_provider_completion.__file__).parents[1] == ROOT:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # What waits for a whole Airflow leaves the processor to others: so it does not come last, when there are none.
+    items.sort(key=lambda item: item.get_closest_marker("whole_airflow") is None)
+
+
 @pytest.fixture
 def interruptible() -> Iterator[None]:
     """Let new processes take SIGINT: a shell starts what it runs in the background with SIGINT ignored, and that is

@@ -39,6 +39,18 @@ class Outcome:
     read: dict[str, Any] = field(default_factory=dict)
 
 
+def new_dag(**arguments: Any) -> DAG:
+    """A Dag with a name of its own."""
+    return DAG(f"test_{next(_numbers)}", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC), **arguments)
+
+
+def states_of(dag: DAG, conf: dict[str, Any] | None = None) -> dict[str, str]:
+    """Run a Dag, and return how its tasks ended."""
+    _make_known(dag)
+    dag_run = dag.test(run_conf=conf or {})
+    return {instance.task_id: str(instance.state) for instance in dag_run.get_task_instances()}
+
+
 def run(
     make: Callable[[], BaseOperator],
     *,
@@ -52,9 +64,7 @@ def run(
     :param lists: those of the keys that come from mapped tasks: they are read one by one when they are asked for
     """
     outcome = Outcome()
-    with DAG(
-        f"test_{next(_numbers)}", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC), **dag_arguments
-    ) as dag:
+    with new_dag(**dag_arguments) as dag:
         operator = make()
 
         @task
@@ -63,8 +73,5 @@ def run(
 
         operator >> reader({key: operator.output[key] for key in read})
 
-    _make_known(dag)
-    dag_run = dag.test(run_conf=conf or {})
-    for instance in dag_run.get_task_instances():
-        outcome.states[instance.task_id] = str(instance.state)
+    outcome.states = states_of(dag, conf)
     return outcome

@@ -60,6 +60,10 @@ class Airflow:
             "AIRFLOW__API__SECRET_KEY": "secret",
             "AIRFLOW__API_AUTH__JWT_SECRET": "secret of at least sixty-four bytes, as its algorithm, HS512, wants it",
             "AIRFLOW__WEBSERVER__SECRET_KEY": "secret",
+            # On a busy machine Airflow's API begins late and answers late; workers would use up their tries on that.
+            "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "100",
+            "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MAX": "3",
+            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",

@@ -568,8 +568,7 @@ def test_the_dag_runs_unchanged(odd_dag: Path, odd_server: LocalCompletionServer
     bag = DagBag(odd_dag)
     assert bag.import_errors == {}
     ((dag_id, dag),) = bag.dags.items()
-    dags._make_known(dag)
-    states = {instance.task_id: str(instance.state) for instance in dag.test().get_task_instances()}
+    states = dags.states_of(dag)
     assert (dag_id, states) == ("uni_code_bold_31m", {"uni_code_bold_31m": "success"})
     (body,) = completions(odd_server)
     assert body["inputs"] == {variable["variable"]: value for variable, value in ODD_FORM}

@@ -74,7 +74,8 @@ def in_a_task(body: Callable[[Any], T]) -> T:
     """Run this in a task of a real Dag run, with its context and its XCom; return or raise what comes of it."""
     future: Future[T] = Future()
 
-    def make() -> BaseOperator:
+    with dags.new_dag() as dag:
+
         @task(task_id="ask")
         def ask(**context: Any) -> None:
             try:
@@ -82,9 +83,9 @@ def in_a_task(body: Callable[[Any], T]) -> T:
             except BaseException as error:
                 future.set_exception(error)
 
-        return ask().operator
+        ask()
 
-    dags.run(make)
+    dags.states_of(dag)
     return future.result(0)
 
 
@@ -138,9 +139,6 @@ def deferred(context: Any, **arguments: Any) -> Any:
 
 def on_the_worker(context: Any, **arguments: Any) -> Any:
     return operator(**{**arguments, "deferrable": False}).execute(context)
-
-
-WAYS = [on_the_worker, deferred]
 
 
 def place_of(context: Any) -> Place:
@@ -206,24 +204,23 @@ def both(monkeypatch: pytest.MonkeyPatch, app: App, extra: dict[str, Any] | None
     def asked(way: Callable[..., Any], context: Any) -> Outcome:
         with LocalCompletionServer(app) as server:
             monkeypatch.setenv("AIRFLOW_CONN_COMPLETION_DEFAULT", server.connection_json(**(extra or {})))
-            for key in KEYS:
-                _delete(key, place_of(context))
             return outcome_of(way, context, server, **arguments)
 
-    on_worker, in_triggerer = in_a_task(lambda context: [asked(way, context) for way in WAYS])
+    def body(context: Any) -> tuple[Outcome, Outcome]:
+        on_worker = asked(on_the_worker, context)
+        for key in KEYS:
+            _delete(key, place_of(context))
+        return on_worker, asked(deferred, context)
+
+    on_worker, in_triggerer = in_a_task(body)
     assert in_triggerer == on_worker
     return in_triggerer
 
 
-#: The scenarios and, on one Airflow, the rest of the menu.
+#: The scenarios and, on one Airflow, the rest of the menu as a stream: tests/scenarios has it in both modes.
 FAULTS = dict.fromkeys(
     [(fault, mode) for _, fault, modes, _ in SCENARIOS for mode in modes]
-    + [
-        (f"{name} {SHORT.get(name, '')}".strip(), mode)
-        for name, entry in ({} if ON_AIRFLOW_2 else MENU).items()
-        for mode in ("streaming", "blocking")
-        if mode == "streaming" or not entry.streams_only
-    ]
+    + [(f"{name} {SHORT.get(name, '')}".strip(), "streaming") for name in ({} if ON_AIRFLOW_2 else MENU)]
 )
 
 

@@ -20,6 +20,8 @@ from airflow_provider_completion.testing import LocalCompletionServer, Prompt
 from airflow_provider_completion.testing.generation import Generation
 from tests.airflow.standalone import AirflowInParts, Part, app_of
 
+pytestmark = pytest.mark.whole_airflow
+
 KEY, PROMPT, ANSWER = "app-canary-Xq7Zp1", "prompt-canary-Lw3", "answer-canary-Rt8"
 #: What has no end in its first try.
 ENDLESS = {

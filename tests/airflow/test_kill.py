@@ -21,6 +21,8 @@ from airflow import __version__ as airflow_version
 from airflow_provider_completion.testing import LocalCompletionServer, Prompt
 from tests.airflow.standalone import Airflow, app_of
 
+pytestmark = pytest.mark.whole_airflow
+
 KEY = "app-canary-Xq7Zp1"
 AIRFLOW = tuple(map(int, airflow_version.split(".")[:2]))
 #: What ends a task half way. An alarm is how Airflow ends it when its ``execution_timeout`` is over.

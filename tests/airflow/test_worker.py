@@ -9,6 +9,8 @@ import pytest
 from airflow_provider_completion.testing import App, LocalCompletionServer, Prompt
 from tests.airflow.standalone import Airflow
 
+pytestmark = pytest.mark.whole_airflow
+
 KEY = "app-canary-Xq7Zp1"
 
 
