@@ -6,7 +6,7 @@ import signal
 import threading
 from typing import Any
 
-WAIT_SECONDS = 60.0
+WAIT_SECONDS = 300.0
 _PAUSE_SECONDS = 0.2
 
 
