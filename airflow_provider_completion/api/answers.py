@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Literal, TypeAlias, get_args
 
 from airflow_provider_completion.api.errors import InvalidRequestError, UnfinishedAnswerError
 from airflow_provider_completion.api.fields import ApiModel, Count, Money, OptionalSeconds, OptionalText
 
 #: How a generation ended. ``complete``; ``stopped``: we asked the server to stop; ``suspect``: a regular end with the
-#: marks of a server's own time limit (contract §4.6).
+#: marks of one that the server ended itself (contract §4.6, §13), or of text that was paid and did not come.
 Finish: TypeAlias = Literal["complete", "stopped", "suspect"]
 
 #: Just below the shortest time limit that servers are known to cut a generation at, 240 s (contract §4.6).
 SUSPECT_AFTER_SECONDS = 235.0
+
+#: How many completion tokens an answer without text may have cost. A model says its end in one or two; some name the
+#: part that they begin first (``<|channel|>final<|message|><|return|>``). More were text that is not here: thoughts
+#: that went on to the limit, or pieces that were lost on the way.
+MOST_TOKENS_OF_NO_TEXT = 4
 
 #: The ends that are accepted as an answer unless the user accepts more.
 WHOLE: tuple[Finish, ...] = ("complete",)
@@ -71,6 +77,11 @@ class Usage(ApiModel):
     def is_zero(self) -> bool:
         """Whether no token was reported."""
         return not (self.prompt_tokens or self.completion_tokens or self.total_tokens)
+
+    @property
+    def has_unit_prices(self) -> bool:
+        """Whether the server knows what this model's tokens cost. Prices of 0 are told where usage is not known."""
+        return bool(self.prompt_unit_price or self.completion_unit_price)
 
     @property
     def price_text(self) -> str:
@@ -149,12 +160,7 @@ class Completion:
                 "The generation was stopped before its end.",
                 "",
             ),
-            "suspect": (
-                f"The answer came to a regular end after {self.seconds:.0f} s with no usage reported, as it does when "
-                "the server cuts it at a time limit.",
-                "If this app's model never reports usage and takes this long, accept it with "
-                'accept=("complete", "suspect").',
-            ),
+            "suspect": self._suspicion,
         }.get(self.finish, ("The generation was completed.", "It was not accepted."))
         raise UnfinishedAnswerError(
             what,
@@ -166,15 +172,52 @@ class Completion:
             partial_text=self.answer,
         )
 
+    @property
+    def _suspicion(self) -> tuple[str, str]:
+        """What makes it suspect, and what to do about it."""
+        accept = 'accept=("complete", "suspect")'
+        usage = self.usage
+        if usage is not None and not usage.is_zero:
+            return (
+                f"The answer has no text, and yet it cost {usage.completion_tokens} completion tokens, as when a model "
+                "spends all that it may on its thoughts.",
+                f"Look at the app's limit of tokens and its log. If an answer may be empty, accept it with {accept}.",
+            )
+        if usage is not None and usage.has_unit_prices:
+            return (
+                "The server has ended the generation itself, at its time limit or because somebody else stopped it: it "
+                f"reports {usage.prompt_tokens} tokens in and {usage.completion_tokens} out, at unit prices of "
+                f"{usage.prompt_unit_price or Decimal():f} and {usage.completion_unit_price or Decimal():f}.",
+                "In blocking mode an answer that moderation has replaced looks the same. If all answers of this app "
+                f"do, its model never reports usage: accept them with {accept}.",
+            )
+        return (
+            f"The answer came to a regular end after {self.seconds:.0f} s with no usage reported, as it does when the "
+            "server cuts it at a time limit.",
+            f"If this app's model never reports usage and takes this long, accept it with {accept}.",
+        )
 
-def finish_of(*, stopped: bool, usage: Usage | None, any_text: bool, seconds: float) -> Finish:
+
+def finish_of(
+    *, stopped: bool, usage: Usage | None, answer: str, replaced: bool, any_file: bool, seconds: float
+) -> Finish:
     """Say how a generation ended that the server ended regularly.
 
-    The server gives truncated text a normal end (contract §4.6). Zero usage alone is no proof, since some model
-    providers never report any; zero usage after a time at which servers cut is too much of a coincidence.
+    The server gives truncated text a normal end (contract §4.6), and counts its tokens anew with counting switched off:
+    none, at the model's real unit prices (contract §13). Zero usage without prices is no proof, since some model
+    providers never report any; after a time at which servers cut it is too much of a coincidence.
+
+    The time to the first token, which such an end lacks as well, is no further mark: it comes from the provider, and
+    where that does not tell it, whole answers have none either.
+
+    :param replaced: whether the text is moderation's, which ends the generation as well. A blocking answer never says
+    :param any_file: whether the model made a file, which can be all there is
     """
     if stopped:
         return "stopped"
-    if any_text and seconds > SUSPECT_AFTER_SECONDS and (usage is None or usage.is_zero):
-        return "suspect"
-    return "complete"
+    if usage is None or usage.is_zero:
+        ended = usage is not None and usage.has_unit_prices and not replaced
+        too_late = bool(answer) and seconds > SUSPECT_AFTER_SECONDS
+        return "suspect" if ended or too_late else "complete"
+    nothing = not (answer.strip() or any_file or replaced)
+    return "suspect" if nothing and usage.completion_tokens > MOST_TOKENS_OF_NO_TEXT else "complete"

@@ -8,7 +8,9 @@ from pydantic import Field, WrapValidator
 
 from airflow_provider_completion.api.fields import (
     ApiModel,
+    Id,
     JsonObject,
+    OptionalId,
     OptionalInt,
     OptionalText,
     OptionalUtcDatetime,
@@ -110,13 +112,13 @@ class EndUser(ApiModel):
     :param session_id: the ``user`` that the calls named
     """
 
-    id: str
+    id: Id
     session_id: OptionalText = None
     external_user_id: OptionalText = None
     name: OptionalText = None
     type: OptionalText = None
     is_anonymous: Switch = False
-    app_id: OptionalText = None
-    tenant_id: OptionalText = None
+    app_id: OptionalId = None
+    tenant_id: OptionalId = None
     created_at: OptionalUtcDatetime = None
     updated_at: OptionalUtcDatetime = None

@@ -9,7 +9,14 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 from pydantic_core import from_json
 
-from airflow_provider_completion.api.fields import ApiModel, JsonObject, OptionalDatetime, OptionalInt, OptionalText
+from airflow_provider_completion.api.fields import (
+    ApiModel,
+    JsonObject,
+    OptionalDatetime,
+    OptionalId,
+    OptionalInt,
+    OptionalText,
+)
 from airflow_provider_completion.api.sse import Frame
 
 
@@ -17,10 +24,15 @@ class Event(ApiModel):
     """What all events can carry. No id is certain: pings have none, errors have no ``task_id``."""
 
     event: str
-    task_id: OptionalText = None
-    message_id: OptionalText = None
-    id: OptionalText = None
+    task_id: OptionalId = None
+    message_id: OptionalId = None
+    id: OptionalId = None
     created_at: OptionalDatetime = None
+
+    @property
+    def of_message(self) -> str | None:
+        """The message that it belongs to, None if it does not say."""
+        return self.message_id
 
 
 class Ping(Event):
@@ -33,7 +45,11 @@ class Message(Event):
     """A piece of text. ``event`` can be ``message_file``: some servers label text so (contract §4.3)."""
 
     event: Literal["message", "message_file"] = "message"
-    answer: str = Field(default="", repr=False)
+    answer: str = Field(repr=False)
+
+    @property
+    def of_message(self) -> str | None:
+        return self.message_id or self.id
 
 
 class MessageFile(Event):
@@ -60,6 +76,10 @@ class MessageEnd(Event):
     metadata: JsonObject = Field(default_factory=dict)
     files: Any = None
 
+    @property
+    def of_message(self) -> str | None:
+        return self.message_id or self.id
+
 
 class TtsMessage(Event):
     """A piece of speech: base64 of MP3. ``tts_message_end`` ends it."""
@@ -84,13 +104,15 @@ class SentAgain(Event):
 
 
 class UnknownEvent(Event):
-    """An event of a later server, or of none: to be ignored."""
+    """An event of a later server, or of none, without text: to be ignored."""
 
     payload: Mapping[str, Any] = Field(default_factory=dict, repr=False)
 
 
 class BadFrameError(ValueError):
-    """A frame that is not one JSON object, or whose text is not text."""
+    """A frame that cannot be left out: it is not one JSON object, its text is in a form that is not known, or it is not
+    of this answer.
+    """
 
 
 _TYPES: dict[str, type[Event]] = {
@@ -102,6 +124,8 @@ _TYPES: dict[str, type[Event]] = {
     "error": ErrorEvent,
     "ping": Ping,
 }
+#: What the API, and those like it, call a piece of text. Not what models think or say of their tools.
+_TEXTS = ("answer", "text", "delta", "content")
 
 
 def _loads(data: bytes) -> Any:
@@ -113,10 +137,19 @@ def _loads(data: bytes) -> Any:
         return json.loads(data.decode("utf-8"))
 
 
+def carries_text(payload: Mapping[str, Any]) -> bool:
+    """Say whether there is text in an object of the server's, by the names that text goes by, there or one level down:
+    ``{"event": "text_chunk", "data": {"text": "so"}}``.
+    """
+    places = [payload, *(payload.get(name) for name in ("data", *_TEXTS))]
+    told = (place.get(name) for place in places if isinstance(place, dict) for name in _TEXTS)
+    return any(value and isinstance(value, str | list) for value in told)
+
+
 def parse_event(frame: Frame) -> Event:
     """Read one frame.
 
-    :raises BadFrameError: its data is not UTF-8, not JSON, no object, or carries an ``answer`` that is no text
+    :raises BadFrameError: its data is not UTF-8, not JSON, no object, or carries text in a form that is not known
     """
     if not frame.data:
         return Ping() if frame.event == "ping" else UnknownEvent(event=frame.event)
@@ -130,14 +163,20 @@ def parse_event(frame: Frame) -> Event:
     name = payload.get("event")
     if name == "message_file":
         # Text can come under this label; a real file has a url and no text.
-        kind: type[Event] = Message if payload.get("answer") or not payload.get("url") else MessageFile
+        is_text = payload.get("answer") or ("answer" in payload and not payload.get("url"))
+        kind: type[Event] = Message if is_text else MessageFile
     else:
         kind = _TYPES.get(name, UnknownEvent) if isinstance(name, str) else UnknownEvent
+    is_read = kind is ErrorEvent or (kind in (Message, MessageReplace) and payload.get("answer"))
+    if not is_read and carries_text(payload):
+        raise BadFrameError("an event carries text in a form that is not known")
     if kind is UnknownEvent:
         return UnknownEvent(event=name if isinstance(name, str) else "", payload=payload)
-    if kind is Message and payload.get("answer") is None:
-        payload["answer"] = ""
+    if kind is Message and payload.get("answer", "") is None:
+        payload["answer"] = ""  # a piece without text, as model providers tell it
     try:
         return kind.model_validate(payload)
     except ValidationError:
-        raise BadFrameError(f"a field of the event {name!r} has a type that the API does not allow") from None
+        raise BadFrameError(
+            f"the event {name!r} lacks a field, or one has a type that the API does not allow"
+        ) from None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import enum
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 from pydantic import ValidationError
@@ -17,8 +16,9 @@ from pydantic import ValidationError
 from airflow_provider_completion.api import errors, events, failures
 from airflow_provider_completion.api.answers import Completion, Usage, finish_of
 from airflow_provider_completion.api.failures import lower_case
+from airflow_provider_completion.api.fields import OPTIONAL_ID
 from airflow_provider_completion.api.requests import CompletionRequest
-from airflow_provider_completion.api.sse import MAX_FRAME_BYTES, FrameDecoder, FrameTooLongError
+from airflow_provider_completion.api.sse import MAX_FRAME_BYTES, Frame, FrameDecoder
 
 #: All other events say that the model has begun, with or without text.
 _NO_WORK = (events.Ping, events.ErrorEvent, events.UnknownEvent)
@@ -41,8 +41,8 @@ class CompletionExchange:
     before a failure are not lost with it. ``seconds`` is always the time since the request was sent.
 
     :param request: what was asked
-    :param max_frame_bytes: the most that one event, or a blocking answer, may have
-    :param secret: what no error may show, should the server have echoed it: the API key
+    :param max_frame_bytes: the most that one event, a plain answer, or all that is kept of a stream may have
+    :param secret: what no error and no id may show, should the server have echoed it: the API key
     """
 
     def __init__(self, request: CompletionRequest, *, max_frame_bytes: int = MAX_FRAME_BYTES, secret: str = "") -> None:
@@ -63,8 +63,10 @@ class CompletionExchange:
         self._body = bytearray()
         self._decoder = FrameDecoder(max_frame_bytes)
         self._begun = False
-        self._text: list[str] = []
+        self._text = bytearray()  # in UTF-8: a list of small pieces takes many times its memory
+        self._replaced = False  # whether the text is moderation's, and nothing was added since
         self._files: list[Mapping[str, Any]] = []
+        self._bytes_beside_text = 0
         self._created_at: Any = None
         self._seconds_to_first_text: float | None = None
         self._outcome: Completion | errors.CompletionError | None = None
@@ -77,7 +79,7 @@ class CompletionExchange:
     @property
     def partial_text(self) -> str:
         """The text so far. Not an answer."""
-        return "".join(self._text)
+        return self._text.decode("utf-8", "surrogatepass")
 
     def completion(self) -> Completion:
         """Return the completion.
@@ -94,7 +96,7 @@ class CompletionExchange:
         """Take the answer's status and header fields."""
         self._expect(State.AWAITING_HEAD)
         self._status, self._headers = status, lower_case(headers)
-        self.server_version = self._headers.get("x-version")
+        self.server_version = self._id(OPTIONAL_ID.validate_python(self._headers.get("x-version")))
         content_type = self._headers.get("content-type", "").partition(";")[0].strip().lower()
         streams = status == 200 and content_type == "text/event-stream"
         self.state = State.RECEIVING_STREAM if streams else State.RECEIVING_BODY
@@ -109,12 +111,10 @@ class CompletionExchange:
             if len(self._body) > self._max_frame_bytes:
                 self._protocol_error(f"an answer of more than {self._max_frame_bytes} bytes")
             return []
-        try:
-            frames = self._decoder.receive_data(data)
-        except FrameTooLongError as error:
-            self._protocol_error(str(error))
-            return []
-        return self._take(frames, seconds)
+        taken = self._take(self._decoder.receive_data(data), seconds)
+        if self._decoder.fault is not None:
+            self._protocol_error(self._decoder.fault)
+        return taken
 
     def receive_end(self, seconds: float) -> list[events.Event]:
         """Say that the body has come to its end; return the last events."""
@@ -148,46 +148,58 @@ class CompletionExchange:
     # -- the stream -----------------------------------------------------------------------------------------------
 
     def _end_stream(self, seconds: float, reason: str) -> list[events.Event]:
-        taken: list[events.Event] = []
-        for frame in self._decoder.receive_end():
-            # A last frame may only lack its blank line. If it lacks more it was cut, which is a break and no bad JSON.
-            with suppress(events.BadFrameError):
-                taken.append(events.parse_event(frame))
-                self._apply(taken[-1], seconds)
+        taken = self._take(self._decoder.receive_end(), seconds, cut=True)
         self.fail(errors.BrokenAnswerError(reason))
         return taken
 
-    def _take(self, frames: list[Any], seconds: float) -> list[events.Event]:
+    def _take(self, frames: list[Frame], seconds: float, *, cut: bool = False) -> list[events.Event]:
+        """Apply frames and return their events.
+
+        :param cut: whether the stream ended in the last frame. It may only lack its blank line; if it lacks more, that
+            is the stream's break and no bad JSON
+        """
         taken: list[events.Event] = []
         for frame in frames:
             try:
                 event = events.parse_event(frame)
+                self._check(event, len(frame.data))
             except events.BadFrameError as error:
-                self._protocol_error(str(error))
+                if not cut:
+                    self._protocol_error(str(error))
                 break
             taken.append(event)
+            if isinstance(event, events.MessageFile):
+                self._bytes_beside_text += len(frame.data)
             self._apply(event, seconds)
             if self.finished:
                 break
         return taken
 
-    def _apply(self, event: events.Event, seconds: float) -> None:
+    def _check(self, event: events.Event, size: int) -> None:
+        """:raises BadFrameError: the event is no part of this answer, or there is no room for it"""
         if event.task_id and self.task_id and event.task_id != self.task_id:
-            self._protocol_error("the events of another generation")
-            return
+            raise events.BadFrameError("the events of another generation")
+        if self.message_id and event.of_message and event.of_message != self.message_id:
+            raise events.BadFrameError("the events of another message")
+        if len(self._text) + self._bytes_beside_text + size > self._max_frame_bytes:
+            raise events.BadFrameError(f"an answer of more than {self._max_frame_bytes} bytes")
+
+    def _apply(self, event: events.Event, seconds: float) -> None:
         if not isinstance(event, _NO_WORK):
             self._begun = True
         if isinstance(event, events.Message):
             if event.answer:
                 if self._seconds_to_first_text is None:
                     self._seconds_to_first_text = seconds
-                self._text.append(event.answer)
+                self._text += _encoded(event.answer)
+                self._replaced = False
             if self.task_id and self.message_id:
                 return  # nearly all events end here
         elif isinstance(event, (events.UnknownEvent, events.Ping, events.TtsMessage)):
             return
         elif isinstance(event, events.MessageReplace):
-            self._text[:] = [event.answer]
+            self._text[:] = _encoded(event.answer)
+            self._replaced = True
         elif isinstance(event, events.MessageFile):
             self._files.append(event.model_dump(exclude_none=True, exclude={"event"}))
         self._learn_ids(event)
@@ -209,9 +221,12 @@ class CompletionExchange:
             self._complete(event.metadata, files, seconds)
 
     def _learn_ids(self, event: events.Event) -> None:
-        self.task_id = self.task_id or event.task_id
-        self.message_id = self.message_id or event.message_id or event.id
+        self.task_id = self.task_id or self._id(event.task_id)
+        self.message_id = self.message_id or self._id(event.of_message)
         self._created_at = self._created_at or event.created_at
+
+    def _id(self, told: str | None) -> str | None:
+        return None if told and self._secret and self._secret in told else told
 
     # -- a plain body ---------------------------------------------------------------------------------------------
 
@@ -230,8 +245,8 @@ class CompletionExchange:
             )
             self.fail(failure)
             return
-        self._text.append(answer["answer"])
-        self._learn_ids(events.Event.model_validate({**answer, "event": "message"}))
+        self._text += _encoded(answer["answer"])
+        self._learn_ids(events.Message.model_validate({**answer, "event": "message"}))
         metadata = answer.get("metadata")
         self._complete(metadata if isinstance(metadata, dict) else {}, [], seconds)
 
@@ -252,7 +267,14 @@ class CompletionExchange:
                 metadata=metadata,
                 files=tuple(files),
                 created_at=self._created_at,
-                finish=finish_of(stopped=self.stop_requested, usage=usage, any_text=bool(answer), seconds=seconds),
+                finish=finish_of(
+                    stopped=self.stop_requested,
+                    usage=usage,
+                    answer=answer,
+                    replaced=self._replaced,
+                    any_file=any(file.get("belongs_to") != "user" for file in self._files),
+                    seconds=seconds,
+                ),
                 seconds_to_first_text=self._seconds_to_first_text,
                 seconds=seconds,
             )
@@ -281,9 +303,15 @@ def _blocking_answer(status: int, body: bytearray) -> dict[str, Any] | None:
         return None
     if not isinstance(answer, dict) or not isinstance(answer.get("answer"), str):
         return None
+    if not answer["answer"] and events.carries_text(answer):
+        return None
     # Old servers send neither; anything else in their place says that this is the answer of another kind of app.
     ours = answer.get("event") in (None, "message") and answer.get("mode") in (None, "completion")
     return answer if ours else None
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")  # an emoji may be cut in two
 
 
 def _joined(text: str) -> str:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias
 
-from airflow_provider_completion.api.fields import ApiModel, OptionalText, OptionalUtcDatetime, Otherwise
+from airflow_provider_completion.api.fields import (
+    ApiModel,
+    Id,
+    OptionalId,
+    OptionalText,
+    OptionalUtcDatetime,
+    Otherwise,
+)
 
 #: None withdraws what was said before.
 Rating: TypeAlias = Literal["like", "dislike"] | None
@@ -16,14 +23,14 @@ class Feedback(ApiModel):
     :param from_source: ``user`` through the API, ``admin`` in the server's console
     """
 
-    id: str
-    message_id: OptionalText = None
+    id: Id
+    message_id: OptionalId = None
     rating: Annotated[Rating, Otherwise(lambda: None)] = None
     content: OptionalText = None
     from_source: OptionalText = None
-    from_end_user_id: OptionalText = None
-    from_account_id: OptionalText = None
-    app_id: OptionalText = None
-    conversation_id: OptionalText = None
+    from_end_user_id: OptionalId = None
+    from_account_id: OptionalId = None
+    app_id: OptionalId = None
+    conversation_id: OptionalId = None
     created_at: OptionalUtcDatetime = None
     updated_at: OptionalUtcDatetime = None

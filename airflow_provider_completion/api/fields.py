@@ -8,7 +8,17 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, PlainSerializer
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    PlainSerializer,
+    StringConstraints,
+    TypeAdapter,
+)
 from pydantic_core import core_schema
 
 
@@ -39,6 +49,13 @@ def _aware(time: datetime) -> datetime:
 
 
 OptionalText: TypeAlias = Annotated[str | None, _OR_NONE]
+#: An id of the server's: one short word of printable ASCII, since it goes into logs and errors, where line ends and
+#: escape sequences would forge others. What is no such word is not mended but taken for no id: a changed one would name
+#: nothing on the server, or something else.
+Id: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,100}$")]
+OptionalId: TypeAlias = Annotated[Id | None, _OR_NONE]
+#: Reads such an id where there is no model that would.
+OPTIONAL_ID: TypeAdapter[str | None] = TypeAdapter(OptionalId)
 OptionalInt: TypeAlias = Annotated[int | None, _OR_NONE]
 OptionalSeconds: TypeAlias = Annotated[float | None, _OR_NONE]
 #: Epoch seconds, or ISO text with its offset; always aware.

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict
 
-from airflow_provider_completion.api.fields import ApiModel, OptionalInt, OptionalText, OptionalUtcDatetime
+from airflow_provider_completion.api.fields import ApiModel, Id, OptionalInt, OptionalText, OptionalUtcDatetime
 
 FileType: TypeAlias = Literal["image", "document", "audio", "video", "custom"]
 TransferMethod: TypeAlias = Literal["remote_url", "local_file"]
@@ -75,7 +75,7 @@ class FileFacts:
 class UploadedFile(ApiModel):
     """What the server says of an upload. Its id is for ``upload_file_id``, with the same end user."""
 
-    id: str
+    id: Id
     name: OptionalText = None
     size: OptionalInt = None
     extension: OptionalText = None

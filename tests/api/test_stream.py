@@ -8,6 +8,7 @@ from decimal import Decimal
 import pytest
 
 from airflow_provider_completion.api import events
+from airflow_provider_completion.api.answers import MOST_TOKENS_OF_NO_TEXT
 from airflow_provider_completion.api.errors import (
     BrokenAnswerError,
     CompletionError,
@@ -18,7 +19,7 @@ from airflow_provider_completion.api.errors import (
 )
 from airflow_provider_completion.api.exchange import CompletionExchange, State
 from airflow_provider_completion.api.requests import CompletionRequest
-from airflow_provider_completion.api.sse import MAX_FRAME_BYTES, Frame, FrameDecoder, FrameTooLongError
+from airflow_provider_completion.api.sse import MAX_FRAME_BYTES, Frame, FrameDecoder
 
 HEADERS = {"Content-Type": "text/event-stream; charset=utf-8"}
 IDS = {"task_id": "t", "message_id": "m"}
@@ -128,7 +129,7 @@ FRAMINGS = {
     "BOM": b"\xef\xbb\xbfdata: %s\n\ndata: %s\n\ndata: %s\n\n",
     "comments": b": hi\n\n:\n\ndata: %s\n: in between\n\ndata: %s\n\n: more\ndata: %s\n\n",
     "retry and id": b"retry: 3000\n\nid: 7\ndata: %s\n\nid\nretry: x\ndata: %s\n\nid:\ndata: %s\n\n",
-    "unknown fields": b"datas: x\nfoo: bar\ndata: %s\n\nfoo\ndata: %s\n\ndata: %s\n\n",
+    "unknown fields": b"datas: x\nfoo: bar\ndata: %s\n\nx_y-2:\ndata: %s\n\ndata: %s\n\n",
     "event field": b"event: message\ndata: %s\n\nevent: x\ndata: %s\n\nevent\ndata: %s\n\n",
     "blank lines": b"\n\n\n\ndata: %s\n\n\n\n\ndata: %s\n\n\ndata: %s\n\n\n",
 }
@@ -176,13 +177,11 @@ def test_case_13_a_large_frame():
 )
 def test_case_13_a_frame_without_end_is_an_error_before_it_fills_the_memory(piece, most):
     decoder, taken = FrameDecoder(1000), 0
-    while taken <= most:
-        try:
-            decoder.receive_data(piece)
-        except FrameTooLongError:
-            return
+    while decoder.fault is None:
+        assert decoder.receive_data(piece) == []
         taken += len(piece)
-    raise AssertionError(f"{taken} bytes were taken")
+        assert taken <= most + len(piece)
+    assert decoder.fault == "an event of more than 1000 bytes"
 
 
 @pytest.mark.parametrize("headers", [HEADERS, {"content-type": "application/json"}, {"content-type": "text/html"}])
@@ -206,14 +205,68 @@ def test_case_14_a_frame_that_is_none_of_the_apis(bad):
     assert "half" not in str(error)
 
 
-def test_case_15_unknown_events_and_fields():
-    stream = [data("foo", answer="no"), data("agent_thought", thought="x"), text("a"), data("message", answer="b", x=1)]
-    assert answer_of(*stream, data("message_end", x={})) == "ab"
+OTHER_NAMES = ["foo", "agent_message", "Message", "MESSAGE", "", None, 5, ["message"], {}]
+NO_TEXTS = [
+    {}, {"answer": ""}, {"answer": None, "text": ""}, {"answer": []}, {"answer": 5}, {"thought": "x"}, {"data": "x"},
+    {"data": {"inputs": {"text": "mine"}, "outputs": {"answer": "told before"}}}, {"delta": {"role": "assistant"}},
+]  # fmt: skip
+TEXTS = [
+    {"answer": "x"}, {"text": "x"}, {"content": "x"}, {"delta": "x"}, {"answer": "", "text": "x"}, {"answer": ["x"]},
+    {"answer": {"text": "x"}}, {"data": {"text": "x"}}, {"data": {"answer": "x"}}, {"delta": {"content": "x"}},
+    {"content": [{"type": "text", "text": "x"}]},
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["Message", "MESSAGE", "", None, 5, ["message"], {}])
-def test_case_16_events_that_are_none(name):
-    assert answer_of(text("a"), data(name, answer="no"), b'data: {"answer":"no"}\n\n', END) == "a"
+@pytest.mark.parametrize("fields", NO_TEXTS, ids=str)
+@pytest.mark.parametrize("name", OTHER_NAMES)
+def test_case_15_and_16_unknown_events_without_text_are_ignored(name, fields):
+    nameless = b"data: " + json.dumps(fields).encode() + b"\n\n"
+    assert answer_of(text("a"), data(name, **fields), nameless, text("b"), END) == "ab"
+
+
+def test_case_15_unknown_fields_are_ignored():
+    assert answer_of(text("a"), data("message", answer="b", x=1), data("message_end", x={})) == "ab"
+
+
+@pytest.mark.parametrize("fields", TEXTS, ids=str)
+@pytest.mark.parametrize("name", [*OTHER_NAMES, "message", "message_file", "message_end", "ping", "tts_message"])
+def test_case_15_and_16_text_in_a_form_that_is_not_known_is_never_left_out(name, fields):
+    if name in ("message", "message_file") and isinstance(fields.get("answer"), str) and len(fields) == 1:
+        return  # that is the known one
+    error = error_of(text("a"), data(name, **fields), text("b"), END)
+    assert type(error) is ProtocolError
+    assert (error.partial_text, error.billed) == ("a", "maybe")
+
+
+def test_text_without_an_events_name_is_not_left_out():
+    assert type(error_of(text("a"), b'data: {"answer":"b"}\n\n', END)) is ProtocolError
+    assert type(error_of(text("a"), b'event: message\ndata: {"answer":"b"}\n\n', END)) is ProtocolError
+
+
+def test_a_message_without_its_text_is_not_left_out():
+    assert type(error_of(text("a"), data("message", piece="b"), END)) is ProtocolError
+    assert answer_of(text("a"), data("message", answer=None), text("b"), END) == "ab"  # a provider's empty piece
+
+
+NO_LINES = [
+    b"<html>", b"<!DOCTYPE html>", b'{"event":"message","answer":"b"}', b'"b"', b"[]", b"Internal Server Error",
+    b"Error: upstream timed out", b"upstream connect error: reset", b"timeout", b" data: x", b"data : x", b"Data: x",
+    b"\xef\xbb\xbfdata: {}", b"\x00", "é: x".encode(), b"x" * 33 + b": y", b"  at main (app.js:1)", b"-: x",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", NO_LINES, ids=str)
+@pytest.mark.parametrize("size", [1, 10_000])
+def test_a_line_that_is_no_sse_is_not_left_out(line, size):
+    stream = text("a") + line + b"\n" + text("b") + END
+    error = error_of(*(stream[start : start + size] for start in range(0, len(stream), size)))
+    assert type(error) is ProtocolError
+    assert (error.partial_text, error.task_id, error.billed) == ("a", "t", "maybe")
+    assert f"a line of {len(line)} bytes" in str(error)
+
+
+def test_what_comes_after_the_end_does_not_undo_it():
+    assert answer_of(text("a") + END + b"<html>\n" + data("foo", text="x")) == "a"
 
 
 # -- meaning ------------------------------------------------------------------------------------------------------
@@ -306,6 +359,88 @@ def test_case_24_zero_usage_alone_is_no_failure(seconds, metadata, answer, finis
             completion.accepted()
         assert (caught.value.billed, caught.value.retry, caught.value.partial_text) == ("yes", "never", answer)
         assert completion.accepted(("complete", "suspect")) is completion
+
+
+def usage(tokens, price, **more):
+    prices = {"prompt_unit_price": price, "completion_unit_price": price, "prompt_price_unit": "0.000001"}
+    counts = {"prompt_tokens": tokens and 1, "completion_tokens": tokens, "total_tokens": tokens and 1 + tokens}
+    return {"usage": {**counts, **prices, "total_price": "0E-7", "time_to_first_token": None, **more}}
+
+
+ENDED = usage(0, "0.15")
+UNTOLD = usage(0, "0.0")
+FILE = data("message_file", id="f1", type="image", belongs_to="assistant", url="https://x/f.png")
+UPLOAD = data("message_file", id="f1", type="image", belongs_to="user", url="https://x/f.png")
+
+
+@pytest.mark.parametrize(
+    ("pieces", "metadata", "finish"),
+    [
+        # Ended by the server: no tokens at the model's real prices, at any time, with text or without.
+        ([text("half an ans")], ENDED, "suspect"),
+        ([], ENDED, "suspect"),
+        ([text("")], ENDED, "suspect"),
+        ([text("a")], usage(0, "0.0", completion_unit_price="6E-7"), "suspect"),
+        ([text("a")], usage(0, 0.15), "suspect"),
+        ([FILE], ENDED, "suspect"),
+        # Moderation ends a generation, too, and its text is all there is to be.
+        ([text("a"), data("message_replace", answer="X")], ENDED, "complete"),
+        ([text("a"), data("message_replace", answer="")], ENDED, "complete"),
+        ([text("a"), data("message_replace", answer="X"), text(""), PING, FILE], ENDED, "complete"),
+        ([data("message_replace", answer="X"), text("half an ans")], ENDED, "suspect"),
+        # A provider that never reports usage, a model without prices, input moderation.
+        ([text("a")], UNTOLD, "complete"),
+        ([], UNTOLD, "complete"),
+        ([text("a")], usage(0, None), "complete"),
+        ([text("a")], {"usage": None}, "complete"),
+        # Counted tokens: a whole answer, whether its provider tells when they began or not.
+        ([text("a")], usage(9, "0.15"), "complete"),
+        ([text("a")], usage(9, "0.0"), "complete"),
+        # Paid and not there.
+        ([], usage(300, "0.15"), "suspect"),
+        ([], usage(300, "0.0"), "suspect"),
+        ([text(" \n")], usage(300, "0.15"), "suspect"),
+        ([UPLOAD], usage(300, "0.15"), "suspect"),
+        ([], usage(MOST_TOKENS_OF_NO_TEXT + 1, "0.15"), "suspect"),
+        ([], usage(MOST_TOKENS_OF_NO_TEXT, "0.15"), "complete"),
+        ([FILE], usage(300, "0.15"), "complete"),
+        ([text("a"), data("message_replace", answer="")], usage(300, "0.15"), "complete"),
+    ],
+)  # fmt: skip
+def test_the_end_of_a_stream_is_judged_by_what_was_counted_and_what_came(pieces, metadata, finish):
+    completion = exchange_of(*pieces, data("message_end", metadata=metadata)).completion()
+    assert completion.finish == finish
+
+
+@pytest.mark.parametrize(
+    ("answer", "metadata", "finish"),
+    [("half an ans", ENDED, "suspect"), ("", ENDED, "suspect"), ("a", UNTOLD, "complete"), ("", UNTOLD, "complete"),
+     ("a", usage(9, "0.15"), "complete"), ("", usage(300, "0.0"), "suspect"), ("", usage(1, "0.15"), "complete")],
+)  # fmt: skip
+def test_the_end_of_a_blocking_answer_is_judged_in_the_same_way(answer, metadata, finish):
+    assert blocking({"answer": answer, "metadata": metadata}).completion().finish == finish
+
+
+@pytest.mark.parametrize("mode", ["streaming", "blocking"])
+@pytest.mark.parametrize(
+    ("answer", "metadata", "said"),
+    [
+        ("half an ans", usage(0, "0.15", completion_unit_price="6E-1"),
+         ["0 tokens in and 0 out", "0.15 and 0.6", "time limit", "somebody else", "In blocking mode", "moderation"]),
+        ("", usage(300, "0.15"), ["no text", "300 completion tokens"]),
+    ],
+)  # fmt: skip
+def test_what_is_suspect_says_why_and_how_to_accept_it(mode, answer, metadata, said):
+    whole = {"answer": answer, "metadata": metadata}
+    exchange = (
+        blocking(whole)
+        if mode == "blocking"
+        else exchange_of(text(answer), data("message_end", **whole | {"answer": ""}))
+    )
+    with pytest.raises(UnfinishedAnswerError) as caught:
+        exchange.completion().accepted()
+    assert [part for part in [*said, 'accept=("complete", "suspect")'] if part not in str(caught.value)] == []
+    assert (caught.value.billed, caught.value.retry, caught.value.partial_text) == ("yes", "never", answer)
 
 
 # -- failures in the stream ---------------------------------------------------------------------------------------
@@ -480,8 +615,133 @@ def test_the_answer_of_another_kind_of_app_is_none(body):
         blocking(body).completion()
 
 
-def test_events_of_another_generation_are_not_joined():
-    other = b'data: {"event":"message","task_id":"another","answer":"b"}\n\n'
-    error = error_of(text("a"), other, END)
-    assert type(error) is ProtocolError
-    assert error.partial_text == "a"
+OF_KINDS = {
+    "message": {"answer": "b"}, "message_file": {"url": "https://x/f.png"}, "message_replace": {"answer": "b"},
+    "tts_message": {"audio": "SUQz"}, "tts_message_end": {"audio": ""}, "message_end": {"metadata": {}},
+    "error": {"status": 400, "code": "invalid_param", "message": "x"}, "ping": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("whose", ["task_id", "message_id"])
+@pytest.mark.parametrize("name", OF_KINDS)
+def test_events_of_another_generation_or_message_are_not_joined(name, whose):
+    exchange = exchange_of(text("a"), end=False)
+    assert exchange.receive_data(data(name, **OF_KINDS[name], **{whose: "another"}), 1.0) == []
+    with pytest.raises(ProtocolError, match="of another") as caught:
+        exchange.completion()
+    assert (caught.value.partial_text, caught.value.billed) == ("a", "maybe")
+    assert (caught.value.task_id, caught.value.message_id) == ("t", "m")
+    assert not exchange.ended_by_server
+
+
+def test_the_id_alone_names_a_message_too():
+    def event(name, **fields):
+        return b"data: " + json.dumps({"event": name, **fields}).encode() + b"\n\n"
+
+    ours = event("message", id="m", answer="a")
+    assert exchange_of(ours, event("message_end", id="m")).completion().message_id == "m"
+    for foreign in (event("message", id="n", answer="b"), event("message_end", id="n")):
+        assert type(error_of(ours, foreign, event("message_end", id="m"))) is ProtocolError
+
+
+def test_the_id_of_a_file_names_no_message():
+    first = b'data: {"event":"message_file","id":"f1","url":"https://x/f.png"}\n\n'
+    assert exchange_of(first, text("a"), FILE, END).completion().message_id == "m"
+
+
+def test_the_message_is_the_one_that_was_named_first():
+    """An event may name none; then the next one that does is the first."""
+    exchange = exchange_of(PING, b'data: {"event":"message","answer":"a"}\n\n', text("b"), end=False)
+    assert (exchange.task_id, exchange.message_id) == ("t", "m")
+    assert exchange.receive_data(data("message", answer="c", id="later"), 1.0) != []
+    exchange.receive_data(data("message_end", id="later", metadata={}), 1.0)
+    assert (exchange.completion().message_id, exchange.completion().task_id) == ("m", "t")
+
+
+# -- ids and versions ---------------------------------------------------------------------------------------------
+
+SECRET = "app-0123456789abcdefghijklmn"
+UNFIT = {
+    "line end": "t\n2026-01-01 INFO - Task exited with return code 0", "escape": "t\x1b[31m", "blank": "t not billed",
+    "return": "t\r", "separator": "t\u2028", "direction": "\u202et", "no ASCII": "é", "long": "t" * 101, "empty": "",
+    "key": SECRET, "key inside": f"x{SECRET}x", "tab": "t\t", "end": "t\n", "number": 5, "list": ["t"],
+}  # fmt: skip
+
+
+def secretive(mode="streaming"):
+    return CompletionExchange(CompletionRequest.build(inputs={}, user="u", response_mode=mode), secret=SECRET)
+
+
+@pytest.mark.parametrize("unfit", UNFIT.values(), ids=UNFIT)
+def test_what_is_no_id_is_taken_for_none(unfit):
+    ids = {"task_id": unfit, "message_id": unfit, "id": unfit}
+    stream, plain = secretive(), secretive("blocking")
+    stream.receive_head(200, {**HEADERS, "X-Version": unfit if isinstance(unfit, str) else ""})
+    stream.receive_data(data("message", answer="a", **ids) + data("message_end", **ids), 1.0)
+    plain.receive_head(200, {"content-type": "application/json"})
+    plain.receive_data(json.dumps({"answer": "a", **ids}).encode(), 1.0)
+    plain.receive_end(1.0)
+    for exchange in (stream, plain):
+        completion = exchange.completion()
+        found = (completion.task_id, completion.message_id, exchange.task_id, exchange.message_id)
+        assert (*found, exchange.server_version) == (None,) * 5
+        assert completion.answer == "a"
+
+
+@pytest.mark.parametrize("fit", ["t", "1.16.1", "b7d9f9a8-8a1b-4f39-bd38-ae9b0f3c6f6e", "a/b:c_d~!", "t" * 100])
+def test_what_is_an_id_stays_as_it_is(fit):
+    exchange = secretive()
+    exchange.receive_head(200, {**HEADERS, "X-Version": fit})
+    exchange.receive_data(data("message", answer="a", task_id=fit, message_id=fit), 1.0)
+    assert (exchange.task_id, exchange.message_id, exchange.server_version) == (fit,) * 3
+
+
+# -- how much is kept ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("piece", "most"),
+    [(text("x" * 50), 40), (text("x" * 50, "message_file"), 40), (FILE, 2000 // (len(FILE) - len("data: \n\n")))],
+    ids=["text", "text as a file", "files"],
+)
+def test_what_is_kept_of_a_stream_has_a_bound(piece, most):
+    exchange, taken = exchange_of(end=False, limit=2000), 0
+    while exchange.receive_data(piece, 1.0):
+        taken += 1
+    assert most - 3 < taken <= most
+    with pytest.raises(ProtocolError, match="more than 2000 bytes") as caught:
+        exchange.completion()
+    assert (caught.value.billed, caught.value.task_id) == ("maybe", "t")
+    assert not exchange.ended_by_server  # so that it is stopped
+
+
+def test_what_is_not_kept_does_not_count():
+    many = [
+        data("tts_message", audio="x" * 50),
+        PING,
+        data("foo", x="x" * 50),
+        data("message_replace", answer="x" * 900),
+    ]
+    assert answer_of(*many * 50, text("y"), END, limit=2000) == "x" * 900 + "y"
+
+
+def test_metadata_counts_with_the_text():
+    end = data("message_end", metadata={"retriever_resources": ["x" * 900]})
+    assert answer_of(text("x" * 900), end, limit=2000) == "x" * 900
+    assert type(error_of(text("x" * 900), text("x" * 900), end, limit=2000)) is ProtocolError
+
+
+@pytest.mark.parametrize("status", [201, 202, 206, 207, 299, 404, 500])
+@pytest.mark.parametrize("content_type", ["text/event-stream", "application/json"])
+def test_only_a_200_can_be_an_answer(status, content_type):
+    """A 206 is a part by its own word."""
+    body = text("a") + END if content_type == "text/event-stream" else b'{"answer":"a"}'
+    assert isinstance(error_of(body, status=status, headers={"content-type": content_type}), CompletionError)
+
+
+def test_a_line_end_of_two_bytes_may_come_in_two_pieces():
+    """Were the LF taken for a line of its own, it would end the event in the middle."""
+    frame = b'data: {"event":\r\ndata: "message",\r\ndata: "answer": "a"}\r\n\r\n'
+    for place in (place for place, byte in enumerate(frame) if byte == ord("\n")):
+        assert answer_of(frame[:place], frame[place:], END) == "a"
+        assert answer_of(frame[:place], b"", frame[place:], END) == "a"
