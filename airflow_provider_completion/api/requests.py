@@ -16,8 +16,22 @@ from airflow_provider_completion.api.input_form import InputForm
 ResponseMode: TypeAlias = Literal["streaming", "blocking"]
 
 
-_REWRITTEN = re.compile(r"\{\{\w{1,30}\}\}|<\|.*?\|>")
-_TEMPLATE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
+_NAME_IN_BRACES = re.compile(r"\{\{\w{1,30}\}\}")
+
+
+def _holds(text: str, opening: str, closing: str) -> bool:
+    """Say whether ``opening`` is followed by ``closing``: in one pass, however often one comes without the other."""
+    return closing in text.partition(opening)[2]
+
+
+def _is_rewritten(text: str) -> bool:
+    return bool(_NAME_IN_BRACES.search(text)) or (
+        "<|" in text and any(_holds(line, "<|", "|>") for line in text.split("\n"))
+    )
+
+
+def _is_unrendered(text: str) -> bool:
+    return _holds(text, "{{", "}}") or _holds(text, "{%", "%}")
 
 
 def _without_nul(text: str) -> str:
@@ -107,12 +121,16 @@ class CompletionRequest(BaseModel):
 
         That is ``{{x}}`` and ``<|...|>``, often what is left of a template that was not rendered.
         """
-        return [name for name, value in self.inputs.items() if isinstance(value, str) and _REWRITTEN.search(value)]
+        return [name for name, value in self.inputs.items() if isinstance(value, str) and _is_rewritten(value)]
 
     @property
     def unrendered_inputs(self) -> list[str]:
-        """Names of the inputs whose text looks like a template that was not rendered."""
-        return [name for name, value in self.inputs.items() if isinstance(value, str) and _TEMPLATE.search(value)]
+        """Names of the other inputs whose text looks like a template that was not rendered."""
+        return [
+            name
+            for name, value in self.inputs.items()
+            if isinstance(value, str) and _is_unrendered(value) and not _is_rewritten(value)
+        ]
 
     def body(self) -> bytes:
         """Return the request's JSON.

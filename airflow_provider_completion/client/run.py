@@ -44,7 +44,7 @@ class Run:
                 "Perhaps a template was not rendered.",
                 ", ".join(map(repr, rewritten)),
             )
-        if unrendered := [name for name in request.unrendered_inputs if name not in rewritten]:
+        if unrendered := request.unrendered_inputs:
             log.warning(
                 "Inputs look as if they hold a template that was not rendered: %s.", ", ".join(map(repr, unrendered))
             )

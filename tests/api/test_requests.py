@@ -10,6 +10,9 @@ import pytest
 from airflow_provider_completion.api import endpoints
 from airflow_provider_completion.api.errors import InvalidRequestError
 from airflow_provider_completion.api.requests import CompletionRequest
+from airflow_provider_completion.client.run import Run
+from airflow_provider_completion.client.settings import ClientSettings
+from tests.api.effort import ending
 
 FILE = {"type": "image", "transfer_method": "remote_url", "url": "https://x/f.png"}
 
@@ -70,6 +73,37 @@ def test_all_problems_are_named_and_no_values():
 )  # fmt: skip
 def test_case_46_what_the_server_rewrites(value, rewritten):
     assert build(inputs={"a": "plain", "b": value}).rewritten_inputs == (["b"] if rewritten else [])
+
+
+@pytest.mark.parametrize(
+    ("value", "unrendered"),
+    [("{{ x }}", True), ("{{}}", True), ("a {% if x\n %} b", True), ("{{\n}}", True), ("{{ x {% y %}", True),
+     ("{{x}}", False), ("<|x|>{% y %}", False), ("}} {{", False), ("{%}", False), ("{ { x } }", False), (5, False)],
+)  # fmt: skip
+def test_what_looks_like_a_template_and_is_not_rewritten(value, unrendered):
+    assert build(inputs={"a": "plain", "b": value}).unrendered_inputs == (["b"] if unrendered else [])
+
+
+SIZE = 4_000_000
+
+
+@pytest.mark.parametrize(
+    "piece", ["{{ ", "{% ", "<| ", "{{", "{{x", "<|", "a \\frac{1}{%\n", "<|\n", "|>", "{{ <| {% "]
+)
+def test_openings_that_are_never_closed_are_read_once(piece):
+    request = build().model_copy(update={"inputs": {"text": piece * (SIZE // len(piece))}})
+    with ending():
+        assert (request.rewritten_inputs, request.unrendered_inputs) == ([], [])
+
+
+def test_many_inputs_are_warned_of_in_one_pass(caplog):
+    inputs = {f"{number:06}": "{{x}} {% y %}" for number in range(100_000)} | {"last": "{% y %}"}
+    request = build().model_copy(update={"inputs": inputs})
+    with ending():
+        Run(request, ClientSettings(base_url="http://x", api_key="app-0"))
+    rewritten, unrendered = caplog.messages
+    assert "'000000', '000001'" in rewritten
+    assert unrendered.endswith(": 'last'.")
 
 
 @pytest.mark.parametrize("user", ["u" * 255, "é" * 255, "team a"])
