@@ -15,27 +15,23 @@ import itertools
 import json
 import os
 import re
-import socket
-import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import psutil
-import requests
 
 from airflow_provider_completion.testing import App, LocalCompletionServer
 from airflow_provider_completion.testing.apps import LOCAL_API_KEY
+from tests.airflow.by_hand import airflow, asking, environment_of, process, run
 
-_BIN = Path(sys.executable).parent
 _CALLS_FILE = "COMPLETION_LOAD_CALLS_FILE"
 _EVENTS = 60
 _WORKERS = 8
@@ -77,7 +73,7 @@ def serve(address: Connection) -> None:
 
 def triggerer() -> None:
     """Run Airflow's triggerer, and write into a file how many requests its triggers made of their supervisor."""
-    from airflow.__main__ import main as airflow
+    from airflow.__main__ import main as command
     from airflow.jobs.triggerer_job_runner import TriggerRunnerSupervisor
 
     handle, beat = TriggerRunnerSupervisor._handle_request, TriggerRunnerSupervisor.heartbeat
@@ -98,7 +94,7 @@ def triggerer() -> None:
 
     TriggerRunnerSupervisor._handle_request, TriggerRunnerSupervisor.heartbeat = counting, writing
     sys.argv = ["airflow", "triggerer"]
-    airflow()
+    command()
 
 
 @dataclass
@@ -118,86 +114,34 @@ class Usage:
                     self.memory[process.pid] = max(self.memory.get(process.pid, 0), process.memory_info().rss)
 
 
-@contextmanager
-def running(command: list[str], environment: dict[str, str], log: Path) -> Iterator[psutil.Process]:
-    with open(log, "w") as file:
-        process = psutil.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
-    try:
-        yield process
-    finally:
-        family = [*process.children(recursive=True), process]
-        for member in family:
-            with suppress(psutil.NoSuchProcess):
-                member.terminate()
-        for member in psutil.wait_procs(family, timeout=15)[1]:
-            member.kill()
-
-
-def wait_for(url: str) -> None:
-    for _ in range(300):
-        with suppress(requests.RequestException):
-            requests.get(url, timeout=5)
-            return
-        time.sleep(1)
-
-
-def environment_of(home: Path, database: str, rows: int) -> dict[str, str]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = str(listener.getsockname()[1])
-    return {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")} | {
-        "AIRFLOW_HOME": str(home),
-        "AIRFLOW__API__PORT": port,
-        "AIRFLOW__API_AUTH__JWT_SECRET": "only for this run, and 32 bytes long",
-        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
-        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__CORE__MAX_MAP_LENGTH": str(rows),
-        "AIRFLOW__CORE__PARALLELISM": str(_WORKERS),
-        "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database,
-        _CALLS_FILE: str(home / "calls.json"),
-    }
-
-
 def load(database: str, home: Path, rows: int, hold: float, patience: float) -> bool:
     """Run it and print what was measured; say whether all went well."""
-    import sqlalchemy
-
-    with ExitStack() as stack:
-        here, there = get_context("spawn").Pipe()
-        server = get_context("spawn").Process(target=serve, args=(there,), daemon=True)
-        server.start()
-        environment = environment_of(home, database, rows)
-        connection = ["connections", "add", "completion_default", "--conn-json", here.recv()]
-        for arguments in (["db", "migrate"], connection):
-            subprocess.run([_BIN / "airflow", *arguments], env=environment, check=True, capture_output=True)
+    with process(serve) as server, asking(database) as ask:
+        environment = environment_of(
+            home,
+            database,
+            AIRFLOW__CORE__MAX_MAP_LENGTH=str(rows),
+            AIRFLOW__CORE__PARALLELISM=str(_WORKERS),
+            AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL="5",
+            **{_CALLS_FILE: str(home / "calls.json")},
+        )
+        run(environment, "db", "migrate")
+        run(environment, "connections", "add", "completion_default", "--conn-json", server.recv())
         (home / "dags").mkdir(parents=True)
-        for part in ("api-server", "scheduler", "dag-processor"):
-            stack.enter_context(running([str(_BIN / "airflow"), part], environment, home / f"{part}.log"))
-            if part == "api-server":
-                wait_for(environment["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] + "health")
-        command = [sys.executable, "-m", "tests.airflow.deferred_load", "--triggerer"]
-        process = stack.enter_context(running(command, environment, home / "triggerer.log"))
-        engine = sqlalchemy.create_engine(database)
-        stack.callback(engine.dispose)
-
-        def ask(statement: str) -> list[Any]:
-            with engine.connect() as connection:
-                return list(connection.execute(sqlalchemy.text(statement)))
 
         def write_dag(name: str, rows: int, until: float) -> None:
             (home / "dags" / f"{name}.py").write_text(_DAG.format(name=name, rows=rows, until=until))
 
-        write_dag("first", 1, 0)
-        beats: set[datetime] = set()
-        while states_in(ask) != {"success": 1}:
-            time.sleep(1)
-            beats |= beats_in(ask)
-        print(f"a row for a triggerer that has just started: heartbeats at most {longest_gap(beats):.1f} s apart")
-        write_dag("load", rows, time.time() + hold)
-        print(f"{rows} rows, held until {hold:g} s after the start", flush=True)
-        return watched(Usage(process), ask, here, rows, patience, home)
+        with airflow(environment, [sys.executable, "-m", "tests.airflow.deferred_load", "--triggerer"]) as triggerer:
+            write_dag("first", 1, 0)
+            beats: set[datetime] = set()
+            while states_in(ask) != {"success": 1}:
+                time.sleep(1)
+                beats |= beats_in(ask)
+            print(f"a row for a triggerer that has just started: heartbeats at most {longest_gap(beats):.1f} s apart")
+            write_dag("load", rows, time.time() + hold)
+            print(f"{rows} rows, held until {hold:g} s after the start", flush=True)
+            return watched(Usage(triggerer), ask, server, rows, patience, home)
 
 
 def states_in(ask: Callable[[str], list[Any]]) -> dict[str, int]:
