@@ -14,14 +14,14 @@ import random
 import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow_provider_completion.api.answers import Completion
 from airflow_provider_completion.api.errors import CompletionError
@@ -31,7 +31,8 @@ from airflow_provider_completion.client.settings import ClientSettings
 from airflow_provider_completion.client.sync import CompletionClient
 from airflow_provider_completion.testing import App, LocalCompletionServer, Prompt
 from airflow_provider_completion.testing.apps import LOCAL_API_KEY
-from airflow_provider_completion.testing.faults import MENU, REPLACEMENT, SEPARATORS
+from airflow_provider_completion.testing.faults import COMPLETIONS, MENU, REPLACEMENT, SEPARATORS
+from airflow_provider_completion.testing.generation import Generation
 
 IN_FLIGHT, THREADS = 200, 8
 MAX_TRIES = 3
@@ -59,6 +60,8 @@ SHORT = {
     "reset_midway": "seconds=0.05",
     "silence": "seconds=10",
 }
+#: The statuses of a gateway that does not know what has become of a call.
+GATEWAY_STATUSES = (408, 500, 504, 520, 524)
 
 
 @dataclass(frozen=True)
@@ -105,9 +108,10 @@ def pieces_of(number: int) -> list[str]:
     return [f"{number}.{index} {dice.choice(('plain', 'né', '日本', '🙂'))} " for index in range(dice.randint(3, 8))]
 
 
-def plans(count: int, seed: int) -> Iterator[Plan]:
+def plans(count: int, seed: int, only: Collection[str] = ()) -> Iterator[Plan]:
+    """:param only: the faults to draw from; by default all that a soak can tell anything by"""
     dice = random.Random(seed)
-    names = [name for name in MENU if name not in LEFT_OUT]
+    names = [name for name in MENU if name in only or (not only and name not in LEFT_OUT)]
     weights = [RARE.get(name, 1.0) for name in names]
     for number in range(count):
         mode = "blocking" if dice.random() < 0.2 else "streaming"
@@ -128,12 +132,25 @@ def plans(count: int, seed: int) -> Iterator[Plan]:
 
 def _parameters(fault: str, dice: random.Random) -> str:
     chosen = [SHORT[fault]] if fault in SHORT else []
+    if fault == "gateway_json":
+        chosen.append(f"status={dice.choice(GATEWAY_STATUSES)}")
     if "after" in MENU[fault].parameters:
         # An error before any text is not billed and has a fault of its own.
         chosen.append(f"after={dice.randint(1 if fault.startswith('error') else 0, 6)}")
     if dice.random() < 0.5:
         chosen.append(f"times={dice.randint(1, 2)}")
     return " ".join(chosen)
+
+
+class Post(NamedTuple):
+    """One POST of a call, as the server saw it.
+
+    :param fault: name of the fault that was played to it, ``""`` for none
+    :param paid: whether it began a generation that cost anything, whoever received it
+    """
+
+    fault: str
+    paid: bool
 
 
 @dataclass
@@ -147,12 +164,14 @@ class Tally:
     other: list[str] = field(default_factory=list)
     #: Calls that failed although nothing in their way should have made them fail.
     healthy_failed: Counter[str] = field(default_factory=Counter)
+    answered: set[int] = field(default_factory=set)
     posts: int = 0
     seconds: float = 0.0
 
     def note(self, plan: Plan, outcome: Completion | BaseException | None) -> None:
         if isinstance(outcome, Completion):
             self.outcomes["answer"] += 1
+            self.answered.add(plan.number)
             if outcome.answer != plan.whole_answer:
                 self.wrong.append(f"{plan}: {outcome.answer[:80]!r} and not {plan.whole_answer[:80]!r}")
         elif isinstance(outcome, CompletionError):
@@ -165,16 +184,20 @@ class Tally:
         else:
             self.other.append(f"{plan}: {outcome!r}")
 
-    def count_posts(self, faults: dict[int, list[str]]) -> None:
-        """:param faults: by call, the faults that the server played to its POSTs, in their order"""
-        self.posts = sum(map(len, faults.values()))
-        for number, played in faults.items():
+    def count_posts(self, posts: Mapping[int, Sequence[Post]]) -> None:
+        """:param posts: by call, what came of its POSTs at the server, in their order"""
+        self.posts = sum(map(len, posts.values()))
+        for number, made in posts.items():
             plan = self.begun[number]
             streaming = plan.mode == "streaming"
-            outcomes = [MENU[name].outcome_of(streaming=streaming) if name else "answer" for name in played]
-            unasked = plan.on_maybe_billed == "fail" and set(outcomes[:-1]) - {"not billed"}
-            if unasked or len(played) > MAX_TRIES:
-                self.paid_twice.append(f"{plan}: {played}")
+            outcomes = [MENU[post.fault].outcome_of(streaming=streaming) if post.fault else "answer" for post in made]
+            # What it cost as the server counts it, and what nobody can know as the menu has it.
+            earlier = zip(made[:-1], outcomes[:-1], strict=True)
+            unasked = any(post.paid or outcome != "not billed" for post, outcome in earlier)
+            if (unasked and plan.on_maybe_billed == "fail") or len(made) > MAX_TRIES:
+                self.paid_twice.append(f"{plan}: {made}")
+            if number in self.answered and outcomes[-1] != "answer":
+                self.wrong.append(f"{plan}: an answer, although the last POST has none: {made}")
 
     @property
     def clean(self) -> bool:
@@ -208,12 +231,24 @@ def _serve(pipe: Connection) -> None:
         pipe.send(server.base_url)
         with suppress(EOFError):
             pipe.recv()
-            faults: dict[int, list[str]] = {}
-            for call in server.calls:
-                if call.path.endswith("/completion-messages"):
-                    number = int(call.body["inputs"]["text"].partition(" ")[0])
-                    faults.setdefault(number, []).append(call.fault)
-            pipe.send(faults)
+            pipe.send(_posts(server))
+
+
+def _posts(server: LocalCompletionServer) -> dict[int, list[Post]]:
+    generations: dict[str, deque[Generation]] = {}
+    for generation in server.generations:
+        generations.setdefault(generation.prompt.text, deque()).append(generation)
+    posts: dict[int, list[Post]] = {}
+    for call in server.calls:
+        if call.path.endswith(COMPLETIONS):
+            number = call.body["inputs"]["text"].partition(" ")[0]
+            # A call that was answered in the app's place has none; the POSTs of a call come one after the other.
+            mine = generations.get(number)
+            reached = bool(mine) and mine[0].scene.fault.name == call.fault
+            posts.setdefault(int(number), []).append(
+                Post(call.fault, paid=reached and mine.popleft().billed_tokens > 0)
+            )
+    return posts
 
 
 @contextmanager
@@ -317,9 +352,9 @@ async def _run(url: str, todo: list[Plan], tally: Tally) -> None:
             )
 
 
-def soak(streams: int, seed: int) -> Tally:
-    """Make the calls and return what came of them."""
-    tally, todo = Tally(), list(plans(streams, seed))
+def soak(streams: int, seed: int, only: Collection[str] = ()) -> Tally:
+    """Make the calls and return what came of them; for parameters see :func:`plans`."""
+    tally, todo = Tally(), list(plans(streams, seed, only))
     begin = time.monotonic()
     with _server() as (url, pipe):
         asyncio.run(_run(url, todo, tally))
@@ -335,10 +370,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__.partition("\n")[0])
     parser.add_argument("--streams", type=int, default=100_000, help="how many calls (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="the same seed makes the same calls (default: %(default)s)")
+    parser.add_argument("--only", nargs="+", choices=MENU, metavar="FAULT", default=(), help="no other faults")
     options = parser.parse_args()
     # Each retry and each failing stop is a warning, and there are tens of thousands of them.
     logging.getLogger("airflow_provider_completion").setLevel(logging.ERROR)
-    tally = soak(options.streams, options.seed)
+    tally = soak(options.streams, options.seed, options.only)
     print(tally.report())
     return 0 if tally.clean else 1
 

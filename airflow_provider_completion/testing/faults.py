@@ -22,7 +22,7 @@ from typing import Any, Literal, NoReturn, TypeAlias
 from aiohttp import web
 
 from airflow_provider_completion.testing.apps import GenerationError
-from airflow_provider_completion.testing.writing import PING, ApiError, framed
+from airflow_provider_completion.testing.writing import PING, ApiError, GatewayAnswer, framed
 
 #: The request header that asks for a fault.
 HEADER = "X-Completion-Fault"
@@ -363,6 +363,12 @@ async def _slow(source: AsyncIterator[str], scene: Scene) -> AsyncIterator[str]:
         await asyncio.sleep(scene.seconds)
 
 
+async def _fails_without_text(source: AsyncIterator[str], scene: Scene) -> AsyncIterator[str]:
+    yield ""
+    async for piece in _fails(_SERVER_FAILED, "internal_server_error", 500)(source, scene):
+        yield piece
+
+
 async def _first_pieces(source: AsyncIterator[str], scene: Scene) -> AsyncIterator[str]:
     async for piece in source:
         if scene.strikes_before(piece):
@@ -390,8 +396,12 @@ def _without(*keys: str) -> Event:
     return lambda told: {key: value for key, value in told.items() if key not in keys}
 
 
-_NO_PRICES = dict.fromkeys(("prompt_price", "completion_price", "total_price"), "0")
 _NO_TOKENS = dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens"), 0)
+_NO_PRICES = dict.fromkeys(("prompt_price", "completion_price", "total_price"), "0")
+#: What a server tells of a model whose provider reports no usage.
+_NO_USAGE = {**_NO_TOKENS, **_NO_PRICES, "prompt_unit_price": "0.0", "completion_unit_price": "0.0"}
+#: What it tells of a generation that it has ended itself: the model's unit prices stay (contract §13).
+_ENDED_BY_SERVER = {**_NO_TOKENS, **_NO_PRICES, "time_to_first_token": None}
 _ODD_PRICES = {
     "prompt_unit_price": "0E-7", "prompt_price": 0, "completion_price": 0.1, "total_price": None, "new": [1],
 }  # fmt: skip
@@ -399,7 +409,7 @@ _ODD_PRICES = {
 
 # -- the bytes that are sent ------------------------------------------------------------------------------------------
 
-_END = b'data: {"event":"message_end"'
+_MESSAGE, _END = b'data: {"event":"message",', b'data: {"event":"message_end"'
 
 
 def _is_last(item: str | bytes) -> bool:
@@ -473,6 +483,13 @@ async def _reset_midway(source: AsyncIterator[bytes], scene: Scene) -> AsyncIter
         yield frame
 
 
+async def _given_up(source: AsyncIterator[bytes], scene: Scene) -> AsyncIterator[bytes]:
+    # At the first frame, when the model is at work; it runs on.
+    async for _ in source:
+        raise GatewayAnswer(int(scene.fault.parameters["status"]), _GATEWAY_JSON)
+    yield b""  # never; it makes this a generator
+
+
 async def _silent(source: AsyncIterator[bytes], scene: Scene) -> AsyncIterator[bytes]:
     async for frame in source:
         if scene.strikes_before(frame):
@@ -523,13 +540,17 @@ def _replacement(frame: bytes, _: Scene) -> Iterable[bytes]:
 
 
 def _unknown(frame: bytes, _: Scene) -> Iterable[bytes]:
-    # With a text and an ``answer``, which no reader must take for a piece of this answer.
-    return [_like(frame, "agent_thought", thought="hm", answer="not yours"), b"event: gossip\ndata: {}\n\n"]
+    return [_like(frame, "agent_thought", thought="hm"), b"event: gossip\ndata: {}\n\n"]
 
 
 def _nameless(frame: bytes, _: Scene) -> Iterable[bytes]:
-    told = {**_told(frame), "answer": "not yours"}
-    return [framed({**told, "event": "MESSAGE"}), framed({key: told[key] for key in told if key != "event"})]
+    told = {key: value for key, value in _told(frame).items() if key not in ("event", "answer")}
+    return [framed({**told, "event": "MESSAGE"}), framed(told)]
+
+
+def _turned_into(event: str, **fields: Any) -> Frames:
+    """Put an event of another kind in the place of each piece of text."""
+    return _each(lambda frame: _like(frame, event, **fields) if frame.startswith(_MESSAGE) else frame)
 
 
 def _big(frame: bytes, scene: Scene) -> Iterable[bytes]:
@@ -553,7 +574,7 @@ def _on_many_lines(frame: bytes) -> bytes:
 
 def _in_halves(frame: bytes) -> Iterator[bytes]:
     """Cut a text into UTF-16 units and escape them, as an old server's JSON may."""
-    told = _told(frame) if frame.startswith(b'data: {"event":"message",') else {}
+    told = _told(frame) if frame.startswith(_MESSAGE) else {}
     if not told.get("answer"):
         yield frame
         return
@@ -582,6 +603,10 @@ _BAD_INPUTS = (
     "input_value='what the user wrote', input_type=str]\n    For further information visit "
     "https://errors.pydantic.dev/2.11/v/dict_type"
 )
+#: As Kong, APISIX and others write it: with a ``code`` that is none of the app's.
+_GATEWAY_JSON = {"code": "GATEWAY_TIMEOUT", "message": "upstream request timed out"}
+_FILE = {"type": "image", "belongs_to": "assistant", "url": "https://x.invalid/f.png"}
+_OTHER_MESSAGE = "00000000-0000-4000-8000-00000000000f"
 _LOGIN = "<!doctype html>\n<html><head><title>Sign in</title></head><body><form>Password</form></body></html>\n"
 
 _ENTRIES = (
@@ -636,6 +661,8 @@ _ENTRIES = (
           answer=_cloudflare(524, "524: A timeout occurred")),
     Entry(name="cloudflare_520", plays="520: Cloudflare's page", outcome="maybe billed",
           answer=_cloudflare(520, "520: Web server is returning an unknown error")),
+    Entry(name="gateway_json", plays="504: a gateway's JSON with a `code` of its own; the model runs on",
+          outcome="maybe billed", parameters={"status": 504}, frames=_given_up),
     Entry(name="timeout_408", plays="408: a gateway's page", outcome="maybe billed", parameters={"seconds": 0},
           answer=_nginx("408 Request Time-out")),
     Entry(name="firewall_403", plays="403: Cloudflare's page with a ray id", outcome="not billed",
@@ -661,14 +688,27 @@ _ENTRIES = (
           outcome_blocking="maybe billed", parameters={"after": 2}, pieces=_fails(_OVERLOADED)),
     Entry(name="error_then_speech", plays="`error_midway`, and a `tts_message_end` after it", outcome="billed",
           streams_only=True, parameters={"after": 2}, pieces=_fails(_OVERLOADED), frames=_adds(_speech)),
+    Entry(name="error_after_empty", plays="an error after a piece without text: the model had begun",
+          outcome="maybe billed", streams_only=True, pieces=_fails_without_text),
+    Entry(name="error_after_file", plays="the same after a file that the model made", outcome="maybe billed",
+          streams_only=True, pieces=_fails_without_text, frames=_turned_into("message_file", **_FILE)),
+    Entry(name="error_after_speech", plays="the same after a piece of speech", outcome="maybe billed",
+          streams_only=True, pieces=_fails_without_text, frames=_turned_into("tts_message", audio="SUQzBAAA")),
+    Entry(name="error_after_replace", plays="the same after a `message_replace` without text", outcome="maybe billed",
+          streams_only=True, pieces=_fails_without_text, frames=_turned_into("message_replace", answer="", reason="")),
     Entry(name="pause", plays="the model says nothing for a while; pings go on", outcome="answer",
           parameters={"after": 0, "seconds": 12}, pieces=_pausing),
     Entry(name="pings_forever", plays="the model falls silent for ever; pings go on", outcome="maybe billed",
           parameters={"after": 1, "seconds": _FOR_EVER}, pieces=_pausing),
     Entry(name="empty", plays="an answer without text", outcome="answer", outcome_blocking="billed",
           pieces=_first_pieces),
-    Entry(name="truncated", plays="a regular end too early, with zero usage: nobody can tell", outcome="answer",
-          parameters={"after": 2}, pieces=_first_pieces, event=_with_usage(**_NO_TOKENS, **_NO_PRICES)),
+    Entry(name="truncated", plays="a regular end too early, of a model without prices or usage: nobody can tell",
+          outcome="answer", parameters={"after": 2}, pieces=_first_pieces, event=_with_usage(**_NO_USAGE)),
+    Entry(name="ended_by_server", plays="the same of a model with prices, which a time limit or somebody else ended",
+          outcome="billed", parameters={"after": 2}, pieces=_first_pieces,
+          event=_with_usage(**_ENDED_BY_SERVER)),
+    Entry(name="empty_paid", plays="an answer without text that cost 300 tokens", outcome="billed",
+          pieces=_first_pieces, event=_with_usage(completion_tokens=300, total_tokens=300)),
     Entry(name="lone_surrogate", plays="half a surrogate pair, at which the server's JSON writer fails",
           outcome="maybe billed", streams_only=True, parameters={"after": 2}, pieces=_says("\ud800")),
     Entry(name="separators", plays="raw U+2028, U+2029 and U+0085 in the text", outcome="answer",
@@ -716,25 +756,36 @@ _ENTRIES = (
     Entry(name="bad_utf8", plays="a frame that is no UTF-8", outcome="maybe billed", streams_only=True,
           parameters={"after": 2},
           frames=_inserts(lambda *_: [b'data: {"event":"message","answer":"\xff\xfe"}\n\n'])),
+    Entry(name="page_midway", plays="a gateway's page between two frames", outcome="maybe billed", streams_only=True,
+          parameters={"after": 2},
+          frames=_inserts(lambda *_: [_page("502 Bad Gateway", "nginx/1.22.1").encode() + b"\r\n"])),
     Entry(name="garbage_line", plays="megabytes without the end of a line", outcome="maybe billed", streams_only=True,
           parameters={"after": 1, "megabytes": 70}, frames=_inserts(_endless_line)),
     # Events.
     Entry(name="replace_midway", plays="`message_replace` half way: what comes later is added", outcome="answer",
           streams_only=True, parameters={"after": 2}, frames=_inserts(_replacement)),
     Entry(name="replace_at_end", plays="`message_replace` right before `message_end`", outcome="answer",
-          streams_only=True, frames=_inserts(_replacement, at_end=True)),
-    Entry(name="unknown_event", plays="events that nobody knows", outcome="answer", streams_only=True,
+          streams_only=True, event=_with_usage(**_ENDED_BY_SERVER), frames=_inserts(_replacement, at_end=True)),
+    Entry(name="unknown_event", plays="events that nobody knows, without text", outcome="answer", streams_only=True,
           parameters={"after": 1}, frames=_inserts(_unknown)),
-    Entry(name="odd_events", plays="events without a name, or with it in capitals", outcome="answer",
+    Entry(name="odd_events", plays="events without text and without a name, or with it in capitals", outcome="answer",
           streams_only=True, parameters={"after": 1}, frames=_inserts(_nameless)),
+    Entry(name="unknown_text", plays="a piece of text under an event that nobody knows", outcome="maybe billed",
+          streams_only=True, parameters={"after": 1},
+          frames=_inserts(lambda frame, _: [_like(frame, "agent_message", answer="dropped ")])),
+    Entry(name="no_text", plays="a `message` without an `answer`", outcome="maybe billed", streams_only=True,
+          parameters={"after": 1}, frames=_inserts(lambda frame, _: [_like(frame, "message")])),
+    Entry(name="other_message", plays="a piece of another message's text", outcome="maybe billed", streams_only=True,
+          parameters={"after": 1},
+          frames=_inserts(lambda frame, _: [_like(frame, "message", message_id=_OTHER_MESSAGE, answer="theirs ")])),
     Entry(name="text_as_file", plays="text under the label `message_file`", outcome="answer", streams_only=True,
           frames=_each(lambda frame: frame.replace(b'"event":"message",', b'"event":"message_file",', 1))),
     Entry(name="file", plays="a `message_file` with a URL", outcome="answer", streams_only=True,
-          parameters={"after": 1}, frames=_inserts(lambda frame, _: [
-              _like(frame, "message_file", type="image", belongs_to="assistant", url="https://x.invalid/f.png")])),
+          parameters={"after": 1}, frames=_inserts(lambda frame, _: [_like(frame, "message_file", **_FILE)])),
     Entry(name="speech", plays="`tts_message` and `tts_message_end` after `message_end`", outcome="answer",
           streams_only=True, frames=_adds(_speech)),
-    Entry(name="zero_usage", plays="usage all zero", outcome="answer", event=_with_usage(**_NO_TOKENS, **_NO_PRICES)),
+    Entry(name="zero_usage", plays="usage and prices all zero: the provider reports none", outcome="answer",
+          event=_with_usage(**_NO_USAGE)),
     Entry(name="no_usage", plays="usage null", outcome="answer", event=_with_metadata({"usage": None})),
     Entry(name="no_metadata", plays="no `metadata`", outcome="answer", event=_without("metadata")),
     Entry(name="odd_prices", plays="prices as `0E-7`, numbers and null", outcome="answer",

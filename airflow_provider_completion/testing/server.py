@@ -52,6 +52,7 @@ from airflow_provider_completion.testing.writing import (
     SERVER_VERSION,
     VARY,
     ApiError,
+    GatewayAnswer,
     framed,
     json_answer,
 )
@@ -304,7 +305,7 @@ class LocalCompletionServer:
             scene = Scene(fault, request)
             _SCENE.set(scene)
             return await scene.entry.answer(scene, lambda: handler(request))
-        except ApiError as error:
+        except (ApiError, GatewayAnswer) as error:
             return error.answer
         except ServerCrashError:
             return json_answer({"message": "Internal Server Error", "code": "unknown", "status": 500}, 500, VARY)

@@ -31,6 +31,18 @@ class ApiError(Exception):
         return json_answer(content, self.status, self.headers)
 
 
+class GatewayAnswer(Exception):  # noqa: N818 - the app has not failed
+    """What a gateway answers in the app's place, while the app is at work."""
+
+    def __init__(self, status: int, content: Mapping[str, Any]) -> None:
+        super().__init__(status)
+        self.status, self.content = status, content
+
+    @property
+    def answer(self) -> web.Response:
+        return web.json_response(self.content, status=self.status)
+
+
 def json_answer(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     # Escaped slashes, ASCII and the line feed at the end are the real server's.
     body = json.dumps(content, separators=(",", ":")).replace("/", "\\/") + "\n"

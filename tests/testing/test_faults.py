@@ -244,6 +244,14 @@ def test_framing(server: LocalCompletionServer) -> None:
         ("file", ["message", "message_file"] + ["message"] * 4 + ["message_end"]),
         ("empty", ["message", "message_end"]),
         ("truncated", ["message"] * 3 + ["message_end"]),
+        ("ended_by_server", ["message"] * 3 + ["message_end"]),
+        ("empty_paid", ["message", "message_end"]),
+        ("error_after_empty", ["message", "error"]),
+        ("error_after_file", ["message_file", "error"]),
+        ("error_after_speech", ["tts_message", "error"]),
+        ("error_after_replace", ["message_replace", "error"]),
+        ("unknown_text", ["message", "agent_message"] + ["message"] * 4 + ["message_end"]),
+        ("no_text", ["message"] * 6 + ["message_end"]),
         ("big_frame megabytes=1", ["message"] * 6 + ["message_end"]),
     ],
 )
@@ -269,6 +277,62 @@ def test_what_an_answer_tells_of_itself(server: LocalCompletionServer, fault: st
     for told in (blocking, end):
         assert {key: told.get(key) for key in expected} == expected
     assert blocking["answer"] == "a b c d"
+
+
+def test_a_gateway_answers_while_the_model_runs(server: LocalCompletionServer) -> None:
+    for mode, status in (("blocking", 408), ("streaming", 524)):
+        answer = complete(server, f"[[fault:gateway_json status={status}]]", mode)
+        assert (answer.status, answer.json) == (
+            status,
+            {"code": "GATEWAY_TIMEOUT", "message": "upstream request timed out"},
+        )
+        assert "X-Version" not in answer.fields
+    assert all(generation.billed_tokens for generation in server.generations)
+    assert len(server.generations) == 2
+
+
+def test_an_error_after_work_without_text(server: LocalCompletionServer) -> None:
+    for kind in ("empty", "file", "speech", "replace"):
+        first, error = data_of(frames_of(server, f"error_after_{kind}"))
+        assert (first.get("answer", ""), error["code"], error["status"]) == ("", "internal_server_error", 500)
+    assert [generation.billed_tokens for generation in server.generations] == [1] * 4
+
+
+@pytest.mark.parametrize(
+    ("fault", "text", "tokens", "unit_price"),
+    [
+        ("zero_usage", "a b c d", 0, "0.0"),
+        ("truncated after=1", "a ", 0, "0.0"),
+        ("ended_by_server", "a b ", 0, "0.15"),
+        ("ended_by_server after=0", "", 0, "0.15"),
+        ("empty_paid", "", 300, "0.15"),
+        ("replace_at_end", "a b c d[removed by moderation] ", 0, "0.15"),
+    ],
+)
+def test_the_marks_of_an_end(
+    server: LocalCompletionServer, fault: str, text: str, tokens: int, unit_price: str
+) -> None:
+    events = data_of(frames_of(server, fault))
+    usage = events[-1]["metadata"]["usage"]
+    assert "".join(event.get("answer", "") for event in events) == text
+    assert (usage["completion_tokens"], usage["prompt_unit_price"]) == (tokens, unit_price)
+    if text and not MENU[fault.split()[0]].streams_only:
+        blocking = complete(server, f"[[fault:{fault}]]").json
+        assert (blocking["answer"], blocking["metadata"]["usage"]["prompt_unit_price"]) == (text, unit_price)
+
+
+def test_text_that_is_not_in_the_answers_own_events(server: LocalCompletionServer) -> None:
+    told = data_of(frames_of(server, "unknown_text"))[1]
+    assert (told["event"], told["answer"]) == ("agent_message", "dropped ")
+    assert "answer" not in data_of(frames_of(server, "no_text"))[1]
+    told = data_of(frames_of(server, "other_message"))
+    assert [len({event[key] for event in told}) for key in ("message_id", "task_id")] == [2, 1]
+    page = b"".join(frames_of(server, "page_midway"))
+    assert b"\r\n<body>\r\n" in page
+    assert page.endswith(frames_of(server, "empty")[-1][-2:])
+    for fault in ("unknown_event", "odd_events"):
+        told = data_of(frames_of(server, fault))
+        assert all("answer" not in event for event in told if event.get("event") not in ("message",))
 
 
 @pytest.mark.parametrize("fault", ["cut", "cut_in_frame", "reset_midway", "lone_surrogate"])
