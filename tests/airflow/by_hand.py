@@ -78,7 +78,9 @@ def running(command: list[str], environment: dict[str, str], log: Path) -> Itera
 
 def run(environment: dict[str, str], *command: str) -> None:
     """Run a command of Airflow's to its end."""
-    subprocess.run([BIN / "airflow", *command], env=environment, check=True, capture_output=True)
+    ran = subprocess.run([BIN / "airflow", *command], env=environment, capture_output=True, text=True)
+    if ran.returncode:
+        sys.exit(f"airflow {' '.join(command[:2])} failed:\n{ran.stderr[-2000:]}")
 
 
 @contextmanager
