@@ -159,7 +159,7 @@ class Tally:
 
     begun: dict[int, Plan] = field(default_factory=dict)
     outcomes: Counter[str] = field(default_factory=Counter)
-    wrong: list[str] = field(default_factory=list)
+    wrong: dict[int, str] = field(default_factory=dict)
     paid_twice: list[str] = field(default_factory=list)
     other: list[str] = field(default_factory=list)
     #: Calls that failed although nothing in their way should have made them fail.
@@ -173,7 +173,7 @@ class Tally:
             self.outcomes["answer"] += 1
             self.answered.add(plan.number)
             if outcome.answer != plan.whole_answer:
-                self.wrong.append(f"{plan}: {outcome.answer[:80]!r} and not {plan.whole_answer[:80]!r}")
+                self.wrong[plan.number] = f"{plan}: {outcome.answer[:80]!r} and not {plan.whole_answer[:80]!r}"
         elif isinstance(outcome, CompletionError):
             self.outcomes[f"{type(outcome).__name__}, billed: {outcome.billed}"] += 1
             harmless = not plan.fault or MENU[plan.fault].outcome_of(streaming=plan.mode == "streaming") == "answer"
@@ -197,7 +197,7 @@ class Tally:
             if (unasked and plan.on_maybe_billed == "fail") or len(made) > MAX_TRIES:
                 self.paid_twice.append(f"{plan}: {made}")
             if number in self.answered and outcomes[-1] != "answer":
-                self.wrong.append(f"{plan}: an answer, although the last POST has none: {made}")
+                self.wrong.setdefault(number, f"{plan}: an answer, although the last POST has none: {made}")
 
     @property
     def clean(self) -> bool:
@@ -209,7 +209,7 @@ class Tally:
         if self.healthy_failed:
             lines.append(f"failed although nothing was in their way: {dict(self.healthy_failed.most_common())}")
         for title, cases in (
-            ("texts returned that are not the whole answer", self.wrong),
+            ("texts returned that are not the whole answer", list(self.wrong.values())),
             ("unasked-for second POSTs of what may have been billed", self.paid_twice),
             ("failures of another kind", self.other),
         ):
