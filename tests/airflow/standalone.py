@@ -27,7 +27,7 @@ from tests.airflow.migrated import database_in
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parents[2]
 #: Longer than anything takes on a busy machine.
-WAIT_SECONDS = 600.0
+WAIT_SECONDS = 1200.0
 
 
 def app_of(generator: Any, api_key: str) -> App:
