@@ -390,7 +390,7 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     try:
         when = parsedate_to_datetime(value)
         sent = parsedate_to_datetime(headers["date"]) if "date" in headers else None
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     if sent is None:  # without the server's own clock a date says nothing that can be trusted
         return None

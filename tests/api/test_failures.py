@@ -299,6 +299,8 @@ DATE = "Sun, 22 Nov 2026 21:54:00 GMT"
      ({"retry-after": "Sun, 22 Nov 2026 21:53:30 GMT", "date": DATE}, 0),
      ({"retry-after": "Mon, 22 Nov 2027 21:53:30 GMT", "date": DATE}, 600),
      ({"retry-after": "Mon, 22 Nov 2027 21:53:30 GMT"}, None),
+     *(({"retry-after": f"Sun, 22 Nov {year} 21:54:30 {zone}", "date": DATE}, None)
+       for year, zone in (("9" * 70, "GMT"), ("2026", "+" + "9" * 60))),
      ({"retry-after": "Mon, 22 Nov 2027 21:53:30 GMT", "date": "yesterday"}, None)],
 )  # fmt: skip
 def test_case_35_retry_after(headers, seconds):
