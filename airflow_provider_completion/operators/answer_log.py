@@ -5,6 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+#: How much of one text is written: more than anybody reads in a log, and no more than a log viewer takes well. A model
+#: that does not find its end writes megabytes, each line of which costs more in the log than its text.
+MOST_LINES, MOST_CHARACTERS = 2_000, 200_000
+#: How many texts are written of one answer, each in the place of the one before. Moderation can replace one every few
+#: words.
+MOST_TEXTS = 10
+
 _WIDTH = 120
 #: Everything that a terminal or a log viewer could take for more than text, or not show: controls, line separators,
 #: directions, characters without width (but the joiner that emoji need), tags.
@@ -27,52 +34,96 @@ def _written_out(match: re.Match[str]) -> str:
 class AnswerLog:
     """Collects pieces of text and writes each line when it is whole, or long enough to be broken at a blank.
 
+    Blank lines in a row are written as one. Of a text without end only the beginning is written.
+
     :param write: takes one line
     """
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
+        self._texts_left = MOST_TEXTS
+        self._begin()
+
+    def _begin(self) -> None:
         self._line = ""
+        self._after_blank = False
+        self._full = False
+        self._lines_left, self._characters_left = MOST_LINES, MOST_CHARACTERS
 
     def add(self, text: str) -> None:
         """Take the next piece of the answer."""
-        *lines, self._line = (self._line + text).split("\n")
-        for line in lines:
-            self._write_wrapped(line)
+        if self._full:
+            return
+        first, *more = text.split("\n")
+        self._line += first
+        for line in more:
+            self._end_line()
+            if self._full:
+                return
+            self._line = line
         # What is past the width goes out now, up to the last blank; the rest waits for its line's end.
-        while len(self._line) > _WIDTH and (end := self._break(self._line)):
-            self._emit(self._line[:end])
-            self._line = self._line[end:].lstrip(" ")
+        self._line = self._wrap(self._line, whole=False)
 
     def replace(self, text: str, why: str) -> None:
-        """Take a text that takes the place of all before it.
+        """Take a text that takes the place of all before it; it is written as if it were the first.
 
         :param why: said first
         """
-        self._line = ""
+        self._texts_left -= 1
+        if self._texts_left < 0:
+            return
+        self._begin()
         self._write(why)
+        if not self._texts_left:
+            self._end("It was replaced too often for all of it to be in this log. The answer itself is not cut.")
         self.add(text)
 
     def close(self) -> None:
         """Write what is left."""
         if self._line:
-            self._write_wrapped(self._line)
-            self._line = ""
+            self._end_line()
 
-    def _write_wrapped(self, line: str) -> None:
-        line = line.removesuffix("\r")
-        while len(line) > _WIDTH:
-            end = self._break(line) or _WIDTH
-            self._emit(line[:end])
-            line = line[end:].lstrip(" ")
-        self._emit(line)
+    def _end_line(self) -> None:
+        self._emit(self._wrap(self._line.removesuffix("\r"), whole=True))
+        self._line = ""
 
-    @staticmethod
-    def _break(line: str) -> int:
-        """Where to break a line that is too long: after its last blank within the width, 0 for nowhere."""
-        end = line.rfind(" ", 0, _WIDTH) + 1
-        return end if end or len(line) <= 4 * _WIDTH else _WIDTH
+    def _wrap(self, line: str, *, whole: bool) -> str:
+        """Write what is past the width, and return the rest.
+
+        :param whole: whether the line's end has come, so that there is no better place for a break to wait for
+        """
+        start = 0
+        while (length := len(line) - start) > _WIDTH and not self._full:
+            # After the last blank within the width; a word without end is broken, too.
+            end = line.rfind(" ", start, start + _WIDTH) + 1
+            if not end:
+                if not whole and length <= 4 * _WIDTH:
+                    break
+                end = start + _WIDTH
+            self._emit(line[start:end])
+            start = end
+            while line.startswith(" ", start):
+                start += 1
+        return line[start:]
 
     def _emit(self, line: str) -> None:
+        shown = plain(line.rstrip(" ").replace("\t", "    "))
+        blank = not shown.strip()
+        if self._full or (blank and self._after_blank):
+            return
+        self._after_blank = blank
+        self._lines_left -= 1
+        self._characters_left -= len(shown)
+        if self._lines_left < 0 or self._characters_left < 0:
+            self._end(
+                f"This log shows no more of the answer than {MOST_LINES} lines or {MOST_CHARACTERS} characters. The "
+                "answer itself is not cut."
+            )
+            return
         # The mark at the start keeps a line of the answer from passing for a line of the log.
-        self._write("| " + plain(line.rstrip(" ").replace("\t", "    ")))
+        self._write(f"| {shown}")
+
+    def _end(self, why: str) -> None:
+        self._full = True
+        self._line = ""
+        self._write(why)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_completion.operators.answer_log import AnswerLog
+from airflow_provider_completion.operators.answer_log import MOST_CHARACTERS, MOST_LINES, MOST_TEXTS, AnswerLog
+from tests.api.effort import Counted
 
 
 def logged(*pieces: str) -> list[str]:
@@ -24,6 +25,8 @@ def logged(*pieces: str) -> list[str]:
         (("one line",), ["| one line"]),
         (("one ", "li", "ne\ntwo", "\n"), ["| one line", "| two"]),
         (("a\n\nb",), ["| a", "| ", "| b"]),
+        (("a\n\n\n \n\t\n\r\n\u3000\nb\n\n\n",), ["| a", "| ", "| b", "| "]),
+        (("\n\n\n\na",), ["| ", "| a"]),
         (("a\r\nb\r\n",), ["| a", "| b"]),
         (("tab\there",), ["| tab    here"]),
         (("日本語 🙂 é",), ["| 日本語 🙂 é"]),
@@ -72,3 +75,75 @@ def test_a_replacement_says_so_and_forgets_the_unfinished_line() -> None:
     log.replace("clean", "The server has replaced the text above by:")
     log.close()
     assert lines == ["| done", "The server has replaced the text above by:", "| clean"]
+
+
+SIZE = 200_000
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [["\n"] * SIZE, [" "] * SIZE, ["\n" * SIZE], [" \r\n" * SIZE], [" " * SIZE], ["\t\n"] * SIZE],
+    ids=["line ends", "blanks", "line ends at once", "blank lines at once", "blanks at once", "tabs"],
+)
+def test_a_model_that_writes_nothing_but_line_ends_fills_no_log(pieces: list[str]) -> None:
+    assert len(logged(*pieces)) <= 2
+
+
+FLOODS = {
+    "lines": "so it goes on\n", "words": "so it goes on ", "one word": "x", "no text": "\x00", "short lines": "x\n",
+    "tags": "\U000e0041", "tabs": "\tx",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["in one piece", "in many pieces"])
+@pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS)
+def test_the_log_of_an_answer_has_a_bound_and_says_so(flood: str, at_once: bool) -> None:
+    pieces = [flood * 2 * SIZE] if at_once else [flood] * 2 * SIZE
+    lines = logged(*pieces)
+    assert lines[-1].startswith("This log shows no more of the answer")
+    assert "| " not in lines[-1]
+    assert all(line.startswith("| ") for line in lines[:-1])
+    assert len(lines) <= MOST_LINES + 1
+    assert MOST_LINES <= sum(len(line) - 2 for line in lines[:-1]) <= MOST_CHARACTERS
+    assert lines == logged(*pieces, "\n", "more")
+
+
+def test_an_answer_within_the_bound_is_logged_whole() -> None:
+    text = "\n".join(f"line {number}" for number in range(MOST_LINES))
+    assert logged(text) == [f"| line {number}" for number in range(MOST_LINES)]
+    assert len(logged(text + "\nmore")) == MOST_LINES + 1
+
+
+@pytest.mark.parametrize("piece", ["x" * 50, "word ", "word\n", " "])
+@pytest.mark.parametrize("at_once", [True, False], ids=["in one piece", "in many pieces"])
+def test_the_effort_grows_with_the_text_and_not_with_its_square(
+    piece: str, at_once: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_completion.operators.answer_log.MOST_LINES", SIZE)
+    monkeypatch.setattr("airflow_provider_completion.operators.answer_log.MOST_CHARACTERS", 10 * SIZE)
+    text = piece * (100_000 // len(piece))
+    Counted.copied = 0
+    logged(*([Counted(text)] if at_once else map(Counted, [piece] * (100_000 // len(piece)))))
+    assert 0 < Counted.copied <= 200 * len(text)  # up to four widths are looked at again with each piece
+
+
+def test_a_replacement_starts_anew_after_the_bound() -> None:
+    lines: list[str] = []
+    log = AnswerLog(lines.append)
+    log.add("x\n" * MOST_LINES * 2)
+    log.replace("clean\n", "The server has replaced the text above by:")
+    log.add("\nand more")
+    log.close()
+    assert lines[MOST_LINES + 1 :] == ["The server has replaced the text above by:", "| clean", "| ", "| and more"]
+
+
+def test_texts_that_are_replaced_again_and_again_have_a_bound() -> None:
+    lines: list[str] = []
+    log = AnswerLog(lines.append)
+    for number in range(1000):
+        log.replace(f"text {number}\n" * 10, "Replaced:")
+        log.add("more\n")
+    log.close()
+    assert lines.count("Replaced:") == MOST_TEXTS
+    assert lines[-1].startswith("It was replaced too often")
+    assert len(lines) < 20 * MOST_TEXTS
