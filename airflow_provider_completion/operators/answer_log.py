@@ -58,8 +58,6 @@ class AnswerLog:
         self._line += first
         for line in more:
             self._end_line()
-            if self._full:
-                return
             self._line = line
         # What is past the width goes out now, up to the last blank; the rest waits for its line's end.
         self._line = self._wrap(self._line, whole=False)
@@ -107,9 +105,11 @@ class AnswerLog:
         return line[start:]
 
     def _emit(self, line: str) -> None:
+        if self._full:
+            return
         shown = plain(line.rstrip(" ").replace("\t", "    "))
         blank = not shown.strip()
-        if self._full or (blank and self._after_blank):
+        if blank and self._after_blank:
             return
         self._after_blank = blank
         self._lines_left -= 1
@@ -125,5 +125,4 @@ class AnswerLog:
 
     def _end(self, why: str) -> None:
         self._full = True
-        self._line = ""
         self._write(why)

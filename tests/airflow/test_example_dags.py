@@ -19,7 +19,6 @@ from airflow.providers.common.compat.version_compat import (
 from fsspec.implementations.memory import MemoryFileSystem
 from pydantic import BaseModel
 
-from airflow_provider_completion.api import answers
 from airflow_provider_completion.api.errors import ModelError, UnfinishedAnswerError
 from airflow_provider_completion.hooks.completion import CompletionHook
 from airflow_provider_completion.operators.completion import CompletionOperator
@@ -231,10 +230,7 @@ class TestHook:
         assert watch("A kettle.") == "It is quick."
         assert capsys.readouterr().out.splitlines()[-1] == "It is quick."  # Airflow 2 writes its log there, too
 
-    def test_a_truncated_answer_fails_the_task(
-        self, bag: Any, completion_server: LocalCompletionServer, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(answers, "SUSPECT_AFTER_SECONDS", 0.0)
+    def test_a_truncated_answer_fails_the_task(self, bag: Any, completion_server: LocalCompletionServer) -> None:
         completion_server.fail_next("truncated")
         watch = bag.dags["example_hook"].get_task("watch").python_callable
         with pytest.raises(UnfinishedAnswerError) as caught:

@@ -745,3 +745,28 @@ def test_a_line_end_of_two_bytes_may_come_in_two_pieces():
     for place in (place for place, byte in enumerate(frame) if byte == ord("\n")):
         assert answer_of(frame[:place], frame[place:], END) == "a"
         assert answer_of(frame[:place], b"", frame[place:], END) == "a"
+
+
+class Looked(bytes):
+    """Bytes that count how often their size, or that of lines of them, is asked for."""
+
+    times = 0
+
+    def __len__(self):
+        type(self).times += 1
+        return super().__len__()
+
+    def __getitem__(self, key):
+        return Looked(super().__getitem__(key))
+
+    def split(self, *options):
+        return [Looked(line) for line in super().split(*options)]
+
+
+def test_the_lines_of_an_event_are_looked_at_once_each():
+    """An event may have many lines, and each may come in a piece of its own."""
+    decoder, count = FrameDecoder(), 1000
+    for _ in range(count):
+        assert decoder.receive_data(Looked(b"data: x\n")) == []
+    assert decoder.receive_data(b"\n") == [Frame("", b"\n".join([b"x"] * count))]
+    assert Looked.times <= 10 * count
