@@ -37,6 +37,7 @@ Without an answer:
 | what happened | error | retry | billed |
 | --- | --- | --- | --- |
 | no connection: refused, no such host, TLS or proxy failed | `ConnectError` | delay | no |
+| the proxy wants a password, or the server a client certificate | `ConfigurationError` | never | no |
 | the connection ended before the answer, or in it | `BrokenAnswerError` | delay | maybe |
 | the stream ended without the event that says that it is complete | `BrokenAnswerError` | delay | maybe |
 | a time limit: silence, or the whole call | `TimeLimitError` | delay | maybe |

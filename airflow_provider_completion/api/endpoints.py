@@ -180,9 +180,9 @@ def upload(file: FileContent, user: str) -> Endpoint[UploadedFile]:
     )
 
 
-def download(file_id: str) -> Endpoint[bytes]:
-    """The content of an upload. The server knows it once a completion has used it."""
-    return Endpoint(method="GET", path=f"/files/{_checked_id(file_id, 'file_id')}/preview", read=_content)
+def download(file_id: str) -> Endpoint[None]:
+    """The content of an upload: the body of the answer. The server knows it once a completion has used it."""
+    return Endpoint(method="GET", path=f"/files/{_checked_id(file_id, 'file_id')}/preview", read=_has_content)
 
 
 def text_to_audio(
@@ -289,10 +289,9 @@ def _done(reply: Reply) -> None:
     _object(reply)
 
 
-def _content(reply: Reply) -> bytes:
+def _has_content(reply: Reply) -> None:
     if reply.status != 200:
         raise _unreadable(reply)
-    return reply.body
 
 
 def _audio(reply: Reply) -> Audio:

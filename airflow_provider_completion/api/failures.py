@@ -173,6 +173,8 @@ CATALOGUE: tuple[Failure, ...] = (
     _row("404 405", "There is no such address on the server", errors.ConfigurationError, body="html",
          hint=_BASE_URL_HINT),
     _row("405", "The address does not take this kind of request", errors.ConfigurationError, hint=_BASE_URL_HINT),
+    _row("407", "The proxy before the server wants a user and a password", errors.ConfigurationError,
+         hint="Put them into the proxy's address: http://user:password@host:port."),
     _row("413", "The request is too large", errors.InvalidRequestError, hint="Send less, or a smaller file."),
     _row("408 504 524", "A gateway gave up waiting for the app", errors.BrokenAnswerError,
          hint='The generation probably went on and was billed. response_mode="streaming" avoids this.'),

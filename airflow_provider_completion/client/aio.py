@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
-import ssl
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Coroutine, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 
 import aiohttp
-import certifi
 import tenacity
 
 from airflow_provider_completion.api import endpoints
 from airflow_provider_completion.api.answers import WHOLE, Completion, Finish, checked_accept
 from airflow_provider_completion.api.app import AppInfo, AppMeta, AppParameters, AppSite, EndUser
 from airflow_provider_completion.api.endpoints import Audio, Endpoint, Reply
-from airflow_provider_completion.api.errors import BrokenAnswerError, CompletionError, ConfigurationError, ConnectError
+from airflow_provider_completion.api.errors import CompletionError
 from airflow_provider_completion.api.events import Event, SentAgain
 from airflow_provider_completion.api.exchange import State
 from airflow_provider_completion.api.feedback import Feedback, Rating
 from airflow_provider_completion.api.files import FileReference, Multipart, UploadedFile
 from airflow_provider_completion.api.input_form import InputForm
 from airflow_provider_completion.api.requests import CompletionRequest
-from airflow_provider_completion.client.files import FileArgument, MultipartStream, content_of
+from airflow_provider_completion.client.files import (
+    ArrivingFile,
+    FileArgument,
+    FilePath,
+    MultipartStream,
+    WholeBody,
+    content_of,
+)
 from airflow_provider_completion.client.form_cache import FormCache
+from airflow_provider_completion.client.reaching import Reach, refuses_the_client
 from airflow_provider_completion.client.retries import policy
 from airflow_provider_completion.client.run import Run, log_unknown
 from airflow_provider_completion.client.settings import (
@@ -39,6 +44,8 @@ from airflow_provider_completion.paying import OnMaybeBilled
 
 T = TypeVar("T")
 
+_CLOSED = "The client was closed before the call was sent."
+
 
 class AsyncCompletionClient:
     """Calls one app, many calls at a time, in one event loop. Use it in an ``async with`` block, or close it.
@@ -48,7 +55,10 @@ class AsyncCompletionClient:
 
     def __init__(self, settings: ClientSettings) -> None:
         self.settings = settings
+        self._reach = Reach(settings)
         self._session: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
         self._slots = asyncio.Semaphore(settings.max_concurrency)
         self._runs: set[AsyncCompletionRun] = set()
         self._stops: set[asyncio.Task[None]] = set()
@@ -62,22 +72,25 @@ class AsyncCompletionClient:
         await self.close()
 
     async def close(self) -> None:
-        """Stop what is under way, on the server too, and close all connections."""
-        for run in tuple(self._runs):
-            await run.stop()
+        """Stop what is under way, on the server too, and close all connections. What waits for its turn is not sent.
+
+        It takes a few seconds at most, however many calls there are.
+        """
+        self._closed = True
+        for run in self._runs:
+            self.outliving(run.stop())
+        # Wakes who waits longest for a slot, whose leaving wakes the next.
+        self._slots.release()
         if self._stops:
             await asyncio.wait(self._stops)
         if self._session is not None:
             await self._session.close()
 
-    @asynccontextmanager
-    async def _slot(self, run: AsyncCompletionRun) -> AsyncIterator[None]:
-        async with self._slots:
-            self._runs.add(run)
-            try:
-                yield
-            finally:
-                self._runs.discard(run)
+    def _expect_loop(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._loop not in (None, loop):
+            raise RuntimeError("This client belongs to another event loop. Make one for each.")
+        self._loop = loop
 
     def outliving(self, stop: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Return a task for a stop that goes on though whoever waits for it is cancelled; closing waits for it."""
@@ -212,9 +225,15 @@ class AsyncCompletionClient:
         """
         return await self.perform(endpoints.upload(content_of(file), self._user(user)))
 
-    async def download(self, file_id: str) -> bytes:
-        """Return the content of an upload. The server knows it once a completion has used it. Free of charge."""
-        return await self.perform(endpoints.download(file_id))
+    async def download(self, file_id: str, path: FilePath) -> None:
+        """Write the content of an upload into a file, piece by piece. The server knows it once a completion has used
+        it. Free of charge.
+
+        :param path: a path, or what has the methods of one. The file has its name once it is whole; one that is there
+            is replaced
+        :raises InvalidRequestError: the server does not know the upload, or the file cannot be written
+        """
+        await self.perform(endpoints.download(file_id), ArrivingFile(path))
 
     async def text_to_audio(
         self,
@@ -243,21 +262,28 @@ class AsyncCompletionClient:
     def _user(self, user: str | None) -> str:
         return self.settings.user if user is None else user
 
-    async def perform(self, endpoint: Endpoint[T]) -> T:
+    async def perform(self, endpoint: Endpoint[T], into: ArrivingFile | None = None) -> T:
         """Perform any call whose answer is read as a whole.
 
+        :param into: where the body of an answer that is one goes instead
         :raises CompletionError: it failed
         """
         settings = self.settings
         silence = settings.total_seconds if endpoint.paid else settings.silence_seconds
         retrying = tenacity.AsyncRetrying(**policy(settings))
-        return await retrying(self._perform, endpoint, settings.connect_seconds, silence, settings.total_seconds)
+        return await retrying(self._perform, endpoint, settings.connect_seconds, silence, settings.total_seconds, into)
 
     async def _perform(
-        self, endpoint: Endpoint[T], connect_seconds: float, silence_seconds: float, total_seconds: float
+        self,
+        endpoint: Endpoint[T],
+        connect_seconds: float,
+        silence_seconds: float,
+        total_seconds: float,
+        into: ArrivingFile | None = None,
     ) -> T:
         started = time.monotonic()
         body = MultipartStream(endpoint.body) if isinstance(endpoint.body, Multipart) else endpoint.body
+        answered = False
         try:
             async with (
                 asyncio.timeout(total_seconds),
@@ -265,12 +291,14 @@ class AsyncCompletionClient:
                     endpoint.method, endpoint.path, body, connect_seconds, silence_seconds, endpoint.headers
                 ) as response,
             ):
-                content, seconds = await _Body(response).read_all(), time.monotonic() - started
+                answered = True
+                content = await _Body(response).read_all(into if response.status == 200 else None)
+                seconds = time.monotonic() - started
                 reply = Reply(response.status, response.headers, content, self.settings.api_key, seconds)
             return endpoint.read(reply)
         except (aiohttp.ClientError, TimeoutError) as error:
             file_error = body.error if isinstance(body, MultipartStream) else None
-            typed = file_error or _typed(error, self.settings)
+            typed = file_error or self._typed(error, answered=answered)
             endpoint.explain(typed)
             raise typed from None
         except CompletionError as error:
@@ -279,6 +307,8 @@ class AsyncCompletionClient:
         finally:
             if isinstance(body, MultipartStream):
                 body.close()
+            if into is not None:
+                await asyncio.to_thread(into.discard)
 
     def _send(
         self,
@@ -289,8 +319,11 @@ class AsyncCompletionClient:
         silence_seconds: float,
         headers: Mapping[str, str],
     ) -> aiohttp.client._RequestContextManager:
-        if self._session is None:
-            self._session = _new_session(self.settings)
+        self._expect_loop()
+        if self._session is None and not self._closed:
+            self._session = _new_session(self.settings, self._reach)
+        if self._session is None or self._session.closed:
+            raise CompletionError(_CLOSED, billed="no")
         if isinstance(body, MultipartStream):
             headers = {**headers, "Content-Length": str(len(body))}
         return self._session.request(
@@ -300,8 +333,26 @@ class AsyncCompletionClient:
             headers=headers,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_seconds, sock_read=silence_seconds),
             allow_redirects=False,
-            proxy=self.settings.effective_proxy,
+            proxy=self._reach.proxy,
         )
+
+    def _typed(self, error: Exception, *, answered: bool) -> CompletionError:
+        reach, kind = self._reach, type(error).__name__
+        if refuses_the_client(error) and not answered:
+            return reach.client_certificate_refused()
+        if isinstance(error, aiohttp.ClientSSLError):
+            return reach.no_secure_connection(kind)
+        if isinstance(error, aiohttp.ClientHttpProxyError) and error.status == 407:
+            return reach.proxy_wants_a_password()
+        if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
+            return reach.no_way_through_the_proxy(kind)
+        if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+            return reach.no_connection(kind)
+        if isinstance(error, TimeoutError):
+            return self.settings.silence_limit_reached()
+        if isinstance(error, aiohttp.InvalidURL):
+            return reach.wrong_address(kind)
+        return reach.broken_answer(kind)
 
 
 async def _in_pieces(body: MultipartStream) -> AsyncGenerator[bytes, None]:
@@ -326,13 +377,21 @@ class AsyncCompletionRun(Run):
         self._events = self._run()
 
     def __aiter__(self) -> AsyncIterator[Event]:
+        self._expect_block("async with")
         return self._events
 
     async def __aenter__(self) -> AsyncCompletionRun:
+        self._client._expect_loop()
+        self._client._runs.add(self)
+        self._in_block = True
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._events.aclose()
+        self._in_block = False
+        try:
+            await self._events.aclose()
+        finally:
+            self._client._runs.discard(self)
 
     async def stop(self) -> None:
         """Stop the generation on the server, once. What comes after is never a complete answer.
@@ -374,7 +433,9 @@ class AsyncCompletionRun(Run):
 
     async def _try(self) -> AsyncGenerator[Event, None]:
         try:
-            async with self._client._slot(self), aclosing(self._receive()) as events:
+            async with self._client._slots, aclosing(self._receive()) as events:
+                if self._client._closed:
+                    self._give_up_unsent(_CLOSED)
                 if self._stop_wanted.is_set():
                     self._give_up_unsent()
                 async for event in events:
@@ -399,7 +460,7 @@ class AsyncCompletionRun(Run):
 
         try:
             connect = min(settings.connect_seconds, settings.total_seconds)
-            self._note_sent()  # or about to be: aiohttp does not say when
+            self._is_sent = lambda: True  # or about to be: aiohttp does not say when
             async with asyncio.timeout_at(ends_at):
                 response = await client._send("POST", path, body, connect, silence, self._headers)
             async with response:
@@ -418,12 +479,12 @@ class AsyncCompletionRun(Run):
                         yield event
         except TimeoutError as error:  # aiohttp's own are these too
             if isinstance(error, aiohttp.ConnectionTimeoutError):
-                exchange.fail(_typed(error, settings))
+                exchange.fail(client._typed(error, answered=False))
             over = elapsed() >= settings.total_seconds
             exchange.fail(settings.total_limit_reached() if over else settings.silence_limit_reached())
         except aiohttp.ClientError as error:
             if exchange.state is State.AWAITING_HEAD:
-                exchange.fail(_typed(error, settings))
+                exchange.fail(client._typed(error, answered=False))
             for event in exchange.receive_break(elapsed(), "The connection ended before the answer did."):
                 yield event
 
@@ -454,12 +515,16 @@ class _Body:
                 raise aiohttp.ClientPayloadError from None
             raise
 
-    async def read_all(self) -> bytes:
-        """Return what is left; errors as for :meth:`read`."""
-        pieces = []
+    async def read_all(self, into: ArrivingFile | None) -> bytes:
+        """Return what is left, or put it into a file; errors as for :meth:`read`."""
+        if into is not None:
+            while data := await self.read():
+                await asyncio.to_thread(into.add, data)
+            return await asyncio.to_thread(into.whole)
+        body = WholeBody()
         while data := await self.read():
-            pieces.append(data)
-        return b"".join(pieces)
+            body.add(data)
+        return body.whole()
 
     def _connection_ended(self, closed: asyncio.Future[None]) -> None:
         closed.exception()
@@ -467,55 +532,12 @@ class _Body:
             self._content.set_exception(aiohttp.ClientPayloadError())
 
 
-def _new_session(settings: ClientSettings) -> aiohttp.ClientSession:
+def _new_session(settings: ClientSettings, reach: Reach) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         # Each call has a connection of its own: one that is kept can die while it carries a request, and then nobody
         # knows whether that was before or after the app had it.
-        connector=aiohttp.TCPConnector(limit=0, force_close=True, ssl=_tls(settings)),
+        connector=aiohttp.TCPConnector(limit=0, force_close=True, ssl=reach.tls or True),
         headers=settings.headers,
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
     )
-
-
-def _tls(settings: ClientSettings) -> ssl.SSLContext:
-    try:
-        # The same certificates that requests trusts, so that both clients reach the same servers.
-        trusted = settings.trusted_certificates or certifi.where()
-        folder = os.path.isdir(trusted)
-        context = ssl.create_default_context(cafile=None if folder else trusted, capath=trusted if folder else None)
-        if settings.client_cert:
-            context.load_cert_chain(settings.client_cert, settings.client_key)
-    except OSError as error:
-        raise ConfigurationError(f"The TLS files of the connection cannot be used ({error}).") from None
-    if settings.disable_tls_verification:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def _typed(error: Exception, settings: ClientSettings) -> CompletionError:
-    """Say what a transport error means. Its text is not used: it would quote addresses with all they contain."""
-    host, kind = settings.base_url, type(error).__name__
-    if isinstance(error, aiohttp.ClientSSLError):
-        return ConnectError(
-            f"No secure connection to {host} ({kind}).",
-            hint="Check the server's certificate, or the connection's CA bundle and client certificate.",
-        )
-    if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
-        return ConnectError(f"The proxy before {host} gave no connection ({kind}).", hint="Check the proxy setting.")
-    if _never_sent(error):
-        return ConnectError(
-            f"No connection to {host} ({kind}).", hint="Check the Base URL and that the server is running."
-        )
-    if isinstance(error, TimeoutError):
-        return settings.silence_limit_reached()
-    if isinstance(error, aiohttp.InvalidURL):
-        return ConfigurationError(f"The request could not be made ({kind}).", hint="Check the connection's fields.")
-    # Whatever else it was, the request may have been processed.
-    return BrokenAnswerError(f"The connection to {host} ended before its answer did ({kind}).")
-
-
-def _never_sent(error: Exception) -> bool:
-    """Whether the connection was never made, so that nothing can have been processed."""
-    return isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.ClientSSLError)

@@ -1,4 +1,4 @@
-"""Files on their way to the server: read piece by piece, never as a whole."""
+"""Files on their way to the server and from it: piece by piece, never as a whole."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ import mimetypes
 import os
 import re
 import stat
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, Protocol, TypeAlias
 
-from airflow_provider_completion.api.errors import InvalidRequestError, Retry
+from airflow_provider_completion.api.errors import InvalidRequestError, ProtocolError, Retry
 from airflow_provider_completion.api.failures import excerpt
 from airflow_provider_completion.api.files import FileContent, Multipart, accepted_name
+from airflow_provider_completion.api.sse import MAX_FRAME_BYTES
 
 PIECE_SIZE = 64 * 1024
 
@@ -25,9 +30,13 @@ class PathOfFile(Protocol):
     def name(self) -> str: ...
     def stat(self) -> Any: ...
     def open(self, mode: str) -> Any: ...
+    def with_name(self, name: str) -> Any: ...
+    def replace(self, target: Any) -> Any: ...
+    def unlink(self, missing_ok: bool = ...) -> None: ...
 
 
-FileArgument: TypeAlias = str | os.PathLike[str] | PathOfFile | FileContent
+FilePath: TypeAlias = str | os.PathLike[str] | PathOfFile
+FileArgument: TypeAlias = FilePath | FileContent
 
 
 def content_of(file: FileArgument) -> FileContent:
@@ -37,7 +46,7 @@ def content_of(file: FileArgument) -> FileContent:
     """
     if isinstance(file, FileContent):
         return file
-    path: Any = file if hasattr(file, "open") else Path(file)
+    path = _path_of(file)
     try:
         facts = path.stat()
         # Whoever opens a pipe may wait for ever. Some storages know no kinds of files, or no sizes.
@@ -70,20 +79,31 @@ def digest_of(content: FileContent) -> str:
     return digest.hexdigest()
 
 
+def _path_of(file: FilePath) -> Any:
+    return file if hasattr(file, "open") else Path(file)
+
+
 def _unreadable(file: object, error: Exception, retry: Retry) -> InvalidRequestError:
-    what = (isinstance(error, OSError) and error.strerror) or excerpt(str(error)) or type(error).__name__
-    name = re.sub(r"(?<=://)[^/@]*:[^/@]*@", "***@", str(file))  # a user and a password
-    return InvalidRequestError(f"The file {name!r} cannot be read: {what}.", hint="Nothing was sent.", retry=retry)
+    return InvalidRequestError(
+        f"The file {_name_of(file)!r} cannot be read: {_said_by(error)}.", hint="Nothing was sent.", retry=retry
+    )
+
+
+def _name_of(file: object) -> str:
+    return re.sub(r"(?<=://)[^/@]*:[^/@]*@", "***@", str(file))  # a user and a password
+
+
+def _said_by(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or excerpt(str(error)) or type(error).__name__
 
 
 class MultipartStream:
-    """A body with a file in it: a stream of known length that says whether any of it was asked for.
+    """A body with a file in it: a stream of known length.
 
     Close it: it opens the file when it comes to it.
     """
 
     def __init__(self, body: Multipart) -> None:
-        self.sent = False
         #: What went wrong with the file. Kept, because a client may hide it behind an error of its own.
         self.error: InvalidRequestError | None = None
         self._file, self._size = body.file, body.size
@@ -99,7 +119,6 @@ class MultipartStream:
 
         :raises InvalidRequestError: the file cannot be read, or is not as long as it was
         """
-        self.sent = True
         return self._head.read(size) or self._read_file(size) or self._tail.read(size)
 
     def close(self) -> None:
@@ -122,3 +141,97 @@ class MultipartStream:
     def _fail(self, what: str) -> NoReturn:
         self.error = InvalidRequestError(f"The file {self._file.name!r} {what}.", retry="delay")
         raise self.error from None
+
+
+class ArrivingFile:
+    """A file on its way from the server, which has its name once it is whole.
+
+    Safe to discard from another thread than the one that writes.
+
+    :param path: where it is to be; what is there is replaced
+    :raises InvalidRequestError: no file can have this name
+    """
+
+    def __init__(self, path: FilePath) -> None:
+        self._path = _path_of(path)
+        try:
+            # Beside it: only within one folder, or one storage, a file gets its name at once.
+            self._part = self._path.with_name(f".{uuid.uuid4().hex}.part")
+        except ValueError as error:
+            raise self._unwritable(error, "never") from None
+        self._stream: BinaryIO | None = None
+        self._lock = threading.Lock()
+
+    def add(self, piece: bytes) -> None:
+        """Write the next bytes.
+
+        :raises InvalidRequestError: they cannot be written
+        """
+        with self._lock, self._writing():
+            self._opened().write(piece)
+
+    def whole(self) -> bytes:
+        """Give the file its name; return nothing, which is what is left to be read.
+
+        :raises InvalidRequestError: it cannot be written
+        """
+        with self._lock, self._writing():
+            self._opened().close()
+            self._part.replace(self._path)
+            self._stream = None
+        return b""
+
+    def discard(self) -> None:
+        """Remove what is there of a file that is not whole; the next bytes begin it again."""
+        with self._lock:
+            if self._stream is not None:
+                # Whatever made this necessary must not be hidden by it.
+                with suppress(Exception):
+                    self._stream.close()
+                with suppress(Exception):
+                    self._part.unlink(missing_ok=True)
+                self._stream = None
+
+    def _opened(self) -> BinaryIO:
+        if self._stream is None:
+            self._stream = self._part.open("wb")
+        return self._stream
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError, ValueError) as error:
+            raise self._unwritable(error, "never") from None
+        except Exception as error:  # object storage has errors of its own
+            raise self._unwritable(error, "delay") from error
+
+    def _unwritable(self, error: Exception, retry: Retry) -> InvalidRequestError:
+        return InvalidRequestError(
+            f"The file {_name_of(self._path)!r} cannot be written: {_said_by(error)}.", retry=retry
+        )
+
+
+class WholeBody:
+    """The body of an answer in memory, where it must not be larger than all that a completion app sends."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def add(self, piece: bytes) -> None:
+        """Take the next bytes.
+
+        :raises ProtocolError: there are too many
+        """
+        self._size += len(piece)
+        if self._size > MAX_FRAME_BYTES:
+            raise ProtocolError(
+                f"The server sent what the API does not allow: an answer of more than {MAX_FRAME_BYTES} bytes.",
+                retry="never",
+            )
+        self._pieces.append(piece)
+
+    def whole(self) -> bytes:
+        """Return all of it."""
+        return b"".join(self._pieces)

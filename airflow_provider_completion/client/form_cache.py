@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 
 from airflow_provider_completion.api.app import AppParameters
@@ -29,7 +30,7 @@ class FormCache:
         :raises CompletionError: it could not be read meanwhile. Or all that wait would ask, one after another
         """
         if self._failure is not None and self.failures > failures:
-            raise self._failure
+            raise copy.copy(self._failure)  # each who waits has a traceback of its own
         return self._form if time.monotonic() - self._read_at < _KEPT_SECONDS else None
 
     def keep(self, parameters: AppParameters) -> InputForm:
@@ -46,4 +47,4 @@ class FormCache:
         """Take why there is no form, and say in it what it was asked for, unless the call itself would have failed."""
         if error.retry == "never" and not isinstance(error, AuthenticationError) and _HINT not in error.hint:
             error.hint = f"{error.hint} {_HINT}".strip()
-        self._failure, self.failures = error, self.failures + 1
+        self._failure, self.failures = copy.copy(error), self.failures + 1

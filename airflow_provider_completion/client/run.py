@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from airflow_provider_completion.api import endpoints
@@ -34,8 +34,9 @@ class Run:
         self._settings = settings
         self._stop_sent = False
         #: Whether any of this try's request may have left.
-        self._sent = False
+        self._is_sent: Callable[[], bool] = lambda: False
         self._billed_before: Billed = "no"
+        self._in_block = False
         self._exchange = CompletionExchange(request, secret=settings.api_key)
         self._span: CallSpan | None = None
         if rewritten := request.rewritten_inputs:
@@ -47,6 +48,17 @@ class Run:
         if unrendered := request.unrendered_inputs:
             log.warning(
                 "Inputs look as if they hold a template that was not rendered: %s.", ", ".join(map(repr, unrendered))
+            )
+
+    def _expect_block(self, word: str) -> None:
+        """Refuse to be iterated over where nothing would notice that the caller has left.
+
+        :raises RuntimeError: this is not in the run's block
+        """
+        if not self._in_block:
+            raise RuntimeError(
+                f"A run is iterated over in its block, so that leaving it stops the generation: "
+                f"'{word} client.stream(...) as run:'."
             )
 
     def _begin(self) -> CallSpan:
@@ -93,12 +105,9 @@ class Run:
         except CompletionError as failure:
             self._begin().sent_again(failure)
             self._billed_before = max(failure.billed, self._billed_before, key=_COSTS.index)
-        self._sent = False
+        self._is_sent = lambda: False
         self._exchange = CompletionExchange(self.request, secret=self._settings.api_key)
         self._stop_sent = False
-
-    def _note_sent(self) -> None:
-        self._sent = True
 
     @property
     def task_id(self) -> str | None:
@@ -118,7 +127,7 @@ class Run:
     @property
     def billed(self) -> Billed:
         """What is known of the cost of all tries so far, see :data:`~airflow_provider_completion.api.errors.Billed`."""
-        if not self._sent:
+        if not self._is_sent():
             return self._billed_before
         try:
             self._exchange.completion()
@@ -139,9 +148,9 @@ class Run:
         """
         return self._exchange.completion()
 
-    def _give_up_unsent(self) -> None:
+    def _give_up_unsent(self, why: str = "The call was stopped before it was sent.") -> None:
         """End a run that was stopped before its request was sent."""
-        self._exchange.fail(CompletionError("The call was stopped before it was sent.", billed="no"))
+        self._exchange.fail(CompletionError(why, billed="no"))
         self._exchange.completion()
 
     def _task_to_stop(self) -> str | None:

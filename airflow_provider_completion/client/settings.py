@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -96,8 +95,8 @@ class ClientSettings:
                 raise ConfigurationError(f"{name} names a file that does not exist: {path!r}.")
         if self.client_key and not self.client_cert:
             raise ConfigurationError("client_key is set without client_cert.")
-        if self.proxy and not _is_http_address(self.proxy):
-            raise ConfigurationError("proxy is not an http:// or https:// address.")
+        if self.proxy:
+            checked_proxy(self.proxy, "proxy")
         if not self.user_agent.isascii() or not self.user_agent.isprintable():
             raise ConfigurationError("user_agent contains characters that a header field cannot have.")
 
@@ -110,27 +109,6 @@ class ClientSettings:
             "Accept": "text/event-stream, application/json",
             "Accept-Encoding": "identity",
         }
-
-    @property
-    def trusted_certificates(self) -> str | None:
-        """File or folder of CA certificates, None for the usual ones."""
-        return self.ca_bundle or os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or None
-
-    @property
-    def effective_proxy(self) -> str | None:
-        """The proxy for this base URL, None for none.
-
-        The clients read the environment here and nowhere else, because what they would do themselves also reads
-        ``.netrc``, whose password would take the place of the API key.
-        """
-        if self.proxy:
-            return self.proxy
-        url = urlsplit(self.base_url)
-        proxies = urllib.request.getproxies_environment()
-        if urllib.request.proxy_bypass_environment(url.netloc, proxies):  # type: ignore[attr-defined]
-            return None
-        proxy = proxies.get(url.scheme) or proxies.get("all")
-        return f"http://{proxy}" if proxy and "://" not in proxy else proxy
 
     def silence_of(self, request: CompletionRequest) -> float:
         """Seconds without a byte that end this call. A blocking answer is silent until it is there."""
@@ -152,12 +130,22 @@ class ClientSettings:
         )
 
 
-def _is_http_address(address: str) -> bool:
+def checked_proxy(address: str, name: str) -> str:
+    """Return the address of a proxy.
+
+    :param name: of the field or the variable that it comes from. The address itself may hold a password
+    :raises ConfigurationError: it cannot be used
+    """
     try:
         url = urlsplit(address)
-        return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+        usable = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
     except ValueError:
-        return False
+        usable = False
+    if usable:
+        return address
+    if address.lower().startswith("socks"):
+        raise ConfigurationError(f"{name} names a SOCKS proxy, which is not supported.", hint="Name an http proxy.")
+    raise ConfigurationError(f"{name} is not an http:// or https:// address.")
 
 
 def _checked_key(key: str) -> str:

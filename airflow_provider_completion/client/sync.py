@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import http.cookiejar
-import io
+import http.client
 import itertools
+import os
+import queue
 import threading
 import time
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import requests
 import tenacity
@@ -20,19 +21,24 @@ from airflow_provider_completion.api import endpoints
 from airflow_provider_completion.api.answers import WHOLE, Completion, Finish, checked_accept
 from airflow_provider_completion.api.app import AppInfo, AppMeta, AppParameters, AppSite, EndUser
 from airflow_provider_completion.api.endpoints import Audio, Endpoint, Reply
-from airflow_provider_completion.api.errors import (
-    BrokenAnswerError,
-    CompletionError,
-    ConfigurationError,
-    ConnectError,
-)
+from airflow_provider_completion.api.errors import CompletionError, TimeLimitError
 from airflow_provider_completion.api.events import Event, SentAgain
+from airflow_provider_completion.api.exchange import State
 from airflow_provider_completion.api.feedback import Feedback, Rating
 from airflow_provider_completion.api.files import FileReference, Multipart, UploadedFile
 from airflow_provider_completion.api.input_form import InputForm
 from airflow_provider_completion.api.requests import CompletionRequest
-from airflow_provider_completion.client.files import FileArgument, MultipartStream, content_of
+from airflow_provider_completion.client.connections import Transfer, new_session
+from airflow_provider_completion.client.files import (
+    ArrivingFile,
+    FileArgument,
+    FilePath,
+    MultipartStream,
+    WholeBody,
+    content_of,
+)
 from airflow_provider_completion.client.form_cache import FormCache
+from airflow_provider_completion.client.reaching import Reach, causes_of, refuses_the_client
 from airflow_provider_completion.client.retries import policy
 from airflow_provider_completion.client.run import Run, log_unknown
 from airflow_provider_completion.client.settings import (
@@ -45,19 +51,23 @@ from airflow_provider_completion.paying import OnMaybeBilled
 T = TypeVar("T")
 
 _READ_SIZE = 64 * 1024
+#: What requests, urllib3 and http.client raise. Most of it is requests' own, but they do not wrap all that they might.
+_TRANSPORT_ERRORS = (OSError, urllib3.exceptions.HTTPError, http.client.HTTPException)
 
 
 class CompletionClient:
-    """Calls one app. Safe to share between threads; close it, or use it in a ``with`` block.
+    """Calls one app. Safe to share between threads, and with a process that is forked: each call has a connection of
+    its own.
 
     :param settings: how to reach the app
     """
 
     def __init__(self, settings: ClientSettings) -> None:
         self.settings = settings
-        self._session = _new_session(settings)
+        self._reach = Reach(settings)
         self._forms = FormCache()
         self._form_lock = threading.Lock()
+        self._pid = os.getpid()
 
     def __enter__(self) -> CompletionClient:
         return self
@@ -66,8 +76,7 @@ class CompletionClient:
         self.close()
 
     def close(self) -> None:
-        """Close the connections that are kept open."""
-        self._session.close()
+        """Do nothing: no connection is kept open after its call."""
 
     def complete(
         self,
@@ -132,10 +141,8 @@ class CompletionClient:
     def stop(self, task_id: str, user: str | None = None) -> None:
         """Stop a generation. Only the user that it was made for can; the server never says whether it did."""
         endpoint = endpoints.stop(task_id, self._user(user))
-        # Not on the shared session: a signal handler may call this while the session is in the middle of something.
-        with _new_session(self.settings) as session:
-            in_all = STOP_CONNECT_SECONDS + STOP_SILENCE_SECONDS
-            self._perform(session, endpoint, _Limits(STOP_CONNECT_SECONDS, STOP_SILENCE_SECONDS, in_all))
+        in_all = STOP_CONNECT_SECONDS + STOP_SILENCE_SECONDS
+        self._perform(endpoint, Transfer(STOP_CONNECT_SECONDS, STOP_SILENCE_SECONDS, in_all))
 
     def info(self) -> AppInfo:
         """Return what the app is. Free of charge."""
@@ -147,6 +154,9 @@ class CompletionClient:
 
     def form(self) -> InputForm:
         """Return the app's input form, read once and kept for 5 minutes. Free of charge."""
+        if self._pid != os.getpid():
+            # A fork copies a lock as it is, perhaps held by a thread that there is only in the parent.
+            self._pid, self._form_lock = os.getpid(), threading.Lock()
         failures = self._forms.failures
         with self._form_lock:
             if form := self._forms.fresh(failures):
@@ -205,9 +215,15 @@ class CompletionClient:
         """
         return self.perform(endpoints.upload(content_of(file), self._user(user)))
 
-    def download(self, file_id: str) -> bytes:
-        """Return the content of an upload. The server knows it once a completion has used it. Free of charge."""
-        return self.perform(endpoints.download(file_id))
+    def download(self, file_id: str, path: FilePath) -> None:
+        """Write the content of an upload into a file, piece by piece. The server knows it once a completion has used
+        it. Free of charge.
+
+        :param path: a path, or what has the methods of one. The file has its name once it is whole; one that is there
+            is replaced
+        :raises InvalidRequestError: the server does not know the upload, or the file cannot be written
+        """
+        self.perform(endpoints.download(file_id), ArrivingFile(path))
 
     def text_to_audio(
         self,
@@ -236,118 +252,88 @@ class CompletionClient:
     def _user(self, user: str | None) -> str:
         return self.settings.user if user is None else user
 
-    def perform(self, endpoint: Endpoint[T]) -> T:
+    def perform(self, endpoint: Endpoint[T], into: ArrivingFile | None = None) -> T:
         """Perform any call whose answer is read as a whole.
 
+        :param into: where the body of an answer that is one goes instead
         :raises CompletionError: it failed
         """
         settings = self.settings
         silence = settings.total_seconds if endpoint.paid else settings.silence_seconds
-        limits = _Limits(settings.connect_seconds, silence, settings.total_seconds)
 
         def call() -> T:
-            # What costs money has a connection of its own, as a completion has and for its reason.
-            with _new_session(settings) if endpoint.paid else nullcontext(self._session) as session:
-                return self._perform(session, endpoint, limits)
+            transfer = Transfer(settings.connect_seconds, silence, settings.total_seconds)
+            return self._perform(endpoint, transfer, into)
 
         return tenacity.Retrying(**policy(settings))(call)
 
-    def _perform(self, session: requests.Session, endpoint: Endpoint[T], limits: _Limits) -> T:
-        timeout = (limits.connect, limits.silence)
+    def _perform(self, endpoint: Endpoint[T], transfer: Transfer, into: ArrivingFile | None = None) -> T:
         started = time.monotonic()
-        with closing(_body_of(endpoint.body)) as body:
-            try:
-                with self._send(session, endpoint.method, endpoint.path, body, timeout, endpoint.headers) as response:
-                    content = self._read_all(response, limits.silence, started + limits.total)
-                    seconds = time.monotonic() - started
-                    reply = Reply(response.status_code, response.headers, content, self.settings.api_key, seconds)
-                return endpoint.read(reply)
-            except requests.exceptions.RequestException as error:
-                # Without a body to watch: this is how urllib3 wraps what keeps a connection from being made.
-                made = not isinstance(next(iter(error.args), None), urllib3.exceptions.MaxRetryError)
-                typed = _typed(error, self.settings, sent=body.sent if len(body) else made)
-                endpoint.explain(typed)
-                raise typed from None
-            except CompletionError as error:
-                endpoint.explain(error)
-                raise
-
-    def _read_all(self, response: requests.Response, silence: float, ends_at: float) -> bytes:
-        pieces: list[bytes] = []
+        body = MultipartStream(endpoint.body) if isinstance(endpoint.body, Multipart) else endpoint.body
         try:
-            while (left := ends_at - time.monotonic()) > 0:
-                _limit_next_read(response, min(silence, left))
-                if not (data := response.raw.read1(_READ_SIZE, decode_content=True)):
-                    return b"".join(pieces)
-                pieces.append(data)
-        except urllib3.exceptions.ReadTimeoutError:
-            if time.monotonic() < ends_at:
-                raise self.settings.silence_limit_reached() from None
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            what = f"The connection to {self.settings.base_url} ended before its answer did ({_kind(error)})."
-            raise BrokenAnswerError(what) from None
-        raise self.settings.total_limit_reached()
+            with self._send(transfer, endpoint.method, endpoint.path, body, endpoint.headers) as response:
+                content = into if into is not None and response.status_code == 200 else WholeBody()
+                while piece := response.raw.read1(_READ_SIZE, decode_content=True):
+                    content.add(piece)
+                seconds = time.monotonic() - started
+                reply = Reply(response.status_code, response.headers, content.whole(), self.settings.api_key, seconds)
+            return endpoint.read(reply)
+        except _TRANSPORT_ERRORS as error:
+            typed = self._typed(error, transfer)
+            endpoint.explain(typed)
+            raise typed from None
+        except CompletionError as error:
+            endpoint.explain(error)
+            raise
+        finally:
+            if isinstance(body, MultipartStream):
+                body.close()
+            if into is not None:
+                into.discard()
 
     @contextmanager
     def _send(
         self,
-        session: requests.Session,
+        transfer: Transfer,
         method: str,
         path: str,
-        body: _Body | MultipartStream,
-        timeout: tuple[float, float],
+        body: bytes | MultipartStream | None,
         headers: Mapping[str, str],
     ) -> Iterator[requests.Response]:
-        try:
-            response = session.request(
+        with (
+            new_session(self.settings, self._reach, transfer) as session,
+            session.request(
                 method,
                 self.settings.base_url + path,
-                data=body if len(body) else None,
+                data=body,
                 headers=headers,
-                timeout=timeout,
+                timeout=(transfer.connect, transfer.silence),
                 allow_redirects=False,
                 stream=True,
-            )
-        except requests.exceptions.RequestException:
-            raise
-        except OSError as error:  # how requests says that it cannot read the certificates
-            raise ConfigurationError(f"The TLS files of the connection cannot be used ({error}).") from None
-        with response:
+            ) as response,
+        ):
+            transfer.answered = True
             yield response
 
-
-class _Limits(NamedTuple):
-    """Seconds for making the connection, without a byte, and for all of a call."""
-
-    connect: float
-    silence: float
-    total: float
-
-
-class _Body(io.BytesIO):
-    """A request's body that knows whether any of it was asked for.
-
-    Until then the connection, with its handshake, was not there, so nothing can have been processed.
-
-    :param asked_for: is told when it is
-    """
-
-    def __init__(self, content: bytes, asked_for: Callable[[], None] = lambda: None) -> None:
-        super().__init__(content)
-        self.sent = False
-        self._asked_for = asked_for
-
-    def __len__(self) -> int:
-        return len(self.getbuffer())
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        self.sent = True
-        self._asked_for()
-        return super().read(size)
-
-
-def _body_of(body: bytes | Multipart | None) -> _Body | MultipartStream:
-    return MultipartStream(body) if isinstance(body, Multipart) else _Body(body or b"")
+    def _typed(self, error: Exception, transfer: Transfer) -> CompletionError:
+        reach, causes = self._reach, causes_of(error)
+        kind = type(causes[-1]).__name__
+        if refuses_the_client(error) and not transfer.answered:
+            return reach.client_certificate_refused()
+        if transfer.sent:
+            if any(isinstance(cause, TimeoutError | urllib3.exceptions.TimeoutError) for cause in causes):
+                over = transfer.over
+                return self.settings.total_limit_reached() if over else self.settings.silence_limit_reached()
+            return reach.broken_answer(kind)
+        if isinstance(error, requests.exceptions.SSLError):
+            return reach.no_secure_connection(kind)
+        if isinstance(error, requests.exceptions.ProxyError):
+            # Its status is in the text only.
+            wants_password = "Tunnel connection failed: 407" in str(causes[-1])
+            return reach.proxy_wants_a_password() if wants_password else reach.no_way_through_the_proxy(kind)
+        if isinstance(error, ValueError):  # addresses and header fields that cannot be
+            return reach.wrong_address(kind)
+        return reach.no_connection(kind)
 
 
 class CompletionRun(Run):
@@ -359,19 +345,22 @@ class CompletionRun(Run):
     def __init__(self, client: CompletionClient, request: CompletionRequest, on_maybe_billed: OnMaybeBilled) -> None:
         super().__init__(request, client.settings)
         self._client = client
-        self._stop_wanted = threading.Event()
-        self._rules = policy(client.settings, on_maybe_billed, self._stop_wanted.is_set)
+        self._stop_wanted = _Wish()
+        self._rules = policy(client.settings, on_maybe_billed, lambda: self._stop_wanted.told)
         self._events = self._run()
 
     def __iter__(self) -> Iterator[Event]:
+        self._expect_block("with")
         return self._events
 
     def __enter__(self) -> CompletionRun:
+        self._in_block = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._in_block = False
         self._events.close()
 
     def stop(self) -> None:
@@ -380,7 +369,7 @@ class CompletionRun(Run):
         May be called from another thread or a signal handler. Before the first event there is nothing to name to the
         server; then the stop is sent as soon as there is. Failures are logged, not raised.
         """
-        self._stop_wanted.set()
+        self._stop_wanted.tell()
         self._stop()
 
     def _stop(self) -> None:
@@ -396,17 +385,17 @@ class CompletionRun(Run):
         if self._settings.check_inputs:
             self.request = self.request.fitting(self._client.form())
         with self._whole_call():
-            for attempt in tenacity.Retrying(**self._rules, sleep=tenacity.sleep_using_event(self._stop_wanted)):
+            for attempt in tenacity.Retrying(**self._rules, sleep=self._stop_wanted.wait):
                 with attempt:
                     if attempt.retry_state.attempt_number > 1:
-                        if self._stop_wanted.is_set():  # while it waited
+                        if self._stop_wanted.told:  # while it waited
                             self._exchange.completion()
                         self._begin_again()
                         yield SentAgain()
                     yield from self._try()
 
     def _try(self) -> Generator[Event, None, None]:
-        if self._stop_wanted.is_set():
+        if self._stop_wanted.told:
             self._give_up_unsent()
         try:
             yield from self._receive()
@@ -418,105 +407,47 @@ class CompletionRun(Run):
 
     def _receive(self) -> Iterator[Event]:
         exchange, client, settings = self._exchange, self._client, self._client.settings
-        path, content = endpoints.complete(self.request)
-        body = _Body(content, self._note_sent)
-        silence = settings.silence_of(self.request)
+        path, body = endpoints.complete(self.request)
+        transfer = Transfer(settings.connect_seconds, settings.silence_of(self.request), settings.total_seconds)
+        self._is_sent = lambda: transfer.sent
         started = time.monotonic()
 
         def elapsed() -> float:
             return time.monotonic() - started
 
         try:
-            timeout = (min(settings.connect_seconds, settings.total_seconds), silence)
-            # A connection of its own: one that is kept can die while it carries the request, and then nobody knows
-            # whether that was before or after the app had it.
-            with (
-                _new_session(settings) as session,
-                client._send(session, "POST", path, body, timeout, self._headers) as response,
-            ):
+            with client._send(transfer, "POST", path, body, self._headers) as response:
                 exchange.receive_head(response.status_code, response.headers)
                 while not exchange.finished:
-                    left = settings.total_seconds - elapsed()
-                    if left <= 0:
-                        exchange.fail(settings.total_limit_reached())
-                        break
-                    _limit_next_read(response, min(silence, left))
                     data: bytes = response.raw.read1(_READ_SIZE, decode_content=True)
                     events = exchange.receive_data(data, elapsed()) if data else exchange.receive_end(elapsed())
-                    if self._stop_wanted.is_set():
+                    if self._stop_wanted.told:
                         self._stop()
                     for event in events:
                         log_unknown(event)
                         yield event
-        except (requests.exceptions.Timeout, urllib3.exceptions.ReadTimeoutError) as error:
-            if not body.sent:
-                exchange.fail(_typed(error, settings, sent=False))
-            over = elapsed() >= settings.total_seconds
-            exchange.fail(settings.total_limit_reached() if over else settings.silence_limit_reached())
-        except requests.exceptions.RequestException as error:
-            exchange.fail(_typed(error, settings, sent=body.sent))
-        except (urllib3.exceptions.HTTPError, OSError):
+        except _TRANSPORT_ERRORS as error:
+            typed = client._typed(error, transfer)
+            if isinstance(typed, TimeLimitError) or exchange.state is State.AWAITING_HEAD:
+                exchange.fail(typed)
             yield from exchange.receive_break(elapsed(), "The connection ended before the answer did.")
 
 
-class _Session(requests.Session):
-    """A session that does not look at redirects: looking alone can fail."""
-
-    def get_redirect_target(self, _: requests.Response) -> None:
-        return None
-
-
-def _new_session(settings: ClientSettings) -> requests.Session:
-    session = _Session()
-    session.trust_env = False
-    session.headers.clear()
-    session.headers.update(settings.headers)
-    session.verify = False if settings.disable_tls_verification else settings.trusted_certificates or True
-    if settings.client_cert:
-        session.cert = (settings.client_cert, settings.client_key) if settings.client_key else settings.client_cert
-    if proxy := settings.effective_proxy:
-        session.proxies = {"http": proxy, "https": proxy}
-    # Calls share nothing, cookies included.
-    session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-    return session
-
-
-def _limit_next_read(response: requests.Response, seconds: float) -> None:
-    """Make the next read fail after ``seconds``. On a connection that ends with the answer the socket is out of reach;
-    there the limit of the first read stays.
+class _Wish:
+    """A wish that one thread waits for. Unlike an event it may be told in a signal handler that interrupts the waiting:
+    a queue of this kind can be put to while it is waited for, in the same thread too.
     """
-    connection = response.raw.connection
-    if connection is not None and connection.sock is not None:
-        connection.sock.settimeout(seconds)
 
+    def __init__(self) -> None:
+        self.told = False
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
 
-def _typed(error: Exception, settings: ClientSettings, *, sent: bool) -> CompletionError:
-    """Say what a transport error means. Its text is not used: it would quote addresses with all they contain.
+    def tell(self) -> None:
+        """Tell it, and wake who waits."""
+        self.told = True
+        self._bell.put(None)
 
-    :param sent: whether the connection was there, so that the request may have been processed
-    """
-    host, kind = settings.base_url, _kind(error)
-    if isinstance(error, requests.exceptions.RequestException) and isinstance(error, ValueError):
-        # requests' classes for addresses and header fields that cannot be
-        return ConfigurationError(f"The request could not be made ({kind}).", hint="Check the connection's fields.")
-    if sent and not isinstance(error, requests.exceptions.ConnectTimeout):
-        if isinstance(error, requests.exceptions.Timeout):
-            return settings.silence_limit_reached()
-        return BrokenAnswerError(f"The connection to {host} ended before its answer did ({kind}).")
-    if isinstance(error, requests.exceptions.SSLError):
-        return ConnectError(
-            f"No secure connection to {host} ({kind}).",
-            hint="Check the server's certificate, or the connection's CA bundle and client certificate.",
-        )
-    if isinstance(error, requests.exceptions.ProxyError):
-        return ConnectError(f"The proxy before {host} gave no connection ({kind}).", hint="Check the proxy setting.")
-    return ConnectError(f"No connection to {host} ({kind}).", hint="Check the Base URL and that the server is running.")
-
-
-def _kind(error: Exception) -> str:
-    """Return the name of the error that says most: requests and urllib3 wrap it some layers deep."""
-    inner: object = error
-    while isinstance(inner, Exception):
-        kind = type(inner).__name__
-        inner = getattr(inner, "reason", None) or next(iter(inner.args), None)
-    return kind
+    def wait(self, seconds: float) -> None:
+        """Wait until it is told, but not longer than this."""
+        with suppress(queue.Empty):
+            self._bell.get(timeout=seconds)

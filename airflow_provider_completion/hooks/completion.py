@@ -292,10 +292,15 @@ class CompletionHook(BaseHook):
         with self.failing_for_good():
             return self.get_conn().upload(self._path(file), user=user)
 
-    def download(self, file_id: str) -> bytes:
-        """Return the content of an upload. The server knows it once a completion has used it. Free of charge."""
+    def download(self, file_id: str, path: str | os.PathLike[str] | ObjectStoragePath) -> None:
+        """Write the content of an upload into a file, piece by piece. The server knows it once a completion has used
+        it. Free of charge.
+
+        :param path: a path on the worker or in an object storage, as text or as a path object. The file has its name
+            once it is whole; one that is there is replaced
+        """
         with self.failing_for_good():
-            return self.get_conn().download(file_id)
+            self.get_conn().download(file_id, self._path(path))
 
     def text_to_audio(
         self,

@@ -231,7 +231,7 @@ class TestHook:
         assert capsys.readouterr().out.splitlines()[-1] == "It is quick."  # Airflow 2 writes its log there, too
 
     def test_a_truncated_answer_fails_the_task(self, bag: Any, completion_server: LocalCompletionServer) -> None:
-        completion_server.fail_next("truncated")
+        completion_server.fail_next("ended_by_server")
         watch = bag.dags["example_hook"].get_task("watch").python_callable
         with pytest.raises(UnfinishedAnswerError) as caught:
             watch("A kettle.")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, ObjectStoragePath, task
+from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_completion.exceptions import CompletionError, InvalidRequestError
 from airflow_provider_completion.hooks.completion import CompletionHook
@@ -17,6 +18,11 @@ from airflow_provider_completion.operators.completion import CompletionOperator
 from airflow_provider_completion.testing import App, FileUpload, LocalCompletionServer, Prompt
 from tests.airflow.dags import run
 from tests.airflow.test_crash_safety import Instance, Store, WorkerDied
+
+try:
+    from airflow.sdk.io.store import attach
+except ImportError:  # Airflow 2
+    from airflow.io.store import attach
 
 KEY = "app-canary-Xq7Zp1"
 SECRET = "canary-content-Lm3"
@@ -108,6 +114,38 @@ def test_an_upload_that_was_made_before_is_named_by_its_id(
     reference = {"type": "document", "transfer_method": "local_file", "upload_file_id": earlier.id}
     assert attempt([reference, note], user="me") == "content|content"
     assert len(uploads(completion_server)) == 2
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        str,
+        lambda path: path,
+        lambda path: f"file://{path}",
+        lambda path: ObjectStoragePath(f"file://{path}"),
+        lambda _: "memory://storage@bucket/back.txt",
+        lambda _: ObjectStoragePath("memory://storage@bucket/back.txt"),
+    ],
+    ids=["path", "pathlib", "file-url", "file-path", "storage-url", "storage-path"],
+)
+def test_a_file_is_fetched_back_to_where_it_is_named(
+    completion_server: LocalCompletionServer, note: Path, tmp_path: Path, named: Callable[[Path], Any]
+) -> None:
+    storage = MemoryFileSystem()
+    attach("memory", "storage", fs=storage)
+    hook = CompletionHook()
+    file = hook.upload(note)
+    reference = {"type": "document", "transfer_method": "local_file", "upload_file_id": file.id}
+    hook.complete({}, files=[reference])
+    target = named(tmp_path / "back.txt")
+    hook.download(file.id, target)
+    with pytest.raises(InvalidRequestError):
+        hook.download("00000000-0000-4000-8000-000000000000", target)
+    kept = {path: storage.cat(path) for path in storage.find("/")} or {
+        path.name: path.read_bytes() for path in tmp_path.glob("**/*") if path != note
+    }
+    assert [(name.rpartition("/")[2], content) for name, content in kept.items()] == [("back.txt", b"content")]
+    storage.store.clear()
 
 
 def test_all_kinds_come_in_their_order(completion_server: LocalCompletionServer, note: Path, tmp_path: Path) -> None:

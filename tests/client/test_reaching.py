@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import select
+import signal
 import socket
 import ssl
 import threading
@@ -20,6 +21,7 @@ from airflow_provider_completion.api.errors import (
     ConnectError,
     TimeLimitError,
 )
+from airflow_provider_completion.client.sync import CompletionClient
 from tests.client.conftest import INPUTS, KEY, complete, info, settings_for
 from tests.client.raw_server import END, LAST_CHUNK, STREAM_HEAD, RawServer, chunk, json_reply, message, reply
 
@@ -174,6 +176,53 @@ def test_an_answer_that_is_no_http(calls, garbage, call):
     assert error.billed == ("maybe" if call is complete else "no")
 
 
+MALFORMED = {
+    "lengths that differ": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+    "two lengths in one field": b"HTTP/1.1 200 OK\r\nContent-Length: 2, 3\r\n\r\n{}",
+    "too many fields": b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 40_000 + b"\r\n",
+    "no status": b"HTTP/1.1\r\n\r\n",
+    "a status that is no number": b"HTTP/1.1 twohundred OK\r\n\r\n",
+    "a length of too many digits": b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
+    "a length below 0": b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+    "a chunk that is none": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+    "a coding that is none": b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}",
+    "codings in a row": b"HTTP/1.1 200 OK\r\nContent-Encoding: "
+    + b", ".join([b"gzip"] * 9)
+    + b"\r\nContent-Length: 2\r\n\r\n{!",
+    "a cookie that is none": b"HTTP/1.1 200 OK\r\nSet-Cookie: \xff=\x00; expires=never\r\nContent-Length: 1\r\n\r\n{",
+}
+
+
+@pytest.mark.parametrize("call", [complete, info], ids=["complete", "info"])
+@pytest.mark.parametrize("answer", MALFORMED.values(), ids=MALFORMED)
+def test_whatever_is_wrong_with_an_answer_the_request_was_sent(calls, answer, call):
+    def answer_and_close(peer):
+        peer.send(answer)
+        peer.close()
+
+    with RawServer(answer_and_close) as server:
+        error = failure(calls, settings_for(server.url), call)
+    assert error.billed == ("maybe" if call is complete else "no")
+    assert type(error) is not ConnectError
+    assert "Check the connection's fields" not in error.hint
+
+
+HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n"
+PROCESSING = b"HTTP/1.1 102 Processing\r\n\r\n"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+@pytest.mark.parametrize("before", [HINTS, PROCESSING, CONTINUE, CONTINUE + HINTS + PROCESSING + HINTS])
+def test_what_comes_before_the_answer_is_not_the_answer(calls, before):
+    def answer(peer):
+        peer.send(before)
+        answer_all(peer)
+
+    with RawServer(answer) as server:
+        name, completion = calls.each(settings_for(server.url), lambda client: client.info(), complete)
+    assert (name.name, completion.answer) == ("app", "a")
+
+
 @pytest.mark.parametrize("status", [200, 204, 500, 503, 504, 520, 700])
 @pytest.mark.parametrize("call", [info, lambda client: client.parameters(), POSTS["stop"]])
 def test_what_costs_nothing_is_never_billed(calls, status, call):
@@ -255,7 +304,7 @@ def test_proxy_of_the_environment(calls, monkeypatch, variable, scheme):
         assert {request.headers["host"] for request in proxy.requests} == {"app.invalid"}
 
 
-@pytest.mark.parametrize("bypass", ["127.0.0.1", "*", "10.0.0.1, 127.0.0.1", "127.0.0.1:{port}"])
+@pytest.mark.parametrize("bypass", ["127.0.0.1", "*", "10.0.0.1, 127.0.0.1", "127.0.0.1:{port}", "127.0.0.0/8"])
 def test_no_proxy(calls, monkeypatch, bypass):
     with Proxy() as proxy, RawServer(answer_all) as server:
         monkeypatch.setenv("HTTP_PROXY", proxy.address)
@@ -294,11 +343,31 @@ def test_no_connection_to_the_proxy(calls, scheme):
     assert "proxy" in str(error)
 
 
-def test_a_proxy_that_refuses_the_tunnel(calls):
-    with RawServer(reply(407, b"who are you?", "text/plain")) as proxy:
+@pytest.mark.parametrize("status", [403, 502])
+def test_a_proxy_that_refuses_the_tunnel(calls, status):
+    with RawServer(reply(status, b"no", "text/plain")) as proxy:
         error = failure(calls, settings_for("https://app.invalid", proxy=f"http://127.0.0.1:{proxy.port}"), complete)
-        assert type(error) is ConnectError
-        assert "proxy" in str(error)
+    assert type(error) is ConnectError
+    assert error.billed == "no"
+    assert "proxy" in str(error)
+
+
+@pytest.mark.parametrize("call", [complete, info, POSTS["stop"]], ids=["complete", "info", "stop"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_wants_a_password(calls, scheme, call):
+    refusal = reply(407, b"who are you?", "text/plain")
+    with RawServer(refusal, stop=refusal) as proxy:
+        settings = settings_for(f"{scheme}://app.invalid", proxy=f"http://me:hunter2@127.0.0.1:{proxy.port}")
+        error = failure(calls, settings, call)
+    assert type(error) is ConfigurationError
+    assert (error.status, error.billed, error.retry) == (407, "no", "never")
+    assert "proxy" in error.message
+    assert "hunter2" not in str(error)
+
+
+def test_a_tunnel_is_not_given_the_key(calls):
+    with RawServer(reply(407, b"who are you?", "text/plain")) as proxy:
+        failure(calls, settings_for("https://app.invalid", proxy=f"http://127.0.0.1:{proxy.port}"), complete)
         assert [request.method for request in proxy.requests] == ["CONNECT"]
         # The key is for the app, not for a proxy that only tunnels.
         assert "authorization" not in proxy.requests[0].headers
@@ -402,12 +471,72 @@ def test_client_certificate(calls, authority, ca_file, client_files, files):
         assert len(server.requests + server.stops) == 3
 
 
-def test_no_client_certificate(calls, authority, ca_file):
-    with RawServer(answer_all, tls=tls_of(authority, client=True)) as server:
-        error = failure(calls, settings_for(server.url, ca_bundle=ca_file), complete)
-        # TLS 1.3 refuses the client after its first bytes, so either is honest.
-        assert isinstance(error, ConnectError | BrokenAnswerError)
+class Choosy(RawServer):
+    """Serves only whom its own authority knows, under TLS 1.3. It reads what others send before it goes, or there would
+    be resets that can overtake its refusal.
+    """
+
+    def __init__(self, authority):
+        super().__init__(answer_all)
+        self._context = tls_of(authority, client=True)
+        self._context.minimum_version = ssl.TLSVersion.TLSv1_3
+
+    @property
+    def url(self):
+        return super().url.replace("http:", "https:")
+
+    def _serve(self, connection):
+        with self._context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False) as wrapped:
+            with contextlib.suppress(OSError):
+                wrapped.do_handshake()
+            with contextlib.suppress(OSError):
+                while os.read(wrapped.fileno(), 65536):
+                    pass
+
+
+@pytest.mark.parametrize("call", [complete, info], ids=["complete", "info"])
+@pytest.mark.parametrize("given", [False, True], ids=["no certificate", "another certificate"])
+def test_a_server_that_wants_a_client_certificate(calls, authority, ca_file, tmp_path, given, call):
+    """TLS 1.3 refuses the client after its first bytes, but has not looked at them."""
+    changes = {}
+    if given:
+        strange = tmp_path / "strange.pem"
+        trustme.CA().issue_cert("client@example.com").private_key_and_cert_chain_pem.write_to_path(strange)
+        changes["client_cert"] = str(strange)
+    with Choosy(authority) as server:
+        error = failure(calls, settings_for(server.url, ca_bundle=ca_file, **changes), call)
+    assert type(error) is ConfigurationError
+    assert (error.billed, error.retry) == ("no", "never")
+    assert f"{'does not take the' if given else 'wants a'} client certificate" in error.message
+    assert "client_cert" in error.hint
+
+
+def test_a_server_that_refuses_the_client_and_is_gone_at_once(authority, ca_file):
+    """The sync client then finds out while it writes; what the server said is there to be read."""
+    with (
+        RawServer(answer_all, tls=tls_of(authority, client=True)) as server,
+        CompletionClient(settings_for(server.url, ca_bundle=ca_file)) as client,
+    ):
+        for _ in range(20):
+            with pytest.raises(CompletionError) as caught:
+                complete(client)
+            assert caught.value.billed == "no"
         assert server.requests == []
+
+
+def test_the_certificates_are_loaded_once_for_a_client(calls, authority, ca_file, monkeypatch):
+    loaded = []
+    load = ssl.SSLContext.load_verify_locations
+
+    def noting(context, *args, **kwargs):
+        loaded.append(context)
+        return load(context, *args, **kwargs)
+
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", noting)
+    with RawServer(answer_all, tls=tls_of(authority)) as server:
+        calls.each(settings_for(server.url, ca_bundle=ca_file), info, complete, POSTS["stop"], complete, info)
+        assert len(server.requests) == 4
+    assert len(loaded) == 1
 
 
 @pytest.mark.parametrize("wrong", ["ca_bundle", "client_cert", "REQUESTS_CA_BUNDLE", "missing"])
@@ -472,8 +601,6 @@ def test_tls_through_a_proxy(calls, authority, ca_file, monkeypatch):
 
 
 def test_the_sync_client_is_shared_by_threads():
-    from airflow_provider_completion.client.sync import CompletionClient
-
     failures = []
 
     def work(client):
@@ -489,6 +616,112 @@ def test_the_sync_client_is_shared_by_threads():
         for thread in threads:
             thread.join()
     assert failures == []
+
+
+CLOSE = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: %s\r\n"
+DRIPPING = {
+    "head": (b"HTTP/1.1 200 OK\r\nX-Drips: ", b"a"),
+    "early hints": (b"", CONTINUE),
+    "until the connection closes": (CLOSE % b"application/json" + b"\r\n{", b" "),
+    "length": (CLOSE % b"application/json" + b"Content-Length: 1000000\r\n\r\n{", b" "),
+    "chunks": (CLOSE % b"application/json" + b"Transfer-Encoding: chunked\r\n\r\n", chunk(b" ")),
+    "one chunk": (CLOSE % b"application/json" + b"Transfer-Encoding: chunked\r\n\r\nffff\r\n", b" "),
+    "the length of a chunk": (CLOSE % b"application/json" + b"Transfer-Encoding: chunked\r\n\r\n", b"0"),
+    "stream": (CLOSE % b"text/event-stream" + b"\r\n" + message("half"), b": ping\n\n"),
+    "kept alive": (STREAM_HEAD + chunk(message("half")), chunk(b": ping\n\n")),
+}
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
+@pytest.mark.parametrize("call", [complete, info], ids=["complete", "info"])
+@pytest.mark.parametrize("where", DRIPPING)
+def test_a_call_is_over_in_time_wherever_its_answer_drips(calls, authority, ca_file, tls, call, where):
+    """Each byte comes in time, and the server never ends it."""
+    begin, drip = DRIPPING[where]
+
+    def answer(peer):
+        peer.send(begin)
+        while not peer.server.go_on.wait(0.05):
+            peer.send(drip)
+
+    with RawServer(answer, tls=tls_of(authority) if tls else None) as server:
+        error = failure(calls, settings_for(server.url, ca_bundle=ca_file, total_seconds=0.5), call)
+    assert isinstance(error, TimeLimitError)
+    assert error.billed == ("maybe" if call is complete else "no")
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
+def test_a_call_is_over_in_time_when_the_server_does_not_read(calls, authority, ca_file, tls):
+    context = tls_of(authority) if tls else None
+    done = threading.Event()
+
+    def serve(listener):
+        connection, _ = listener.accept()
+        with connection, contextlib.nullcontext(connection):
+            kept = context.wrap_socket(connection, server_side=True) if context else connection
+            done.wait(30)
+            kept.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        url = f"http{'s' * tls}://127.0.0.1:{listener.getsockname()[1]}"
+        settings = settings_for(url, ca_bundle=ca_file, total_seconds=0.5)
+        error = failure(calls, settings, lambda client: client.complete({"text": "x" * 30_000_000}))
+        done.set()
+    assert isinstance(error, TimeLimitError)
+    assert error.billed == "maybe"
+
+
+def test_a_forked_process_shares_no_connection_with_its_parent():
+    used = []
+
+    def answer(peer):
+        used.append(peer.socket)
+        peer.send(INFO)
+
+    with RawServer(answer) as server, CompletionClient(settings_for(server.url)) as client:
+        client.info()
+        child = os.fork()
+        if not child:
+            try:
+                client.info()
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
+        client.info()
+    first, of_the_child, second = used
+    assert of_the_child not in (first, second)
+
+
+def test_a_fork_does_not_copy_the_wait_for_the_form():
+    """Another thread reads the form when the process is forked; in the child there is no such thread."""
+
+    def answer(peer):
+        if peer.server.go_on.is_set():
+            peer.send(json_reply({"user_input_form": []}))
+        else:
+            peer.hold()
+
+    def read():
+        with contextlib.suppress(CompletionError):
+            client.form()
+
+    with RawServer(answer) as server, CompletionClient(settings_for(server.url)) as client:
+        reading = threading.Thread(target=read)
+        reading.start()
+        server.wait_until(lambda: len(server.requests) == 1)
+        server.go_on.set()
+        child = os.fork()
+        if not child:
+            signal.alarm(20)
+            try:
+                client.form()
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
+    reading.join()
 
 
 def dripping(peer):

@@ -227,7 +227,8 @@ def test_closing_the_client_stops_what_is_under_way():
 
     async def run(url):
         async with AsyncCompletionClient(settings_for(url)) as client:
-            events = aiter(client.stream(INPUTS))
+            run = await client.stream(INPUTS).__aenter__()
+            events = aiter(run)
             await anext(events)
         with pytest.raises(CompletionError):
             await asyncio.wait_for(anext(events), 4)

@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from airflow_provider_completion.api.errors import AuthenticationError, CompletionError, ConfigurationError
+from airflow_provider_completion.client.reaching import Reach
 from airflow_provider_completion.client.settings import ClientSettings
 from tests.client.conftest import complete, info, settings_for
 from tests.client.raw_server import END, RawServer, frame, json_reply, message, reply
@@ -23,7 +24,7 @@ def test_defaults():
     assert settings.base_url == "https://api.example.com/v1"
     assert settings.headers["Authorization"] == "Bearer app-x"
     assert (settings.user, settings.max_concurrency) == ("airflow", 10)
-    assert settings.effective_proxy is settings.trusted_certificates is None
+    assert Reach(settings).proxy is Reach(replace(settings, base_url="http://x")).tls is None
     assert replace(settings, user="x").base_url == settings.base_url
 
 
@@ -69,12 +70,48 @@ def test_taken(change):
      ("https://a.x.org", {"HTTPS_PROXY": "http://p:1", "NO_PROXY": ".x.org"}, None),
      ("https://ax.org", {"HTTPS_PROXY": "http://p:1", "NO_PROXY": "x.org"}, "http://p:1"),
      ("https://x:8443", {"HTTPS_PROXY": "http://p:1", "no_proxy": "y,x:8443"}, None),
-     ("https://x:8443", {"HTTPS_PROXY": "http://p:1", "no_proxy": "x:9"}, "http://p:1")],
+     ("https://x:8443", {"HTTPS_PROXY": "http://p:1", "no_proxy": "x:9"}, "http://p:1"),
+     ("https://10.1.2.3", {"HTTPS_PROXY": "http://p:1", "NO_PROXY": "x, 10.0.0.0/8"}, None),
+     ("https://11.1.2.3", {"HTTPS_PROXY": "http://p:1", "NO_PROXY": "10.0.0.0/8"}, "http://p:1"),
+     ("https://10.1.2.3:8443", {"HTTPS_PROXY": "http://p:1", "NO_PROXY": "10.1.2.3:8443"}, None),
+     ("https://10.1.2.3:8443", {"HTTPS_PROXY": "http://p:1", "NO_PROXY": "10.1.2.3:8444"}, "http://p:1"),
+     ("https://[fd00::1]", {"HTTPS_PROXY": "http://p:1", "NO_PROXY": "fd00::1"}, None),
+     ("https://[fd00::1]:8443", {"HTTPS_PROXY": "http://p:1", "NO_PROXY": "fd00::1"}, None),
+     ("https://[fd00::1]", {"HTTPS_PROXY": "http://p:1", "NO_PROXY": "[fd00::1]"}, None),
+     ("https://[fd00::2]", {"HTTPS_PROXY": "http://p:1", "NO_PROXY": "fd00::1"}, "http://p:1"),
+     ("https://x", {"ALL_PROXY": "socks5://p:1", "NO_PROXY": "*"}, None),
+     ("https://x", {"HTTPS_PROXY": "p:1"}, "http://p:1")],
 )  # fmt: skip
 def test_proxy_of_the_environment(monkeypatch, base_url, environment, proxy):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert ClientSettings(base_url=base_url, api_key="app-x").effective_proxy == proxy
+    assert Reach(ClientSettings(base_url=base_url, api_key="app-x")).proxy == proxy
+
+
+@pytest.mark.parametrize(
+    ("variable", "address", "what"),
+    [("HTTPS_PROXY", "socks5h://me:hunter2@p:1", "names a SOCKS proxy, which is not supported"),
+     ("all_proxy", "SOCKS4://p:1", "names a SOCKS proxy, which is not supported"),
+     ("https_proxy", "ftp://me:hunter2@p", "is not an http:// or https:// address"),
+     ("HTTPS_PROXY", "http://", "is not an http:// or https:// address"),
+     ("HTTPS_PROXY", "http://me:hunter2@p:port", "is not an http:// or https:// address"),
+     ("ALL_PROXY", "http://[::1", "is not an http:// or https:// address")],
+)  # fmt: skip
+def test_a_proxy_of_the_environment_that_cannot_be_used_is_named(calls, monkeypatch, variable, address, what):
+    monkeypatch.setenv(variable, address)
+    with pytest.raises(ConfigurationError) as caught:
+        calls.each(settings_for("https://app.invalid"), info)
+    assert caught.value.message == f"{variable} {what}."
+    assert caught.value.billed == "no"
+    assert "hunter2" not in texts_of(caught.value)
+
+
+def test_the_proxy_of_the_environment_is_read_once(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://first:1")
+    reach = Reach(ClientSettings(base_url="http://x", api_key="app-x"))
+    assert reach.proxy == "http://first:1"
+    monkeypatch.setenv("HTTP_PROXY", "http://second:1")
+    assert reach.proxy == "http://first:1"
 
 
 # -- the key ------------------------------------------------------------------------------------------------------

@@ -555,8 +555,11 @@ def test_a_stop_before_the_first_event_is_sent_with_it():
         assert peer.server.go_on.wait(10)
         stop_then_end(peer)
 
-    with RawServer(late) as server, CompletionClient(settings_for(server.url)) as client:
-        run = client.stream(INPUTS)
+    with (
+        RawServer(late) as server,
+        CompletionClient(settings_for(server.url)) as client,
+        client.stream(INPUTS) as run,
+    ):
         thread = threading.Thread(target=lambda: list(run))
         thread.start()
         assert asked.wait(10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import io
@@ -29,6 +30,8 @@ from airflow_provider_completion.api.errors import (
     ServerError,
 )
 from airflow_provider_completion.api.files import FileContent
+from airflow_provider_completion.api.sse import MAX_FRAME_BYTES
+from airflow_provider_completion.client.aio import AsyncCompletionClient
 from airflow_provider_completion.client.files import content_of, digest_of
 from airflow_provider_completion.testing import App, LocalCompletionServer
 from tests.client.conftest import KEY, failure, fast, in_turn, settings_for
@@ -100,9 +103,10 @@ def test_case_50_a_file_for_a_completion_of_the_same_user(calls, tmp_path):
         answer, content = calls.each(
             settings,
             lambda client: client.complete({}, files=[reference]),
-            lambda client: client.download(file.id),
+            lambda client: client.download(file.id, tmp_path / "back.txt"),
         )
-        assert (answer.answer, content) == ("what is in it", b"what is in it")
+        assert (answer.answer, content) == ("what is in it", None)
+        assert (tmp_path / "back.txt").read_text() == "what is in it"
         (kept,) = server.uploads.values()
         assert kept.user == "user-7"
 
@@ -489,28 +493,148 @@ class Forgetful(HastyServer):
 # -- looked at again --------------------------------------------------------------------------------------------------
 
 
-def fetch(client):
-    return client.download(ID)
+def fetch(path: Any) -> Callable[[Any], Any]:
+    return lambda client: client.download(ID, path)
 
 
 def test_a_file_that_no_completion_has_used(calls, tmp_path):
     (tmp_path / "a.txt").write_text("x")
     with LocalCompletionServer(READER) as server:
         (file,) = calls.each(settings_for(server.base_url), upload(tmp_path / "a.txt"))
-        error = failure(calls, server.base_url, lambda client: client.download(file.id))
+        error = failure(calls, server.base_url, lambda client: client.download(file.id, tmp_path / "b.txt"))
         assert (error.status, error.code) == (404, "file_not_found")
-        assert "no id of the server" in failure(calls, server.base_url, lambda client: client.download("a.txt")).message
+        error = failure(calls, server.base_url, lambda client: client.download("a.txt", tmp_path / "b.txt"))
+        assert "no id of the server" in error.message
+    assert os.listdir(tmp_path) == ["a.txt"]
 
 
-def test_half_a_file_is_none(calls):
-    def half(peer: Peer) -> None:
-        peer.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 99\r\n\r\nhalf")
-        peer.close()
+@pytest.mark.parametrize("content", [b"", b"x", CONTENT])
+@pytest.mark.parametrize("kind", [str, Path])
+def test_what_was_there_is_replaced(calls, tmp_path, content, kind):
+    path = tmp_path / "a.txt"
+    path.write_text("what was there")
+    with RawServer(reply(200, content, "text/plain")) as server:
+        calls.each(settings_for(server.url), fetch(kind(path)))
+    assert path.read_bytes() == content
+    assert os.listdir(tmp_path) == ["a.txt"]
 
-    with RawServer(half) as server:
-        error = failure(calls, server.url, fetch)
+
+def half_a_file(peer: Peer) -> None:
+    peer.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 99\r\n\r\nhalf")
+    peer.close()
+
+
+def test_half_a_file_is_none(calls, tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("what was there")
+    with RawServer(half_a_file) as server:
+        error = failure(calls, server.url, fetch(path))
         assert len(server.requests) == 3
     assert (type(error), error.billed, error.hint) == (BrokenAnswerError, "no", "Try again later.")
+    assert path.read_text() == "what was there"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_after_half_a_file_the_whole_is_fetched(calls, tmp_path):
+    with RawServer(in_turn(half_a_file, reply(200, b"whole", "text/plain"))) as server:
+        calls.each(fast(server.url), fetch(tmp_path / "a.txt"))
+    assert (tmp_path / "a.txt").read_text() == "whole"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+class Storage(dict[str, bytes]):
+    """Files by their names, in memory, as an object storage keeps them; it knows the largest piece it was given."""
+
+    largest = 0
+
+    def path(self, name: str = "a.txt") -> StoragePath:
+        return StoragePath(self, name)
+
+
+@dataclass
+class StoragePath:
+    storage: Storage
+    name: str
+
+    def stat(self) -> Any:
+        raise NotImplementedError
+
+    def with_name(self, name: str) -> StoragePath:
+        return StoragePath(self.storage, name)
+
+    def open(self, mode: str) -> Any:
+        storage, name = self.storage, self.name
+
+        class Stream(io.BytesIO):
+            def write(self, data: Any) -> int:
+                storage.largest = max(storage.largest, len(data))
+                return super().write(data)
+
+            def close(self) -> None:  # after which such a storage has the file, whatever happened before
+                if not self.closed:
+                    storage[name] = self.getvalue()
+                super().close()
+
+        return Stream()
+
+    def replace(self, target: StoragePath) -> None:
+        self.storage[target.name] = self.storage.pop(self.name)
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        self.storage.pop(self.name, None)
+
+
+def test_a_file_may_be_larger_than_any_other_answer_and_is_never_held_as_a_whole(calls):
+    size = MAX_FRAME_BYTES + MEGABYTE
+
+    def answer(peer: Peer) -> None:
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n" % size)
+        for _ in range(size // MEGABYTE):
+            peer.send(bytes(MEGABYTE))
+
+    storage = Storage()
+    with RawServer(answer) as server:
+        calls.each(settings_for(server.url), fetch(storage.path()))
+    assert [(name, len(content)) for name, content in storage.items()] == [("a.txt", size)]
+    assert storage.largest <= MEGABYTE
+
+
+def test_a_storage_that_keeps_what_was_broken_off_has_no_half_file(calls):
+    storage = Storage({"a.txt": b"what was there"})
+    with RawServer(half_a_file) as server:
+        failure(calls, server.url, fetch(storage.path()))
+    assert storage == {"a.txt": b"what was there"}
+
+
+@pytest.mark.parametrize("path", ["no such folder/a.txt", "folder", "file/a.txt", ".", "/"])
+def test_a_file_that_cannot_be_written(calls, tmp_path, path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with RawServer(reply(200, b"x", "text/plain")) as server:
+        error = failure(calls, server.url, fetch(path if path == "." else tmp_path / path))
+        assert len(server.requests) <= 1  # it would not help to try again
+    assert (type(error), error.retry, error.billed) == (InvalidRequestError, "never", "no")
+    assert "cannot be written" in error.message
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+def test_a_download_that_is_cancelled_leaves_nothing(tmp_path):
+    def answer(peer: Peer) -> None:
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 99\r\n\r\nhalf")
+        peer.hold()
+
+    async def main() -> None:
+        async with AsyncCompletionClient(settings_for(server.url)) as client:
+            task = asyncio.create_task(client.download(ID, tmp_path / "a.txt"))
+            while not os.listdir(tmp_path):
+                await asyncio.sleep(0.001)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    with RawServer(answer) as server:
+        asyncio.run(main())
+    assert os.listdir(tmp_path) == []
 
 
 # -- written down -----------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ FORM = [{"type": "paragraph", "variable": "text"}]
 #: What the whole answer is where it is not what the model says.
 ANSWERS = {
     "empty": "",
+    "truncated": "".join(PIECES[:2]),
     "separators": PIECES[0] + SEPARATORS + "".join(PIECES[1:]),
     "replace_midway": REPLACEMENT + "".join(PIECES[2:]),
     "replace_at_end": REPLACEMENT,
