@@ -95,11 +95,11 @@ class Airflow:
             self.run("tasks", "clear", dag, "--task-regex", f"^{task}$", "--yes")
             return
         headers = {
-            "Authorization": f"Bearer {requests.get(f'{self.url}/auth/token', timeout=30).json()['access_token']}"
+            "Authorization": f"Bearer {requests.get(f'{self.url}/auth/token', timeout=WAIT_SECONDS).json()['access_token']}"
         }
         wanted = {"dry_run": False, "task_ids": [task], "only_failed": False, "reset_dag_runs": True}
         cleared = requests.post(
-            f"{self.url}/api/v2/dags/{dag}/clearTaskInstances", json=wanted, headers=headers, timeout=30
+            f"{self.url}/api/v2/dags/{dag}/clearTaskInstances", json=wanted, headers=headers, timeout=WAIT_SECONDS
         )
         assert (cleared.status_code, cleared.json()["total_entries"]) == (200, 1), cleared.text
 
@@ -185,7 +185,7 @@ class AirflowInParts(Airflow):
 
     def _is_reached(self) -> bool:
         with suppress(requests.ConnectionError):
-            return requests.get(f"{self.url}/execution/health", timeout=30).ok
+            return requests.get(f"{self.url}/execution/health", timeout=WAIT_SECONDS).ok
         return False
 
     def start_scheduler(self) -> None:
