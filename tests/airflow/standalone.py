@@ -94,12 +94,13 @@ class Airflow:
         if airflow_version < "3":
             self.run("tasks", "clear", dag, "--task-regex", f"^{task}$", "--yes")
             return
-        headers = {
-            "Authorization": f"Bearer {requests.get(f'{self.url}/auth/token', timeout=WAIT_SECONDS).json()['access_token']}"
-        }
+        token = requests.get(f"{self.url}/auth/token", timeout=WAIT_SECONDS).json()["access_token"]
         wanted = {"dry_run": False, "task_ids": [task], "only_failed": False, "reset_dag_runs": True}
         cleared = requests.post(
-            f"{self.url}/api/v2/dags/{dag}/clearTaskInstances", json=wanted, headers=headers, timeout=WAIT_SECONDS
+            f"{self.url}/api/v2/dags/{dag}/clearTaskInstances",
+            json=wanted,
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=WAIT_SECONDS,
         )
         assert (cleared.status_code, cleared.json()["total_entries"]) == (200, 1), cleared.text
 
