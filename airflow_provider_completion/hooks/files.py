@@ -20,7 +20,6 @@ from airflow_provider_completion.api.files import (
     FileFacts,
     FileReference,
     checked_url,
-    extension_of,
     name_in_url,
     type_of,
 )
@@ -69,7 +68,9 @@ class GivenFile:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What makes it the same file another time. Not the id of an upload, which is another each time."""
+        """What makes it the same file another time. Not the id of an upload, which is another each time; nor its type,
+        which goes by the name, and by what the worker knows of types.
+        """
         return {"name": self.name, "sha256": self.digest}
 
 
@@ -132,14 +133,14 @@ def path_of(text: str) -> Path | ObjectStoragePath:
 
 
 class Uploads:
-    """Makes files into what a request carries. Each content is uploaded once for each end user.
+    """Makes files into what a request carries. Each is uploaded once for each end user, by whatever path it is given.
 
     :param client: uploads them
     """
 
     def __init__(self, client: CompletionClient) -> None:
         self._client = client
-        self._ids: dict[tuple[str, str, str], str] = {}
+        self._ids: dict[tuple[str, ...], str] = {}
 
     def references(self, items: FileItems, request: CompletionRequest) -> list[FileReference]:
         """Return the references of the files, uploaded once all that can be checked before is right.
@@ -161,8 +162,8 @@ class Uploads:
     def _reference(self, file: GivenFile, facts: FileFacts, user: str) -> FileReference:
         if isinstance(file.source, str):
             return FileReference(type=facts.type, transfer_method="remote_url", url=file.source)
-        # The extension counts, since the server goes by it.
-        key = (file.digest, extension_of(file.name), user)
+        # The server and the model see the name and the type, too.
+        key = (file.digest, file.name, file.source.mime_type, user)
         if key not in self._ids:
             self._ids[key] = self._client.upload(file.source, user=user).id
         return FileReference(type=facts.type, transfer_method="local_file", upload_file_id=self._ids[key])

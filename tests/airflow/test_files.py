@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,10 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, ObjectStoragePath, task
 from fsspec.implementations.memory import MemoryFileSystem
 
+from airflow_provider_completion.api.files import FileContent
 from airflow_provider_completion.exceptions import CompletionError, InvalidRequestError
 from airflow_provider_completion.hooks.completion import CompletionHook
-from airflow_provider_completion.hooks.files import files_of
+from airflow_provider_completion.hooks.files import GivenFile, files_of
 from airflow_provider_completion.operators.completion import CompletionOperator
 from airflow_provider_completion.testing import App, FileUpload, LocalCompletionServer, Prompt
 from tests.airflow.dags import run
@@ -186,14 +188,33 @@ def test_what_is_no_file_fails_for_good_and_nothing_is_sent(
 
 
 class TestOnce:
-    """Each content is uploaded once for each end user in a task."""
+    """Each file is uploaded once for each end user in a task."""
 
-    def test_by_whatever_names_it_comes(
-        self, completion_server: LocalCompletionServer, note: Path, tmp_path: Path
-    ) -> None:
-        (tmp_path / "copy.TXT").write_text("content")
-        assert attempt([note, str(note), f"file://{note}", tmp_path / "copy.TXT"]) == "|".join(["content"] * 4)
+    def test_by_whatever_path_it_comes(self, completion_server: LocalCompletionServer, note: Path) -> None:
+        assert attempt([note, str(note), f"file://{note}"]) == "|".join(["content"] * 3)
         assert len(uploads(completion_server)) == 1
+
+    def test_but_for_each_name_since_the_server_and_the_model_see_it(
+        self, completion_server: LocalCompletionServer, tmp_path: Path
+    ) -> None:
+        names = ["january.txt", "february.txt", "february.TXT"]
+        for name in names:
+            (tmp_path / name).write_text("content")  # no sales: the same content
+        hook = CompletionHook()
+        for name in [*names, names[0]]:
+            hook.complete({"text": "x"}, files=tmp_path / name)
+        seen = [[file["name"] for file in generation.prompt.files] for generation in completion_server.generations]
+        assert seen == [[name] for name in [*names, names[0]]]
+        assert [name for name, _ in uploads(completion_server)] == names
+
+    def test_but_for_each_type_since_the_server_is_told_it(
+        self, completion_server: LocalCompletionServer, tmp_path: Path
+    ) -> None:
+        hook = CompletionHook()
+        for mime_type in ("text/plain", "text/markdown", "text/plain"):
+            content = FileContent("note.txt", mime_type, 7, lambda: io.BytesIO(b"content"))
+            hook.complete({"text": "x"}, files=GivenFile(content))
+        assert len(uploads(completion_server)) == 2
 
     def test_but_for_each_kind_of_file(
         self, completion_server: LocalCompletionServer, note: Path, tmp_path: Path
