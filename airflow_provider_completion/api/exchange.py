@@ -19,6 +19,7 @@ from airflow_provider_completion.api.failures import lower_case
 from airflow_provider_completion.api.fields import OPTIONAL_ID
 from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.api.sse import MAX_FRAME_BYTES, Frame, FrameDecoder
+from airflow_provider_completion.api.storable import storable_text
 
 #: All other events say that the model has begun, with or without text.
 _NO_WORK = (events.Ping, events.ErrorEvent, events.UnknownEvent)
@@ -253,7 +254,7 @@ class CompletionExchange:
     # -- the outcome ----------------------------------------------------------------------------------------------
 
     def _complete(self, metadata: Mapping[str, Any], files: list[Any], seconds: float) -> None:
-        answer = _joined(self.partial_text)
+        answer = storable_text(self.partial_text)
         try:
             usage = Usage.model_validate(metadata["usage"]) if metadata.get("usage") else None
         except ValidationError:
@@ -312,14 +313,3 @@ def _blocking_answer(status: int, body: bytearray) -> dict[str, Any] | None:
 
 def _encoded(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")  # an emoji may be cut in two
-
-
-def _joined(text: str) -> str:
-    """Join surrogate pairs that were cut between two pieces of an escaped stream; a lone half becomes U+FFFD."""
-    if text.isascii():
-        return text
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text

@@ -6,11 +6,13 @@ import json
 import re
 from collections.abc import Iterator
 from decimal import Decimal
+from itertools import islice
 from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
 from airflow_provider_completion.api.errors import Billed, CompletionError, InvalidRequestError
+from airflow_provider_completion.api.storable import Path, not_storable, reserved_key, storable_text
 
 _MOST_PROBLEMS = 5
 _LONGEST_KEY = 40
@@ -43,7 +45,7 @@ class OutputType:
     What is accepted is pydantic's own default for JSON (``"12"`` is an ``int``); a type that is strict stays strict.
     ``str`` is a JSON string, in quotes.
 
-    :raises InvalidRequestError: pydantic can make no schema of it
+    :raises InvalidRequestError: pydantic can make no schema of it, or none of its values can be stored
     """
 
     #: The JSON schema as compact text, to be put into the prompt through an input of the app.
@@ -60,16 +62,23 @@ class OutputType:
             raise InvalidRequestError(
                 f"output_type is no type that pydantic can read from JSON: {why}", hint="Nothing was sent."
             ) from None
+        if key := next(_reserved_fields(schema), None):
+            raise InvalidRequestError(
+                f"output_type has a field {key!r}: Airflow reserves this key, and cannot store it.",
+                hint="Nothing was sent.",
+            )
         self.json_schema = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
 
     def read(self, answer: str) -> Any:
-        """Return the answer's data as plain JSON data.
+        """Return the answer's data as plain JSON data that every XCom can store, once its text is made storable as
+        :func:`~airflow_provider_completion.api.storable.with_storable_text` does it.
 
         Keys are aliases where the type has them, so that the type accepts what comes out, and so does a downstream
         task. Decimals are text, times are ISO text.
 
         :param answer: a whole answer: JSON, or one JSON value in prose or in a Markdown fence, after any reasoning
-        :raises OutputError: it holds no JSON value or more than one, or the value does not fit the type
+        :raises OutputError: it holds no JSON value or more than one, the value does not fit the type, or not every XCom
+            could store it
         """
         try:
             value = _only_value(answer)
@@ -96,22 +105,27 @@ class OutputType:
             json.dumps(data, allow_nan=False)
         except Exception as error:
             raise _RefusedError(f"its data cannot be written as JSON ({type(error).__name__})") from None
+        if problems := [f"{_place(path)}: {why}" for path, why in islice(not_storable(data), _MOST_PROBLEMS)]:
+            raise _RefusedError(*problems)
         return data
 
     def _error(self, answer: str, problems: list[str]) -> OutputError:
         return OutputError(
             f"The answer is not the data that output_type asks for: {'; '.join(problems)}.",
             answer=answer,
-            feedback="\n".join(
-                [
-                    "Your last answer cannot be used:",
-                    *(f"- {problem}" for problem in problems),
-                    "Answer with one JSON value and nothing else. It must fit this JSON schema:",
-                    self.json_schema,
-                    # Last, since what is too long for an input is cut. Calls know nothing of each other.
-                    "Your last answer was:",
-                    _short(answer, _LONGEST_ANSWER),
-                ]
+            # A message of the user's own can quote what no input takes.
+            feedback=storable_text(
+                "\n".join(
+                    [
+                        "Your last answer cannot be used:",
+                        *(f"- {problem}" for problem in problems),
+                        "Answer with one JSON value and nothing else. It must fit this JSON schema:",
+                        self.json_schema,
+                        # Last, since what is too long for an input is cut. Calls know nothing of each other.
+                        "Your last answer was:",
+                        _short(answer, _LONGEST_ANSWER),
+                    ]
+                )
             ),
         )
 
@@ -246,6 +260,20 @@ def _mentions_decimals(schema: Any) -> bool:
     return isinstance(schema, list | tuple) and any(map(_mentions_decimals, schema))
 
 
+def _reserved_fields(schema: Any) -> Iterator[str]:
+    """Find fields of a JSON schema without which, or with which, no value of it can be stored."""
+    waiting = [schema]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            fields = item.get("properties")
+            if isinstance(fields, dict) and (key := reserved_key(fields)):
+                yield key
+            waiting.extend(item.values())
+        elif isinstance(item, list):
+            waiting.extend(item)
+
+
 def _numbers(data: Any) -> Iterator[str]:
     waiting = [data]
     while waiting:
@@ -272,13 +300,13 @@ def _problems(error: ValidationError, data: Any) -> list[str]:
 
 
 def _problem(entry: Any, data: Any) -> str:
-    where = ""
+    path: Path = ()
     for part in entry["loc"]:
         if isinstance(data, list) and isinstance(part, int) and part < len(data):
-            where += f"[{part}]"
+            path = (*path, part)
             data = data[part]
         elif isinstance(data, dict) and (part in data or (entry["type"] == "missing" and part == entry["loc"][-1])):
-            where += _key(part)
+            path = (*path, part)
             data = data.get(part)
         # Any other part is pydantic's: the branch of a union, the name of a validator.
     message = str(entry["msg"])
@@ -287,7 +315,12 @@ def _problem(entry: Any, data: Any) -> str:
         # The one message of pydantic's own that quotes the input.
         message = message.replace(tag, _short(tag, _LONGEST_KEY))
     message = message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    return f"{where.removeprefix('.') or 'the value'}: {_short(_uncapitalised(message), _LONGEST_PROBLEM)}"
+    return f"{_place(path)}: {_short(_uncapitalised(message), _LONGEST_PROBLEM)}"
+
+
+def _place(path: Path) -> str:
+    where = "".join(f"[{part}]" if isinstance(part, int) else _key(part) for part in path)
+    return where.removeprefix(".") or "the value"
 
 
 def _key(key: str) -> str:

@@ -96,6 +96,8 @@ class Run:
                 outcome = self._exchange.completion()
             except CompletionError as failure:
                 outcome = failure
+        if isinstance(outcome, Completion) and "\x00" in self._exchange.partial_text:
+            log.warning("The answer has NUL characters, which databases do not take: each is now U+FFFD.")
         if outcome is not None:
             self._span.end(outcome)
 

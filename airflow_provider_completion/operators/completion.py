@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
-from airflow.providers.common.compat.sdk import BaseOperator
+from airflow.providers.common.compat.sdk import XCOM_RETURN_KEY, BaseOperator
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_provider_completion.operators.links import LOGS_URL_KEY, CompletionLogsLink
@@ -297,7 +297,7 @@ class CompletionOperator(BaseOperator):
         pushed()
         completion.accepted(self.accept)
         try:
-            return output.read(completion)
+            return self._storable(context, answer, output.read(completion))
         except OutputError as error:
             if asked_again == output.retries:
                 raise
@@ -407,6 +407,8 @@ class CompletionOperator(BaseOperator):
         self._show_logs_url(context, completion.message_id)
         if not self.do_xcom_push:
             return
+        from airflow_provider_completion.operators.pushing import push
+
         ti = context["ti"]
         usage = self._usage.as_json() if self._usage else {}
         values: dict[str, Any] = {
@@ -417,7 +419,15 @@ class CompletionOperator(BaseOperator):
         if completion.finish in self.accept:
             values["answer"] = completion.answer
         for key, value in values.items():
-            ti.xcom_push(key=key, value=value)
+            push(ti, key, value, kept=answer.safety.answer_is_kept)
+
+    def _storable(self, context: Context, answer: _Answer, result: Any) -> Any:
+        """Return what the operator returns, once XCom has taken it: were Airflow to find out, its retries would pay."""
+        if self.do_xcom_push and result is not answer.completion.answer:  # which it has taken already
+            from airflow_provider_completion.operators.pushing import push
+
+            push(context["ti"], XCOM_RETURN_KEY, result, kept=answer.safety.answer_is_kept)
+        return result
 
 
 class _Answer(NamedTuple):

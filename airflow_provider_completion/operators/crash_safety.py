@@ -55,8 +55,8 @@ class CallRecord(BaseModel):
     :param attempt: the run of the task that made the call; Airflow can begin the same try twice
     :param deferred: whether a trigger was to make the call, so that its outcome is not known before the task resumes
     :param given_up: whether it has ended without an answer, and may have been billed
-    :param completion: the finished generation; None while it runs. Its ``metadata`` is not kept: no XCom needs it, and
-        it can be many times the answer
+    :param completion: the finished generation; None while it runs. Its ``metadata`` and
+        ``files`` are not kept: no XCom needs them, and they can be many times the answer, or anything
     """
 
     model_config = ConfigDict(frozen=True)
@@ -75,7 +75,7 @@ class CallRecord(BaseModel):
 
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON data."""
-        return self.model_dump(mode="json", exclude_none=True, exclude={"completion": {"metadata"}})
+        return self.model_dump(mode="json", exclude_none=True, exclude={"completion": {"metadata", "files"}})
 
 
 class EarlierAnswer(NamedTuple):

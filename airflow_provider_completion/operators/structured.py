@@ -11,6 +11,7 @@ from airflow_provider_completion.api.answers import Completion
 from airflow_provider_completion.api.errors import InvalidRequestError
 from airflow_provider_completion.api.input_form import InputForm
 from airflow_provider_completion.api.output import OutputError, OutputType
+from airflow_provider_completion.api.storable import with_storable_text
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +53,14 @@ class Output:
         if self._type is None:
             return completion.answer
         try:
-            return self._type.read(completion.answer)
+            read = self._type.read(completion.answer)
         except OutputError as error:
             error.task_id, error.message_id = completion.task_id, completion.message_id
             raise
+        data = with_storable_text(read)
+        if data != read:
+            log.warning("The data has NUL characters, which databases do not take: each is now U+FFFD.")
+        return data
 
     def inputs(
         self, inputs: Mapping[str, Any], feedback: str, form: Callable[[], InputForm] | None

@@ -61,8 +61,8 @@ class Received(BaseModel):
     """What the one trigger that has sent a call has received. Only that one writes it.
 
     :param task_id: the generation on the server
-    :param completion: the whole generation, once it has ended. Its ``metadata`` is not kept: it is not needed any
-        more, and can be many times the answer
+    :param completion: the whole generation, once it has ended. Its ``metadata`` and ``files`` are not
+        kept: they are not needed any more, and can be many times the answer, or what XCom does not take
     """
 
     model_config = ConfigDict(frozen=True)
@@ -131,7 +131,9 @@ class CallMarks:
 
     async def akeep(self, received: Received) -> None:
         """Keep what was received."""
-        await self._aset(self._received_key, received.model_dump(mode="json", exclude={"completion": {"metadata"}}))
+        await self._aset(
+            self._received_key, received.model_dump(mode="json", exclude={"completion": {"metadata", "files"}})
+        )
 
     async def _aget(self, key: str) -> Any:
         return await _call("aget_one", XCom.get_one, key=key, **self._place)

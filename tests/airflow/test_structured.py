@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import re
+import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
 from pydantic import BaseModel, field_validator
+from sqlalchemy.exc import StatementError
 from typing_extensions import TypedDict
 
 from airflow_provider_completion.exceptions import CompletionError, InvalidRequestError, OutputError
@@ -175,6 +177,115 @@ def test_the_error_says_what_is_wrong_and_the_answer_is_kept_beside_it(
     assert "score: input should be a valid integer" in str(caught.value)
     assert "billed" in str(caught.value)
     assert SECRET not in str(caught.value) + repr(caught.value) + caplog.text + "".join(capfd.readouterr())
+
+
+RESERVED = '{"__type": "datetime", "__var": 1.0}'
+
+
+def test_the_model_does_not_choose_types_downstream(
+    completion_server: LocalCompletionServer, completion_app: App
+) -> None:
+    answering(completion_app, RESERVED, GOOD)
+    outcome = run(
+        lambda: CompletionOperator(
+            task_id="ask", inputs={"text": "x"}, output_type=dict[str, Any], retries=2, retry_delay=timedelta(0)
+        ),
+        read=("return_value",),
+    )
+    assert outcome.states == {"ask": "failed", "reader": "upstream_failed"}
+    assert len(completion_server.generations) == 1
+
+
+def test_a_key_that_airflow_reserves_can_be_mended_by_asking_again(
+    completion_server: LocalCompletionServer, completion_app: App
+) -> None:
+    answering(completion_app, RESERVED, GOOD)
+    instance = Instance()
+    assert attempt(instance, **{**ASKED_AGAIN, "output_type": dict[str, Any]}) == {"score": 7}
+    assert "__type: Airflow reserves this key" in said(completion_server, "wrong_at_length")[1]
+
+
+@pytest.mark.parametrize("response_mode", ["streaming", "blocking"])
+def test_nul_becomes_a_sign_for_it_in_data_and_in_text_and_the_log_says_so(
+    completion_server: LocalCompletionServer,
+    completion_app: App,
+    caplog: pytest.LogCaptureFixture,
+    response_mode: str,
+) -> None:
+    answering(completion_app, '{"a\\u0000": ["\\u0000b"]}', "a\0b", "a\ufffdb")
+    with caplog.at_level(logging.WARNING):
+        instance = Instance()
+        data = attempt(instance, output_type=dict[str, list[str]], response_mode=response_mode)
+        assert data == instance.pushed["return_value"] == {"a\ufffd": ["\ufffdb"]}
+        assert "The data has NUL characters" in caplog.text
+        caplog.clear()
+        instance = Instance()
+        assert attempt(instance, response_mode=response_mode) == instance.pushed["answer"] == "a\ufffdb"
+        assert "The answer has NUL characters" in caplog.text
+        caplog.clear()
+        assert attempt(Instance(), response_mode=response_mode) == "a\ufffdb"
+        assert "NUL" not in caplog.text
+
+
+@dataclass
+class Refusing(Instance):
+    """A task instance whose XCom does not take one key.
+
+    :param error: what it raises
+    """
+
+    key: str = ""
+    error: Exception = field(default_factory=Exception)
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        if key == self.key:
+            raise self.error
+        super().xcom_push(key, value)
+
+
+def database_error() -> Exception:
+    said = f'unsupported Unicode escape sequence\nDETAIL: x\nCONTEXT: JSON data, line 1: "{SECRET}"'
+    return StatementError(f"failed {SECRET}", "INSERT", {"value": SECRET}, RuntimeError(said))
+
+
+def server_error() -> Exception:
+    error = RuntimeError(f"failed {SECRET}")
+    body = {"reason": "Value rejected by database", "orig_error": "hidden", "message": "look for ID 7"}
+    error.detail = {"status_code": 422, "message": "Server returned error", "detail": {"detail": body}}  # type: ignore[attr-defined]
+    return error
+
+
+@pytest.mark.parametrize("key", ["message_id", "usage", "answer", "return_value"])
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (database_error(), "StatementError, unsupported Unicode escape sequence."),
+        (server_error(), "RuntimeError, 422, Server returned error, Value rejected by database, look for ID 7."),
+        (ValueError(f"{SECRET} cannot be serialized"), "ValueError."),
+    ],
+    ids=["database", "api-server", "other"],
+)
+@pytest.mark.parametrize("store", [None, Store], ids=["nothing-kept", "answer-kept"])
+def test_what_xcom_does_not_take_is_said_in_one_line_and_not_paid_again(
+    completion_server: LocalCompletionServer,
+    completion_app: App,
+    key: str,
+    error: Exception,
+    reason: str,
+    store: type[Store] | None,
+) -> None:
+    answering(completion_app, f'{{"score": 7, "reasons": ["{SECRET}"]}}')
+    kept = store() if store else None
+    with pytest.raises(CompletionError) as caught:
+        attempt(Refusing(key=key, error=error), kept, output_type=Review)
+    assert f"{key!r} of it could not be stored in XCom: {reason}" in str(caught.value)
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+    assert isinstance(caught.value, AirflowFailException) == (kept is None)
+    if kept:
+        with pytest.raises(CompletionError, match=re.escape(reason)):
+            attempt(Refusing(try_number=2, key=key, error=error), kept, output_type=Review)
+        assert attempt(Instance(try_number=3), kept, output_type=Review)["score"] == 7
+    assert len(completion_server.generations) == 1
 
 
 class TestAskingAgain:

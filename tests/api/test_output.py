@@ -107,7 +107,7 @@ def refused(kind: Any, answer: str) -> OutputError:
         (Literal["a", "b"], '"a"', "a"),
         (int, "42", 42),
         (int, '"12"', 12),
-        (int, "9" * 40, int("9" * 40)),
+        (list[int], f"[{2**63 - 1}, {-(2**63)}]", [2**63 - 1, -(2**63)]),
         (float, "1e3", 1000.0),
         (bool, "true", True),
         (list[bool], "[true]", [True]),
@@ -356,6 +356,73 @@ def test_what_is_no_type_is_refused_before_anything_is_sent(kind):
     assert "\n" not in str(caught.value)
 
 
+def nested(levels: int) -> str:
+    return "[" * levels + "]" * levels
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        ('{"__classname__": "kettle", "size": 2}', "__classname__: Airflow reserves this key"),
+        ('{"a": [{"b c": {"__id__": 1}}]}', "a[0]['b c'].__id__: Airflow reserves this key"),
+        ('{"__type": "datetime", "__var": 1.0}', "__type: Airflow reserves this key"),
+        ('[{"__type": "dict", "__var": {"x": 1}, "y": 2}]', "[0].__type: Airflow reserves this key"),
+        (f'{{"n": [{2**63}]}}', "n[0]: an integer of more than 64 bits"),
+        (f"{-(2**63) - 1}", "the value: an integer of more than 64 bits"),
+        (nested(101), "the value: it is nested more than 100 levels deep"),
+        ('{"a\\u0000": 1, "a\ufffd": 2}', "the value: two keys differ only in a character that cannot be stored"),
+        (json.dumps({"k": {"ü" * 32_768: 1}}), "k: a key is longer than 65535 bytes"),
+    ],
+)
+def test_what_not_every_xcom_stores_and_returns_is_refused_and_the_model_is_told_where(answer, problem):
+    for kind in (JsonValue, dict[str, Any] if answer.startswith("{") else Any):
+        error = refused(kind, answer)
+        assert problem in str(error)
+        assert problem in error.feedback
+        assert error.billed == "yes"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '{"__type": "kettle"}', '{"__var": 1}', '{"__version__": 1, "__data__": 2, "__cache__": 3, "__source": 4}',
+        '{"__typename": "Kettle", "classname": 1, "id": 2, "type": 3, "var": 4}',
+        '["__classname__", "__id__", "__type", "__var"]', nested(100),
+        f"[{2**63 - 1}, 1e308, 5e-324, -0.0]", '{"": ""}',
+    ],
+)  # fmt: skip
+def test_what_is_like_it_and_harmless_is_not_refused(answer):
+    assert json.dumps(ANYTHING.read(answer)) == json.dumps(json.loads(answer))
+
+
+class Reserved(BaseModel):
+    kind: str = Field("kettle", alias="__classname__")
+
+
+class Both(BaseModel):
+    kind: str = Field(alias="__type")
+    value: int = Field(alias="__var")
+
+
+class Either(BaseModel):
+    kind: str = Field(alias="__type")
+
+
+@pytest.mark.parametrize("kind", [Reserved, list[Reserved], dict[str, Item | Reserved], Both])
+def test_a_type_that_cannot_be_stored_is_refused_before_anything_is_sent(kind):
+    with pytest.raises(InvalidRequestError, match=r"has a field '__(classname__|type)'.*Nothing was sent."):
+        OutputType(kind)
+    assert OutputType(Either).read('{"__type": "kettle"}') == {"__type": "kettle"}
+
+
+def told(text: str) -> str:
+    raise ValueError(f"not {text}")
+
+
+def test_what_the_model_is_told_can_be_sent_whatever_a_message_quotes():
+    assert "not a\ufffdb" in refused(Annotated[str, AfterValidator(told)], '"a\\u0000b"').feedback
+
+
 HUGE = 400_000
 
 
@@ -405,7 +472,7 @@ def test_depth_is_read_or_refused(depth):
 VALUES = st.recursive(
     st.none()
     | st.booleans()
-    | st.integers()
+    | st.integers(-(2**63), 2**63 - 1)
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('`~"{}[]\\\n<:\ufeff\u2028🙂')),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner),

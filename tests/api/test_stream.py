@@ -526,6 +526,10 @@ def test_surrogate_halves_of_two_pieces_are_joined():
     assert answer_of(pieces[0], text("x"), END) == "\ufffdx"
 
 
+def test_nul_which_no_database_takes_becomes_a_sign_for_it():
+    assert answer_of(text("a\0"), text("\0b"), END) == "a\ufffd\ufffdb"
+
+
 def test_a_stop_makes_every_regular_end_a_stopped_one():
     exchange = exchange_of(text("a"), end=False)
     exchange.stop_requested = True
