@@ -1,0 +1,103 @@
+"""What an answer leaves in XCom on PostgreSQL, whose JSON takes less than SQLite's; on a cluster of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_ROOT = Path(__file__).parents[2]
+_BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin")) or [Path(shutil.which("initdb") or "nowhere").parent]
+
+
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[str]:
+    """The address of a new database."""
+    pytest.importorskip("psycopg2", reason="needs psycopg2-binary")
+    if not (_BINARIES[-1] / "initdb").exists():
+        pytest.skip("needs PostgreSQL's server, such as Debian's package postgresql")
+    # It does not run as root.
+    user = {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid, "extra_groups": []} if os.getuid() == 0 else {}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = Path(tempfile.mkdtemp(prefix="completion-postgresql-"))
+    try:
+        if user:
+            shutil.chown(folder, "nobody")
+        made = subprocess.run(
+            [_BINARIES[-1] / "initdb", "-D", folder / "data", "-U", "airflow", "-A", "trust", "-N", "-E", "UTF8"],
+            capture_output=True, cwd=folder, check=False, text=True, **user,
+        )  # fmt: skip
+        assert made.returncode == 0, made.stderr
+        options = f"-c port={port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off"
+        control = [_BINARIES[-1] / "pg_ctl", "-D", folder / "data", "-w", "-l", folder / "log"]
+        subprocess.run([*control, "start", "-o", options], cwd=folder, check=True, stdout=subprocess.DEVNULL, **user)
+        try:
+            yield f"postgresql+psycopg2://airflow@127.0.0.1:{port}/postgres"
+        finally:
+            subprocess.run(
+                [*control, "stop", "-m", "immediate"], cwd=folder, check=True, stdout=subprocess.DEVNULL, **user
+            )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def told(postgresql: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What came of each case: the task's state, what a task downstream read, how many generations were asked for."""
+    environment = {
+        **os.environ,
+        "AIRFLOW_HOME": str(tmp_path_factory.mktemp("home")),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgresql,
+    }
+    migrate = [Path(sys.executable).parent / "airflow", "db", "migrate"]
+    for command in (migrate, [sys.executable, "-m", "tests.airflow.answers_in_xcom", json.dumps(CASES)]):
+        done = subprocess.run(command, env=environment, cwd=_ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-3000:]
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("told ")]
+    result: dict[str, Any] = json.loads(line.removeprefix("told "))
+    return result
+
+
+NUL = "kettle\0lamp"
+NUL_IN_DATA = '{"a": "x\\u0000y"}'
+RESERVED = '{"__classname__": "kettle", "size": 2}'
+STORED = {"return_value": "kettle\ufffdlamp", "answer": "kettle\ufffdlamp"}
+
+CASES: dict[str, dict[str, Any]] = {
+    "streamed": {"answer": NUL, "arguments": {}},
+    "blocking": {"answer": NUL, "arguments": {"response_mode": "blocking"}},
+    "deferred": {"answer": NUL, "arguments": {"deferrable": True}},
+    "data": {"answer": NUL_IN_DATA, "arguments": {"output_type": "texts"}},
+    "deferred data": {"answer": NUL_IN_DATA, "arguments": {"output_type": "texts", "deferrable": True}},
+    "reserved": {"answer": RESERVED, "arguments": {"output_type": "anything"}},
+}
+DATA = {"return_value": {"a": "x\ufffdy"}, "answer": NUL_IN_DATA}
+
+
+@pytest.mark.parametrize(
+    ("case", "state", "read"),
+    [
+        ("streamed", "success", STORED),
+        ("blocking", "success", STORED),
+        ("deferred", "success", STORED),
+        ("data", "success", DATA),
+        ("deferred data", "success", DATA),
+        ("reserved", "failed", {}),
+    ],
+)
+def test_what_postgresql_does_not_take_is_paid_once_and_not_lost(
+    told: dict[str, Any], case: str, state: str, read: dict[str, Any]
+) -> None:
+    assert told[case] == [state, read, 1]
