@@ -419,14 +419,14 @@ class CompletionOperator(BaseOperator):
         if completion.finish in self.accept:
             values["answer"] = completion.answer
         for key, value in values.items():
-            push(ti, key, value, kept=answer.safety.answer_is_kept)
+            push(ti, key, value, kept=answer.is_kept)
 
     def _storable(self, context: Context, answer: _Answer, result: Any) -> Any:
         """Return what the operator returns, once XCom has taken it: were Airflow to find out, its retries would pay."""
         if self.do_xcom_push and result is not answer.completion.answer:  # which it has taken already
             from airflow_provider_completion.operators.pushing import push
 
-            push(context["ti"], XCOM_RETURN_KEY, result, kept=answer.safety.answer_is_kept)
+            push(context["ti"], XCOM_RETURN_KEY, result, kept=answer.is_kept)
         return result
 
 
@@ -440,6 +440,10 @@ class _Answer(NamedTuple):
     completion: Completion
     safety: CrashSafety
     paid_by: int | None = None
+
+    def is_kept(self) -> bool:
+        """Whether a retry finds it."""
+        return self.safety.still_keeps(self.completion)
 
 
 @dataclass
@@ -457,7 +461,7 @@ class _Spent:
     def billed(self) -> Billed:
         """What a retry would pay again: nothing, if it finds the answer."""
         if self.answer:
-            return "no" if self.answer.safety.still_keeps(self.answer.completion) else "yes"
+            return "no" if self.answer.is_kept() else "yes"
         return self.run.billed if self.run else "no"
 
     @property

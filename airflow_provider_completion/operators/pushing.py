@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from airflow_provider_completion.api.errors import CompletionError
@@ -15,10 +15,10 @@ class Pushing(Protocol):
     def xcom_push(self, key: str, value: Any) -> None: ...
 
 
-def push(instance: Pushing, key: str, value: Any, *, kept: bool) -> None:
+def push(instance: Pushing, key: str, value: Any, *, kept: Callable[[], bool]) -> None:
     """Push a value.
 
-    :param kept: whether a retry finds the answer that it belongs to
+    :param kept: says whether a retry finds the answer that it belongs to
     :raises CompletionError: it could not be stored
     """
     try:
@@ -26,7 +26,7 @@ def push(instance: Pushing, key: str, value: Any, *, kept: bool) -> None:
     except Exception as error:
         raise CompletionError(
             f"The answer was received, but {key!r} of it could not be stored in XCom: {_reason(error)}.",
-            hint="It is kept: a retry stores it again, and nothing is billed." if kept else "",
+            hint="It is kept: a retry stores it again, and nothing is billed." if kept() else "",
             retry="delay",
         ) from None  # which would quote the value
 
