@@ -464,7 +464,7 @@ WORK = {
     "empty text as a file": (text("", "message_file"), "maybe"),
     "a file": (data("message_file", id="f", type="image", belongs_to="assistant", url="http://x/y.png"), "maybe"),
     "speech": (data("tts_message", audio="AAAA"), "maybe"),
-    "a replacement": (text("", "message_replace"), "yes"),
+    "a replacement": (text("", "message_replace"), "maybe"),
     "a sign of life": (PING, "no"),
     "an event that is not known": (data("node_started"), "no"),
 }

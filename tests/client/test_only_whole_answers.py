@@ -57,7 +57,7 @@ FOREIGN = {
 @pytest.mark.parametrize("foreign", FOREIGN.values(), ids=FOREIGN)
 def test_what_is_not_of_this_answer_ends_the_call_and_stops_it(calls, foreign):
     def answer(peer):
-        peer.stream(message("half"), foreign, message("b"), END)
+        peer.stream(message("half"), foreign + message("b") + END)  # in one piece: the client goes when it has read it
         peer.hold()
 
     with RawServer(answer) as server:
