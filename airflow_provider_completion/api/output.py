@@ -71,7 +71,7 @@ class OutputType:
 
     def read(self, answer: str) -> Any:
         """Return the answer's data as plain JSON data that every XCom can store, once its text is made storable as
-        :func:`~airflow_provider_completion.api.storable.with_storable_text` does it.
+        ``with_storable_text`` does it.
 
         Keys are aliases where the type has them, so that the type accepts what comes out, and so does a downstream
         task. Decimals are text, times are ISO text.

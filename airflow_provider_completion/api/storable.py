@@ -54,7 +54,7 @@ def reserved_key(keys: Iterable[str]) -> str | None:
 def not_storable(data: Any) -> Iterator[tuple[Path, str]]:
     """Yield what of plain JSON data some XCom refuses, or returns as something else: where it is, and why.
 
-    Text is not among it: see :func:`with_storable_text`.
+    Text is not among it: see ``with_storable_text``.
     """
     waiting: list[tuple[Path, Any]] = [((), data)]
     while waiting:
