@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any, Literal, TypeAlias, get_args
 
 from airflow_provider_completion.api.errors import InvalidRequestError, UnfinishedAnswerError
-from airflow_provider_completion.api.fields import ApiModel, Count, Money, OptionalSeconds, OptionalText
+from airflow_provider_completion.api.fields import ApiModel, Count, Money, OptionalId, OptionalSeconds
 
 #: How a generation ended. ``complete``; ``stopped``: we asked the server to stop; ``suspect``: a regular end with the
 #: marks of one that the server ended itself (contract §4.6, §13), or of text that was paid and did not come.
@@ -67,7 +67,7 @@ class Usage(ApiModel):
     completion_price: Money = None
     total_tokens: Count = 0
     total_price: Money = None
-    currency: OptionalText = None
+    currency: OptionalId = None
     #: Seconds of the whole run, measured by the server.
     latency: OptionalSeconds = None
     time_to_first_token: OptionalSeconds = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import sys
 import time
 import uuid
@@ -115,14 +116,13 @@ class CompletionTrigger(BaseTrigger):
     @asynccontextmanager
     async def _client(self) -> AsyncIterator[AsyncCompletionClient]:
         hook = CompletionHook(self.conn_id, silence_seconds=self.silence_seconds, total_seconds=self.total_seconds)
-        try:
-            read = await _settings_of(hook)
-        except CompletionError:
-            raise
-        except Exception as error:
+        read = await _read_together(hook)
+        if isinstance(read, CompletionError):
+            raise copy.copy(read)  # all that wait for it would lengthen one traceback
+        if isinstance(read, Exception):
             raise CompletionError(
-                f"The triggerer could not read the connection {self.conn_id!r} ({type(error).__name__}).", retry="delay"
-            ) from error
+                f"The triggerer could not read the connection {self.conn_id!r} ({type(read).__name__}).", retry="delay"
+            ) from read
         settings = replace(
             read,
             check_inputs=False,  # the worker has
@@ -219,16 +219,26 @@ def _done(completion: Completion) -> dict[str, Any]:
 
 
 #: The reads of connections that are under way.
-_reads: dict[tuple[str, float | None, float | None], asyncio.Task[ClientSettings]] = {}
+_reads: dict[tuple[str, float | None, float | None], asyncio.Task[ClientSettings | Exception]] = {}
 
 
-async def _settings_of(hook: CompletionHook) -> ClientSettings:
-    """Read the connection, once for all triggers that begin together: each read waits in the queue of all others."""
+async def _read_together(hook: CompletionHook) -> ClientSettings | Exception:
+    """Read the connection, once for all triggers that begin together: each read waits in the queue of all others.
+
+    Return what it says, or why it cannot be read.
+    """
     key = (hook.conn_id, hook.silence_seconds, hook.total_seconds)
     if key not in _reads:
-        _reads[key] = asyncio.create_task(hook.get_async_settings())
+        _reads[key] = asyncio.create_task(_read(hook))
         _reads[key].add_done_callback(lambda _: _reads.pop(key))
     return await asyncio.shield(_reads[key])
+
+
+async def _read(hook: CompletionHook) -> ClientSettings | Exception:
+    try:
+        return await hook.get_async_settings()
+    except Exception as error:
+        return error
 
 
 #: The clients that triggers of this process use, and how many do.
