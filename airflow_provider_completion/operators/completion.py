@@ -360,7 +360,7 @@ class CompletionOperator(BaseOperator):
                 self._follow(run, safety)
             answer = self._spent.answer = _Answer(run.completion, safety)
         except BaseException:
-            safety.end_without_answer(self._spent.billed)
+            safety.end_without_answer(self._spent.run.billed if self._spent.run else "no")
             raise
         self._keep(answer)
         return answer

@@ -12,6 +12,7 @@ import os
 import uuid
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -101,8 +102,8 @@ class CrashSafety:
     ) -> None:
         self._store, self._call, self._hook, self._retries = store, call, hook, retries
         self._kept = False
-        #: A generation of an earlier try that could not be stopped. A later one tries again.
-        self._left_running: CallRecord | None = None
+        #: Whether the generation that an earlier try has left could not be stopped, so that a later one has to try.
+        self._left_running = False
 
     @classmethod
     def of(
@@ -164,8 +165,7 @@ class CrashSafety:
         :raises BrokenAnswerError: an earlier call may have been billed, and the user has not said that it may be paid
             again
         """
-        call = self._call
-        earlier = self._load() if call else None
+        call, earlier = self._call, self._before
         if call is None or earlier is None or not _is_earlier(earlier, call):
             return None
         if earlier.completion is None:
@@ -182,9 +182,15 @@ class CrashSafety:
         )
         return EarlierAnswer(earlier.completion, earlier.try_number)
 
+    @cached_property
+    def _before(self) -> CallRecord | None:
+        """What was kept before this call."""
+        return self._load()
+
     def keep_sent(self) -> None:
         """Keep that the call is about to be sent, so that a retry after a crash does not pay again in silence."""
         if self._call is not None:
+            _ = self._before  # now: from here on the store has this call
             self._save(self._call)
 
     def keep_running(self, task_id: str | None) -> None:
@@ -212,7 +218,8 @@ class CrashSafety:
     def end_without_answer(self, billed: Billed) -> None:
         """Say that this try's generation has ended without an answer, or that this process has stopped it.
 
-        What may not be paid again is kept until the task is cleared, whoever starts the task once more.
+        What may not be paid again is kept until the task is cleared, whoever starts the task once more. After a call
+        that cost nothing the answer that was there before it is there again.
 
         :param billed: what it cost
         """
@@ -220,8 +227,8 @@ class CrashSafety:
             return
         if not may_be_paid_again(billed, self._hook.on_maybe_billed):
             self._save(self._call.model_copy(update={"given_up": True}))
-        elif self._left_running:
-            self._save(self._left_running)
+        elif self._before and (self._before.completion or self._left_running):
+            self._save(self._before)
         else:
             self._delete()
 
@@ -246,8 +253,8 @@ class CrashSafety:
     def _go_on_after(self, earlier: CallRecord, call: CallRecord) -> None:
         """Decide whether this try may ask, after a call whose end nobody knows or that was given up."""
         what = f"Try {earlier.try_number} {_end_of(earlier)}"
-        if not earlier.given_up and earlier.task_id and not self._stop(earlier, call):
-            self._left_running = earlier
+        if not earlier.given_up and earlier.task_id:
+            self._left_running = not self._stop(earlier, call)
         if self._was_cleared_since(earlier, call) or may_be_paid_again("maybe", self._hook.on_maybe_billed):
             log.warning("%s Asking again, which is paid again.", what)
             return

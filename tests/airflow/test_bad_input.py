@@ -120,7 +120,7 @@ CONNECTION: list[tuple[dict[str, Any], str]] = [
     ({"extra": {"timeout": 3}}, "unknown extra 'timeout'"),
     ({"extra": {"max_tries": 0}}, "max_tries is not a whole number above 0"),
     ({"extra": {"max_tries": "many"}}, "'max_tries' is no number"),
-    ({"extra": {"proxy": "socks5://x"}}, "http:// or https://"),
+    ({"extra": {"proxy": "socks5://x"}}, "proxy names a SOCKS proxy"),
     ({"extra": {"ca_bundle": "/no/such/file"}}, "does not exist"),
     ({"extra": {"disable_tls_verification": "perhaps"}}, "'disable_tls_verification' is no truth value"),
 ]

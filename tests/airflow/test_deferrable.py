@@ -1105,7 +1105,9 @@ def going(completion_app: App) -> Iterator[threading.Semaphore]:
 
 def several(context: Any, count: int, **arguments: Any) -> list[CompletionTrigger]:
     """Return triggers as of several tasks."""
-    triggers = [trigger_of(context, **arguments) for _ in range(count)]
+    # As of several tasks: of one, Airflow 3.3's store would refuse the second.
+    alone = {**context, "task_state_store": None}
+    triggers = [trigger_of(alone, **arguments) for _ in range(count)]
     for trigger in triggers:
         trigger._marks = MarksInMemory(MarksInMemory.begun())
     return triggers

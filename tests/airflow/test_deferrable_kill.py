@@ -352,8 +352,8 @@ def test_what_a_frozen_triggerer_receives_after_another_one_has_stopped_it_is_no
 
     (generation,) = scene.generations("frozen")
     completion = scene.airflow.eventually("the end of the stream", kept)
-    # The server gives a stopped generation the same end as a whole one.
-    assert (completion["finish"], completion["answer"]) == ("complete", generation.answer)
+    # The server gives a generation that another one has stopped a regular end; only its usage says so.
+    assert (completion["finish"], completion["answer"]) == ("suspect", generation.answer)
     scene.let_go("frozen")
     assert scene.outcome("frozen") == {**LOST, "stopped": [True]}
 

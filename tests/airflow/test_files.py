@@ -134,6 +134,7 @@ def test_a_file_is_fetched_back_to_where_it_is_named(
     completion_server: LocalCompletionServer, note: Path, tmp_path: Path, named: Callable[[Path], Any]
 ) -> None:
     storage = MemoryFileSystem()
+    storage.store.clear()  # it is the process's: what other tests have left
     attach("memory", "storage", fs=storage)
     hook = CompletionHook()
     file = hook.upload(note)

@@ -114,7 +114,7 @@ def test_extras_are_read_as_every_form_writes_them(
         ({"extra": {"max_concurrency": 2.5}}, "no number"),
         ({"extra": {"ca_bundle": "/no/such/file"}}, "does not exist"),
         ({"extra": {"client_key": "/dev/null"}}, "without client_cert"),
-        ({"extra": {"proxy": "socks5://proxy"}}, "http:// or https://"),
+        ({"extra": {"proxy": "socks5://proxy"}}, "proxy names a SOCKS proxy"),
     ],
 )
 def test_a_wrong_connection_says_what_is_wrong_and_stops_airflows_retries(

@@ -481,12 +481,14 @@ class TestCrash:
             attempt(Instance(try_number=2), store, output_type=Review)
         assert len(completion_server.generations) == 1
 
-    def test_a_second_generation_that_a_crash_left_behind_is_stopped_and_all_is_asked_anew(
+    @pytest.mark.parametrize("may_pay", [False, True])
+    def test_a_second_generation_that_a_crash_left_behind_is_stopped_and_all_is_asked_anew_only_if_it_may(
         self,
         completion_server: LocalCompletionServer,
         completion_app: App,
         caplog: pytest.LogCaptureFixture,
         capfd: pytest.CaptureFixture[str],
+        may_pay: bool,
     ) -> None:
         answering(completion_app, "no data", "half", "no data", GOOD)
         store, retry = Store(), Instance(try_number=2)
@@ -496,15 +498,21 @@ class TestCrash:
         del record["completion"]  # as it was while the second one ran
         store.values[key] = json.dumps(record)
         capfd.readouterr()
-        with caplog.at_level(logging.INFO):
-            assert attempt(retry, store, **ASKED_AGAIN) == {"score": 7, "reasons": []}
         orphan = completion_server.generations[1]
+        if not may_pay:
+            with pytest.raises(AirflowFailException, match=f"in the middle of the generation {orphan.task_id}"):
+                attempt(retry, store, **ASKED_AGAIN)
+        else:
+            with caplog.at_level(logging.INFO):
+                answer = attempt(retry, store, **ASKED_AGAIN, on_maybe_billed="retry")
+            assert answer == {"score": 7, "reasons": []}
+            assert said(completion_server, "wrong_at_length")[2] == ""
+            assert retry.pushed["usage"]["total_tokens"] == tokens(completion_server.generations[2:])
+            shown = caplog.text + "".join(capfd.readouterr())
+            assert f"Try 1 ended in the middle of the generation {orphan.task_id}" in shown
         stops = [call.path for call in completion_server.calls if call.path.endswith("/stop")]
         assert stops == [f"/v1/completion-messages/{orphan.task_id}/stop"]
-        assert said(completion_server, "wrong_at_length")[2] == ""
-        assert retry.pushed["usage"]["total_tokens"] == tokens(completion_server.generations[2:])
-        shown = caplog.text + "".join(capfd.readouterr())
-        assert f"Try 1 ended in the middle of the generation {orphan.task_id}" in shown
+        assert len(completion_server.generations) == (4 if may_pay else 2)
 
     def test_when_asking_again_is_throttled_the_retry_goes_on_from_the_answer_that_is_paid(
         self, completion_server: LocalCompletionServer, completion_app: App, monkeypatch: pytest.MonkeyPatch
