@@ -78,7 +78,7 @@ def failing_for_good(on_maybe_billed: OnMaybeBilled = "fail") -> Iterator[None]:
             raise
         if isinstance(error, AirflowFailException):
             raise
-        raise _final_again(type(error), vars(error)).with_traceback(error.__traceback__) from None
+        raise _final_again(type(error), vars(error)).with_traceback(error.__traceback__) from error.__cause__
 
 
 @contextmanager

@@ -91,10 +91,9 @@ def _failure(error: BaseException, cost: Cost, billed: Billed, what: str) -> Com
         # Its text is left to the traceback: it may quote the answer.
         kind, said = CompletionError, f"{what} ({type(error).__name__})."
     else:
-        kind, said = TimeLimitError, f"Airflow ended the task in the middle of the call: {error}."
+        kind, said = TimeLimitError, f"The task was ended in the middle of the call ({type(error).__name__}: {error})."
     return kind(
         said,
-        hint=RETRY_HINT,
         retry="delay",
         billed=billed,
         task_id=cost.task_id,

@@ -217,7 +217,12 @@ def finish_of(
         return "stopped"
     if usage is None or usage.is_zero:
         ended = usage is not None and usage.has_unit_prices and not replaced
-        too_late = bool(answer) and seconds > SUSPECT_AFTER_SECONDS
-        return "suspect" if ended or too_late else "complete"
-    nothing = not (answer.strip() or any_file or replaced)
+        return "suspect" if ended or seconds > SUSPECT_AFTER_SECONDS else "complete"
+    nothing = not (_is_said(answer) or any_file or replaced)
     return "suspect" if nothing and usage.completion_tokens > MOST_TOKENS_OF_NO_TEXT else "complete"
+
+
+def _is_said(answer: str) -> bool:
+    """Whether there is anything in an answer but blanks, and thoughts that have no end."""
+    text = answer.strip()
+    return bool(text) and not (text.startswith("<think>") and "</think>" not in text)

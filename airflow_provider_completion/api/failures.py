@@ -70,8 +70,9 @@ _PERMANENT = re.compile(
 #: The model may have had the request and worked on it, although no text has come. A "connection error" does not say
 #: whether it broke before or after the request.
 _BEGUN = re.compile(
-    r"time[ds]?[ -]?out|\b(408|504|524)\b|connection.{0,20}(error|reset|aborted)|disconnected|ended prematurely"
-    r"|peer closed|incomplete|broken pipe|ChunkedEncodingError|plugin daemon service failed",
+    r"time[ds]?[ -]?out|\b(408|502|504|524)\b|bad gateway|connection.{0,20}error|\breset\b|abort|disconnected"
+    r"|ended prematurely|peer closed|\beof\b|incomplete|broken pipe|killed|ChunkedEncodingError"
+    r"|plugin daemon service failed",
     re.IGNORECASE,
 )
 #: What stands before a provider's words: who they come from, by what way, as what exception.

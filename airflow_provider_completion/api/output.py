@@ -69,7 +69,7 @@ class OutputType:
             )
         self.json_schema = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
 
-    def read(self, answer: str) -> Any:
+    def read(self, answer: str, *, longest: int | None = None) -> Any:
         """Return the answer's data as plain JSON data that every XCom can store, once its text is made storable as
         ``with_storable_text`` does it.
 
@@ -77,6 +77,7 @@ class OutputType:
         task. Decimals are text, times are ISO text.
 
         :param answer: a whole answer: JSON, or one JSON value in prose or in a Markdown fence, after any reasoning
+        :param longest: the most entries of a list or an object that tasks are expanded over, None if none are
         :raises OutputError: it holds no JSON value or more than one, the value does not fit the type, or not every XCom
             could store it
         """
@@ -85,7 +86,10 @@ class OutputType:
             if self._has_decimals and any(map(_loses_digits, _numbers(value.data))):
                 # pydantic reads a JSON number as a float before it makes a Decimal of it.
                 raise _RefusedError("a number has more digits than a float keeps: it must be a JSON string")
-            return self._data(value)
+            data = self._data(value)
+            if longest is not None:
+                _check_length(data, longest)
+            return data
         except _RefusedError as refused:
             raise self._error(answer, refused.problems) from refused.__cause__
         except RecursionError:
@@ -128,6 +132,13 @@ class OutputType:
                 )
             ),
         )
+
+
+def _check_length(data: Any, longest: int) -> None:
+    if not isinstance(data, list | dict):
+        raise _RefusedError("it is neither a list nor an object, and tasks are to be made of its entries")
+    if len(data) > longest:
+        raise _RefusedError(f"it has {len(data)} entries, and at most {longest} tasks can be made of them")
 
 
 class _RefusedError(Exception):

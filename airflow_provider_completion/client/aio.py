@@ -318,6 +318,7 @@ class AsyncCompletionClient:
         connect_seconds: float,
         silence_seconds: float,
         headers: Mapping[str, str],
+        transfer: _Transfer | None = None,
     ) -> aiohttp.client._RequestContextManager:
         self._expect_loop()
         if self._session is None and not self._closed:
@@ -334,6 +335,7 @@ class AsyncCompletionClient:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_seconds, sock_read=silence_seconds),
             allow_redirects=False,
             proxy=self._reach.proxy,
+            trace_request_ctx=transfer,
         )
 
     def _typed(self, error: Exception, *, answered: bool) -> CompletionError:
@@ -451,6 +453,8 @@ class AsyncCompletionRun(Run):
         exchange, client, settings = self._exchange, self._client, self._client.settings
         path, body = endpoints.complete(self.request)
         silence = settings.silence_of(self.request)
+        transfer = _Transfer()
+        self._is_sent = lambda: transfer.sent
         started = time.monotonic()
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + settings.total_seconds
@@ -460,9 +464,8 @@ class AsyncCompletionRun(Run):
 
         try:
             connect = min(settings.connect_seconds, settings.total_seconds)
-            self._is_sent = lambda: True  # or about to be: aiohttp does not say when
             async with asyncio.timeout_at(ends_at):
-                response = await client._send("POST", path, body, connect, silence, self._headers)
+                response = await client._send("POST", path, body, connect, silence, self._headers, transfer)
             async with response:
                 exchange.receive_head(response.status, response.headers)
                 answer = _Body(response)
@@ -478,8 +481,8 @@ class AsyncCompletionRun(Run):
                         log_unknown(event)
                         yield event
         except TimeoutError as error:  # aiohttp's own are these too
-            if isinstance(error, aiohttp.ConnectionTimeoutError):
-                exchange.fail(client._typed(error, answered=False))
+            if not transfer.sent:
+                exchange.fail(client._reach.no_connection(type(error).__name__))
             over = elapsed() >= settings.total_seconds
             exchange.fail(settings.total_limit_reached() if over else settings.silence_limit_reached())
         except aiohttp.ClientError as error:
@@ -487,6 +490,20 @@ class AsyncCompletionRun(Run):
                 exchange.fail(client._typed(error, answered=False))
             for event in exchange.receive_break(elapsed(), "The connection ended before the answer did."):
                 yield event
+
+
+class _Transfer:
+    """One call on its connection.
+
+    ``sent``: whether any of the request has left, or is about to. Until then nothing can have been processed.
+    """
+
+    sent = False
+
+
+async def _note_sent(_session: aiohttp.ClientSession, call: Any, _what: object) -> None:
+    if call.trace_request_ctx is not None:
+        call.trace_request_ctx.sent = True
 
 
 class _Body:
@@ -533,11 +550,14 @@ class _Body:
 
 
 def _new_session(settings: ClientSettings, reach: Reach) -> aiohttp.ClientSession:
+    sending = aiohttp.TraceConfig()
+    sending.on_request_headers_sent.append(_note_sent)
     return aiohttp.ClientSession(
         # Each call has a connection of its own: one that is kept can die while it carries a request, and then nobody
         # knows whether that was before or after the app had it.
         connector=aiohttp.TCPConnector(limit=0, force_close=True, ssl=reach.tls or True),
         headers=settings.headers,
         cookie_jar=aiohttp.DummyCookieJar(),
+        trace_configs=[sending],
         trust_env=False,
     )

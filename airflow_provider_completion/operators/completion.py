@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
-from airflow.providers.common.compat.sdk import XCOM_RETURN_KEY, BaseOperator
+from airflow.providers.common.compat.sdk import XCOM_RETURN_KEY, BaseOperator, conf
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_provider_completion.operators.links import LOGS_URL_KEY, CompletionLogsLink
@@ -199,12 +199,12 @@ class CompletionOperator(BaseOperator):
                 deferral.end(retried=may_be_sent_again(error, self.on_maybe_billed))
                 raise
             answer = _Answer(completion, safety)
+        with self._paying_once(answer):
             self._keep(answer)
             if self.log_answer:
                 answer_log = AnswerLog(lambda line: self.log.info("%s", line))
                 answer_log.add(completion.answer)
                 answer_log.close()
-        with self._paying_once(answer):
             output = self._begin(context)
             self._usage = waiting.usage
             return self._deliver(context, output, answer, asked_again=waiting.asked_again, pushed=deferral.end)
@@ -248,10 +248,19 @@ class CompletionOperator(BaseOperator):
             output_retries=self.output_retries,
             feedback_input=self.feedback_input,
             multiple_outputs=self.multiple_outputs,
+            longest=self._longest_result(context),
         )
         self._show_logs_url(context)
         self._usage = None
         return output
+
+    def _longest_result(self, context: Context) -> int | None:
+        """Return how many entries the result may have, as tasks downstream are expanded over it; None if none are."""
+        index = getattr(context["ti"], "map_index", None)
+        mapped = index is not None and index >= 0  # of those Airflow counts the instances, not their results
+        if mapped or self.get_dag() is None or next(self.iter_mapped_dependants(), None) is None:
+            return None
+        return conf.getint("core", "max_map_length") if self.do_xcom_push else 0
 
     def _show_logs_url(self, context: Context, message_id: str | None = None) -> None:
         # First before anything can fail: that is when the link is needed.
@@ -350,13 +359,13 @@ class CompletionOperator(BaseOperator):
     def _generate(
         self, inputs: Mapping[str, Any], files: list[FileReference | GivenFile] | None, safety: CrashSafety
     ) -> _Answer:
-        safety.keep_sent()
-        self._spent.run = None
+        self._spent.begin_again()
         try:
             with self.hook.stream(
                 inputs, query=self.query, files=files, user=self.user, response_mode=self.response_mode
             ) as run:
                 self._spent.run = run
+                safety.keep_sent()
                 self._follow(run, safety)
             answer = self._spent.answer = _Answer(run.completion, safety)
         except BaseException:
@@ -450,18 +459,26 @@ class _Answer(NamedTuple):
 class _Spent:
     """What this try has spent, as the :class:`~airflow_provider_completion.paying.Cost` of trying once more.
 
-    :param answer: the last one that it got
-    :param run: the last call that it made
+    :param answer: what its last call got
+    :param run: its last call
+    :param answer_before: what the call before got, whose data did not fit
     """
 
     answer: _Answer | None = None
     run: CompletionRun | None = None
+    answer_before: _Answer | None = None
+
+    def begin_again(self) -> None:
+        """Say that another call begins."""
+        self.answer_before, self.answer, self.run = self.answer, None, None
 
     @property
     def billed(self) -> Billed:
         """What a retry would pay again: nothing, if it finds the answer."""
         if self.answer:
             return "no" if self.answer.is_kept() else "yes"
+        if self.answer_before and not self.answer_before.is_kept():
+            return "yes"
         return self.run.billed if self.run else "no"
 
     @property

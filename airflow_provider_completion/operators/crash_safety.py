@@ -9,16 +9,15 @@ import hashlib
 import json
 import logging
 import os
-import uuid
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from airflow_provider_completion.api.answers import Completion, Finish
-from airflow_provider_completion.api.errors import Billed, BrokenAnswerError
+from airflow_provider_completion.api.errors import Billed, BrokenAnswerError, CompletionError
 from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.paying import RETRY_HINT, may_be_paid_again
 
@@ -89,7 +88,9 @@ class EarlierAnswer(NamedTuple):
 class CrashSafety:
     """Keeps this try's call for later ones, and makes use of what an earlier one kept.
 
-    All of it is best effort: a store that fails costs a warning, never the answer and never the real error.
+    Before a call the store has to work, unless the user has said that it may be paid twice: what is not known to be
+    unpaid is not sent. After it all is best effort: a store that fails costs a warning, never the answer and never
+    the real error.
 
     :param store: Airflow's task state store, None below Airflow 3.3
     :param call: this try's call, None without a store
@@ -101,7 +102,7 @@ class CrashSafety:
         self, store: TaskStateStore | None, call: CallRecord | None, hook: CompletionHook, *, retries: int = 0
     ) -> None:
         self._store, self._call, self._hook, self._retries = store, call, hook, retries
-        self._kept = False
+        self._has_record = False
         #: Whether the generation that an earlier try has left could not be stopped, so that a later one has to try.
         self._left_running = False
 
@@ -121,7 +122,7 @@ class CrashSafety:
         :param files: its files, which are read for their digests
         :raises InvalidRequestError: the request is wrong
         """
-        store: TaskStateStore | None = context.get("task_state_store")
+        store = _store_of(context)
         if store is None:
             return cls(None, None, hook)
         settings, instance = hook.get_conn().settings, context["ti"]
@@ -133,7 +134,7 @@ class CrashSafety:
             user=asked.user,
             try_number=instance.try_number,
             max_tries=instance.max_tries,
-            attempt=_attempt_of(instance),
+            attempt=str(getattr(instance, "id", "")),
         )
         return cls(store, call, hook, retries=retries)
 
@@ -145,11 +146,11 @@ class CrashSafety:
 
         :param call: the ``call`` of the crash safety that this try had before
         """
-        store: TaskStateStore | None = context.get("task_state_store")
+        store = _store_of(context)
         if store is None or call is None:
             return cls(None, None, hook)
         safety = cls(store, CallRecord.model_validate({**call, "deferred": True}), hook, retries=retries)
-        safety._kept = True
+        safety._has_record = True
         return safety
 
     @property
@@ -172,7 +173,11 @@ class CrashSafety:
             self._go_on_after(earlier, call)
             return None
         if obstacle := self._obstacle(earlier, call, earlier.completion.finish in accept):
-            log.info("Try %d got an answer, but it is not used again: %s.", earlier.try_number, obstacle)
+            log.warning(
+                "Try %d got an answer, but it is not used again: %s. Asking again, which is paid again.",
+                earlier.try_number,
+                obstacle,
+            )
             return None
         log.info(
             "Try %d already got the answer to this request, message_id %s. It is used again: nothing is sent, and "
@@ -184,14 +189,23 @@ class CrashSafety:
 
     @cached_property
     def _before(self) -> CallRecord | None:
-        """What was kept before this call."""
-        return self._load()
+        """What was kept before this call.
+
+        :raises CompletionError: nobody can know; nothing is sent
+        """
+        value = None
+        with self._before_the_call("looked up"):
+            value = self._store.get(KEY) if self._store else None
+        return _read(value)
 
     def keep_sent(self) -> None:
-        """Keep that the call is about to be sent, so that a retry after a crash does not pay again in silence."""
+        """Keep that the call is about to be sent, so that a retry after a crash does not pay again in silence.
+
+        :raises CompletionError: it cannot be kept; nothing is sent
+        """
         if self._call is not None:
             _ = self._before  # now: from here on the store has this call
-            self._save(self._call)
+            self._save_before(self._call)
 
     def keep_running(self, task_id: str | None) -> None:
         """Keep the id of the generation under way, so that a retry can stop it; written once for each id."""
@@ -200,9 +214,12 @@ class CrashSafety:
             self._save(self._call)
 
     def keep_deferred(self) -> None:
-        """Keep that a trigger is to make the call. Airflow can reset a deferred task, and then nothing else knows."""
+        """Keep that a trigger is to make the call. Airflow can reset a deferred task, and then nothing else knows.
+
+        :raises CompletionError: it cannot be kept; nothing is sent
+        """
         if self._call is not None:
-            self._save(self._call.model_copy(update={"deferred": True}))
+            self._save_before(self._call.model_copy(update={"deferred": True}))
 
     def keep_answer(self, completion: Completion) -> None:
         """Keep the answer, so that a retry need not pay for it again."""
@@ -223,7 +240,7 @@ class CrashSafety:
 
         :param billed: what it cost
         """
-        if not self._kept or self._call is None:
+        if not self._has_record or self._call is None:
             return
         if not may_be_paid_again(billed, self._hook.on_maybe_billed):
             self._save(self._call.model_copy(update={"given_up": True}))
@@ -255,7 +272,9 @@ class CrashSafety:
         what = f"Try {earlier.try_number} {_end_of(earlier)}"
         if not earlier.given_up and earlier.task_id:
             self._left_running = not self._stop(earlier, call)
-        if self._was_cleared_since(earlier, call) or may_be_paid_again("maybe", self._hook.on_maybe_billed):
+        # Only the surest sign of a clear: a Dag with fewer retries looks like one, too.
+        cleared = earlier.max_tries != call.max_tries
+        if cleared or may_be_paid_again("maybe", self._hook.on_maybe_billed):
             log.warning("%s Asking again, which is paid again.", what)
             return
         self._save(earlier.model_copy(update={"given_up": True}))
@@ -288,13 +307,27 @@ class CrashSafety:
         return True
 
     def _load(self) -> CallRecord | None:
-        if self._store is None:
-            return None
-        record = None
-        with _best_effort("of an earlier try could not be looked up in the task state store. It may be paid for again"):
-            if (value := self._store.get(KEY)) is not None:
-                record = CallRecord.model_validate(value)
-        return record
+        value = None
+        with _best_effort("could not be looked up in the task state store"):
+            value = self._store.get(KEY) if self._store else None
+        return _read(value)
+
+    @contextmanager
+    def _before_the_call(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            # The error's text is not shown: msgpack's would quote the value.
+            said = f"What a retry has to know could not be {what} in the task state store ({type(error).__name__})"
+            if not may_be_paid_again("maybe", self._hook.on_maybe_billed):
+                raise CompletionError(f"{said}.", hint="Nothing was sent.", retry="delay", billed="no") from None
+            log.warning("%s. After a crash, a retry would pay for it again.", said)
+
+    def _save_before(self, record: CallRecord) -> None:
+        with self._before_the_call("kept"):
+            if self._store:
+                self._store.set(KEY, record.as_json())
+                self._has_record = True
 
     def _save(self, record: CallRecord) -> None:
         if self._store is None:
@@ -303,24 +336,29 @@ class CrashSafety:
         # its own that names the way out.
         with _best_effort("could not be kept in the task state store. After a crash, a retry would pay for it again"):
             self._store.set(KEY, record.as_json())
-            self._kept = True
+            self._has_record = True
 
     def _delete(self) -> None:
         if self._store is None:
             return
         with _best_effort("could not be removed from the task state store. A retry may stop it once more"):
             self._store.delete(KEY)
-            self._kept = False
+            self._has_record = False
 
 
-def _attempt_of(instance: Any) -> str:
-    """Name one run of a task: what Airflow starts twice under one try number has one name.
+def _store_of(context: Context) -> TaskStateStore | None:
+    # "airflow tasks test" runs the same try again and again, and means it; and what it leaves is no try's.
+    return None if "AIRFLOW_TEST_MODE" in os.environ else context.get("task_state_store")
 
-    "airflow tasks test" runs the same try of the same task instance again and again, and means it.
-    """
-    if "AIRFLOW_TEST_MODE" in os.environ:
-        return uuid.uuid4().hex
-    return str(getattr(instance, "id", ""))
+
+def _read(value: JsonValue) -> CallRecord | None:
+    if value is None:
+        return None
+    try:
+        return CallRecord.model_validate(value)
+    except ValidationError:  # whose text would quote the value
+        log.warning("What is in the task state store is of another version. What an earlier try has paid is not known.")
+        return None
 
 
 def _is_earlier(record: CallRecord, call: CallRecord) -> bool:

@@ -123,10 +123,15 @@ class Deferral:
         """
         if completion := self._marks.answer():
             return completion
-        told = event or {}
-        if told.get("status") != "failed" and not told.get("stopped"):
-            told = {**self._stop(), "ended": told.get("ended")}
-        raise self._error_in(told)
+        raise self._error_in(self._known_of(event or {}))
+
+    def _known_of(self, event: dict[str, Any]) -> dict[str, Any]:
+        if event.get("status") == "failed" or event.get("stopped"):
+            return event
+        received = self._marks.received()
+        if received and received.error:
+            return {"status": "failed", "error": received.error}
+        return {**self._stop(), "ended": event.get("ended")}
 
     def _error_in(self, event: dict[str, Any] | None) -> CompletionError:
         told = event or {}

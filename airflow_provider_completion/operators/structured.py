@@ -25,11 +25,18 @@ class Output:
 
     The parameters are the operator's.
 
+    :param longest: the most entries of a result that tasks are expanded over, None if none are
     :raises InvalidRequestError: they cannot work together
     """
 
     def __init__(
-        self, output_type: Any, *, output_retries: int, feedback_input: str | None, multiple_outputs: bool
+        self,
+        output_type: Any,
+        *,
+        output_retries: int,
+        feedback_input: str | None,
+        multiple_outputs: bool,
+        longest: int | None = None,
     ) -> None:
         if type(output_retries) is not int or output_retries < 0:
             raise InvalidRequestError("output_retries is not a whole number from 0 on.", hint=_NOT_SENT)
@@ -40,6 +47,10 @@ class Output:
             raise InvalidRequestError("feedback_input needs an output_type.", hint=_NOT_SENT)
         self.retries, self._feedback_input = output_retries, feedback_input
         self._type = None if output_type is None else OutputType(output_type)
+        self._longest = longest
+        if longest == 0 or (longest and not self._type):
+            what = "A task is expanded over the result, which has to be a list or an object: it needs an output_type"
+            raise InvalidRequestError(f"{what}, and do_xcom_push.", hint=_NOT_SENT)
         if multiple_outputs and not (self._type and _has_safe_fields(self._type.json_schema)):
             # Airflow would find out at the end, and retry; or the model's fields would take the place of our keys.
             what = "multiple_outputs needs an output_type that is an object of known fields, none of them named "
@@ -53,7 +64,7 @@ class Output:
         if self._type is None:
             return completion.answer
         try:
-            read = self._type.read(completion.answer)
+            read = self._type.read(completion.answer, longest=self._longest)
         except OutputError as error:
             error.task_id, error.message_id = completion.task_id, completion.message_id
             raise

@@ -8,7 +8,7 @@ import sys
 import time
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
@@ -17,7 +17,7 @@ from airflow.providers.common.compat.sdk import conf
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_completion.api.answers import Completion
-from airflow_provider_completion.api.errors import CompletionError
+from airflow_provider_completion.api.errors import CompletionError, error_of
 from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.client.aio import AsyncCompletionClient, AsyncCompletionRun
 from airflow_provider_completion.client.settings import ClientSettings
@@ -96,14 +96,29 @@ class CompletionTrigger(BaseTrigger):
         begun = time.monotonic()
         try:
             if await self._marks.aclaim(uuid.uuid4().hex):
-                event = await self._generate()
+                event = await self._call()
             else:
                 event = await self._take_over(patient=_may_have_been_frozen(begun))
         except CompletionError as error:
-            event = {"status": "failed", "error": error.as_json()}
+            event = _failed(error)
+        except Exception:
+            await self._let_airflow_note(begun)
+            raise
+        await self._let_airflow_note(begun)
+        yield TriggerEvent(event)  # type: ignore[no-untyped-call]
+
+    async def _let_airflow_note(self, begun: float) -> None:
         if self.trigger_id is not None:  # in a triggerer; "dag.test()" has nobody who notes anything
             await asyncio.sleep(begun + self.noted_within - time.monotonic())
-        yield TriggerEvent(event)  # type: ignore[no-untyped-call]
+
+    async def _call(self) -> dict[str, Any]:
+        try:
+            return await self._generate()
+        except CompletionError as error:
+            # For a triggerer that takes over while this one waits: it would know of nothing but a lost call.
+            with suppress(Exception):
+                await self._marks.akeep(Received(task_id=error.task_id, error=error.as_json()))
+            raise
 
     async def on_kill(self) -> None:
         """Stop the generation on the server: somebody has ended the task (Airflow 3.3 and later).
@@ -169,11 +184,11 @@ class CompletionTrigger(BaseTrigger):
         :param patient: whether this triggerer may have been frozen for so long that another one has the task by now,
             and streams it. Then Airflow cancels this trigger within seconds, and what streams must not be stopped
         """
-        if event := await self._kept_answer():
+        if event := await self._kept():
             return event
         if patient:
             await asyncio.sleep(PATIENCE_SECONDS)
-            if event := await self._kept_answer():
+            if event := await self._kept():
                 return event
         lost = {"status": "lost", "task_id": None, "stopped": False}
         if await self._marks.astate() is None:  # the task has resumed
@@ -191,7 +206,10 @@ class CompletionTrigger(BaseTrigger):
             return {**lost, "task_id": received.task_id}
         return {**lost, "task_id": received.task_id, "stopped": True}
 
-    async def _kept_answer(self) -> dict[str, Any] | None:
+    async def _kept(self) -> dict[str, Any] | None:
+        received = await self._marks.areceived()
+        if received and received.error:
+            return _failed(error_of(received.error))
         completion = await self._marks.aanswer()
         if completion is None:
             return None
@@ -206,6 +224,10 @@ def _may_have_been_frozen(begun: float) -> bool:
     """
     threshold: float = conf.getfloat("triggerer", "triggerer_health_check_threshold")
     return time.monotonic() - begun > threshold / 3
+
+
+def _failed(error: CompletionError) -> dict[str, Any]:
+    return {"status": "failed", "error": error.as_json()}
 
 
 def _done(completion: Completion) -> dict[str, Any]:

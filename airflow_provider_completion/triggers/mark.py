@@ -63,12 +63,14 @@ class Received(BaseModel):
     :param task_id: the generation on the server
     :param completion: the whole generation, once it has ended. Its ``metadata`` and ``files`` are not
         kept: they are not needed any more, and can be many times the answer, or what XCom does not take
+    :param error: why there is none, as :meth:`~..api.errors.CompletionError.as_json` tells it
     """
 
     model_config = ConfigDict(frozen=True)
 
     task_id: str | None
     completion: Completion | None = None
+    error: dict[str, JsonValue] | None = None
 
 
 class CallMarks:

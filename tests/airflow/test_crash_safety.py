@@ -270,23 +270,70 @@ def test_a_stop_that_fails_does_not_keep_the_retry_from_asking(
 
 
 @pytest.mark.parametrize("broken", [("get",), ("set",), ("delete",), ("get", "set", "delete")], ids="-".join)
-def test_a_store_that_fails_costs_nothing_but_the_safety(
+def test_a_store_that_fails_costs_nothing_but_the_safety_if_the_call_may_be_paid_twice(
     broken: tuple[str, ...], completion_server: LocalCompletionServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = Store(broken=broken)
     retry = Instance(try_number=2)
-    attempt(store, Instance())
-    assert attempt(store, retry) == retry.pushed["answer"]
+    attempt(store, Instance(), **MAY_PAY)
+    assert attempt(store, retry, **MAY_PAY) == retry.pushed["answer"]
     assert len(store.operations) >= 2
     assert "someone" not in "".join(record.getMessage() for record in caplog.records)
 
 
+@pytest.mark.parametrize("broken", ["get", "set"])
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_nothing_is_sent_that_a_retry_could_not_know_of(
+    broken: str, deferrable: bool, completion_server: LocalCompletionServer
+) -> None:
+    store = Store(broken=(broken,))
+    if deferrable and broken == "set":
+        return  # its marks come first, and they need a real task: see test_deferrable.py
+    with pytest.raises(CompletionError, match="in the task state store") as refused:
+        attempt(store, Instance(), deferrable=deferrable)
+    assert (refused.value.billed, isinstance(refused.value, AirflowFailException)) == ("no", False)
+    assert completion_server.count("POST", "/completion-messages") == 0
+
+
+class DiesWhenItHasTheAnswer(Store):
+    """A store that fails from then on."""
+
+    def set(self, key: str, value: Any) -> None:
+        if "completion" in value:
+            self.broken = ("get", "set", "delete")
+        super().set(key, value)
+
+
+def test_a_store_that_fails_after_the_call_costs_a_warning(completion_server: LocalCompletionServer) -> None:
+    instance = Instance()
+    assert attempt(DiesWhenItHasTheAnswer(), instance) == instance.pushed["answer"] == "answer 1"
+
+
 @pytest.mark.parametrize("value", ['"text"', "[]", "{}", '{"fingerprint": 1}', "17"])
-def test_a_value_that_is_not_ours_is_passed_over(
-    value: str, completion_server: LocalCompletionServer, store: Store
+def test_a_value_that_is_not_ours_is_passed_over_with_a_warning(
+    value: str, completion_server: LocalCompletionServer, store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     store.values["airflow_provider_completion"] = value
     assert attempt(store, Instance(try_number=2)) == "answer 1"
+    assert "is of another version" in caplog.text
+
+
+def test_a_dag_with_fewer_retries_is_no_clear(completion_server: LocalCompletionServer, store: Store) -> None:
+    crash_half_way(store, retries=3)
+    with pytest.raises(BrokenAnswerError):
+        attempt(store, Instance(try_number=2), retries=1)
+
+
+def test_what_a_person_tries_by_hand_leaves_no_record(
+    completion_server: LocalCompletionServer, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With "airflow tasks test", which counts no tries."""
+    crash_half_way(store)
+    kept = dict(store.values)
+    with monkeypatch.context() as patch:
+        patch.setenv("AIRFLOW_TEST_MODE", "True")
+        assert attempt(store, Instance()) == "answer 2"
+    assert store.values == kept
 
 
 def test_a_failing_store_does_not_hide_the_real_error(

@@ -38,6 +38,7 @@ from airflow_provider_completion.exceptions import (
     CompletionError,
     InvalidRequestError,
     OutputError,
+    ThrottledError,
     TimeLimitError,
     UnfinishedAnswerError,
 )
@@ -922,6 +923,57 @@ def test_a_try_that_airflow_starts_once_more_while_it_is_deferred_does_not_ask_a
         with pytest.raises(AirflowFailException, match="not sent again"):
             in_a_task(body)
     assert completion_server.count("POST", "/completion-messages") == 1
+
+
+def test_a_call_that_failed_while_it_waited_is_not_lost_to_a_triggerer_that_takes_over(
+    completion_server: LocalCompletionServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_COMPLETION_DEFAULT", completion_server.connection_json(max_tries=1))
+    completion_server.fail_next("throttle_429")
+
+    def body(context: Any) -> list[Any]:
+        first = trigger_of(context)
+        events = [*fire(first), *fire(in_the_triggerer(first))]
+        with pytest.raises(ThrottledError) as failure:
+            operator().resume_execution("__fail__", {"error": "Trigger timeout"}, context)
+        return [*events, failure.value]
+
+    first, second, error = in_a_task(body)
+    assert first["status"] == second["status"] == "failed"
+    assert first["error"] == second["error"]
+    assert (error.billed, isinstance(error, AirflowFailException)) == ("no", False)
+
+
+@pytest.mark.parametrize("noted", [False, True])
+def test_what_else_ends_a_trigger_waits_as_well(
+    completion_server: LocalCompletionServer, monkeypatch: pytest.MonkeyPatch, noted: bool
+) -> None:
+    waits: list[float] = []
+
+    async def wait(seconds: float) -> None:
+        waits.append(seconds)
+
+    def body(context: Any) -> None:
+        trigger = trigger_of(context)
+        trigger.trigger_id = 7 if noted else None
+        with monkeypatch.context() as patch:
+            Unreachable(patch, "set", 0)
+            patch.setattr("airflow_provider_completion.triggers.completion.asyncio.sleep", wait)
+            fire(trigger)
+
+    with pytest.raises(OSError, match="no database"):
+        in_a_task(body)
+    assert len(waits) == int(noted)
+
+
+@pytest.mark.skipif(not HAS_TASK_STATE_STORE, reason="the task state store is new in Airflow 3.3")
+def test_a_deferral_that_cannot_be_noted_is_none(completion_server: LocalCompletionServer) -> None:
+    def body(context: Any) -> None:
+        operator().execute({**context, "task_state_store": Store(broken=("set",))})
+
+    with pytest.raises(CompletionError, match="could not be kept in the task state store") as refused:
+        in_a_task(body)
+    assert (refused.value.billed, isinstance(refused.value, AirflowFailException)) == ("no", False)
 
 
 @pytest.mark.skipif(not HAS_TASK_STATE_STORE, reason="the task state store is new in Airflow 3.3")

@@ -108,6 +108,10 @@ def test_whatever_ends_an_unsent_call_is_airflows_to_retry(error: BaseException)
     assert ended(error, Growing()) is error
 
 
+def test_the_cause_is_in_the_traceback(error: BaseException) -> None:
+    assert ended(error, KnownCost("maybe")).__cause__ is error
+
+
 def test_what_airflow_does_not_retry_stays_what_it_is() -> None:
     for error in (AirflowSkipException("enough"), AirflowFailException("no")):
         assert ended(error, KnownCost("yes")) is error

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout, task
 from pydantic import BaseModel, field_validator
 from sqlalchemy.exc import StatementError
 from typing_extensions import TypedDict
@@ -539,3 +539,49 @@ def test_an_answer_that_fits_in_the_end_is_one_try_to_airflow(
     assert outcome.states == {"ask": "success", "reader": "success"}
     assert outcome.read["return_value"] == {"score": 7, "reasons": []}
     assert outcome.read["usage"]["try_number"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer", "said"),
+    [
+        ({}, None, "needs an output_type"),
+        ({"output_type": list[int], "do_xcom_push": False}, None, "and do_xcom_push"),
+        ({"output_type": int}, "7", "neither a list nor an object"),
+        ({"output_type": list[int]}, "[1, 2, 3]", "it has 3 entries, and at most 2 tasks"),
+    ],
+    ids=["text", "not-pushed", "number", "too-long"],
+)
+def test_a_result_that_no_tasks_can_be_made_of_is_found_by_us(
+    completion_server: LocalCompletionServer,
+    completion_app: App,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: dict[str, Any],
+    answer: str | None,
+    said: str,
+) -> None:
+    """Airflow finds it once the operator has returned, and lets its retries pay again."""
+    monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "2")
+    answering(completion_app, answer or "")
+    seen: list[Any] = []
+
+    def make() -> Any:
+        asked = CompletionOperator(
+            task_id="ask",
+            inputs={"text": "x"},
+            retries=1,
+            retry_delay=timedelta(0),
+            on_failure_callback=lambda context: seen.append(context["exception"]),
+            **arguments,
+        )
+        each.expand(entry=asked.output)
+        return asked
+
+    @task
+    def each(entry: Any) -> None:
+        pass
+
+    run(make)
+    (error,) = seen
+    assert said in str(error)
+    assert isinstance(error, AirflowFailException)
+    assert len(completion_server.generations) == (0 if answer is None else 1)

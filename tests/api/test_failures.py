@@ -260,6 +260,9 @@ BEGUN = [
     "connection reset by peer", "Connection aborted", "Server disconnected without sending a response",
     "peer closed connection without sending complete message body (incomplete chunked read)", "Broken pipe",
     "Response ended prematurely", "ChunkedEncodingError", "Request to Plugin Daemon Service failed-500",
+    "502 Bad Gateway", "upstream request aborted after 600 s, service unavailable",
+    "unexpected EOF, server unavailable",
+    "stream reset by peer, temporarily unavailable", "PluginDaemonInternalServerError: the plugin runtime was killed",
 ]  # fmt: skip
 
 

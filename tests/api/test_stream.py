@@ -774,3 +774,23 @@ def test_the_lines_of_an_event_are_looked_at_once_each():
         assert decoder.receive_data(Looked(b"data: x\n")) == []
     assert decoder.receive_data(b"\n") == [Frame("", b"\n".join([b"x"] * count))]
     assert Looked.times <= 10 * count
+
+
+@pytest.mark.parametrize("answer", ["a", ""])
+def test_a_late_end_without_usage_is_suspect_with_text_or_without(answer):
+    blocking = json.dumps({"answer": answer, "metadata": {}}).encode()
+    ends = [
+        exchange_of(text(answer), data("message_end", metadata={}), seconds=1200.0),
+        exchange_of(blocking, headers={"Content-Type": "application/json"}, mode="blocking", seconds=1200.0),
+    ]
+    assert [exchange.completion().finish for exchange in ends] == ["suspect"] * 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "finish"),
+    [("<think>\nI consider", "suspect"), ("<think>so</think>", "complete"), ("<think>so</think>\nyes", "complete"),
+     ("what <think> means", "complete")],
+)  # fmt: skip
+def test_thoughts_without_an_end_are_no_answer(answer, finish):
+    completion = exchange_of(text(answer), data("message_end", metadata=usage(300, "0.15"))).completion()
+    assert completion.finish == finish
