@@ -62,7 +62,10 @@ def told(postgresql: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgresql,
     }
     migrate = [Path(sys.executable).parent / "airflow", "db", "migrate"]
-    for command in (migrate, [sys.executable, "-m", "tests.airflow.answers_in_xcom", json.dumps(CASES)]):
+    # The root comes last: it has the package's sources, too.
+    module = "import runpy, sys; sys.path.append(sys.argv.pop()); runpy.run_module(sys.argv.pop(), run_name='__main__')"
+    ask = [sys.executable, "-c", module, json.dumps(CASES), "tests.airflow.answers_in_xcom", str(_ROOT)]
+    for command in (migrate, ask):
         done = subprocess.run(command, env=environment, cwd=_ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-3000:]
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("told ")]
