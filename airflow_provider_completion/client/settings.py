@@ -43,7 +43,7 @@ class ClientSettings:
     :param client_cert: file of the client's certificate, with its key unless ``client_key`` names it
     :param client_key: file of the client certificate's key
     :param disable_tls_verification: trust any certificate
-    :param proxy: http(s) proxy. Without it ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``NO_PROXY`` count
+    :param proxy: http(s) proxy. Without it ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY`` count
     :param max_concurrency: completions that one async client has in flight at a time; more of them wait. Stock servers
         serve 10
     :param check_inputs: hold each request against the app's own form before it is sent. The form is read once and kept

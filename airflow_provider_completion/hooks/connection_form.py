@@ -100,7 +100,7 @@ EXTRA_FIELDS = (
     ExtraField(
         name="proxy",
         label="Proxy",
-        description="http:// or https:// address of a proxy. Without it HTTPS_PROXY, HTTP_PROXY and NO_PROXY count.",
+        description="http:// or https:// address of a proxy. Without it HTTP(S)_PROXY, ALL_PROXY and NO_PROXY count.",
         type="string",
         secret=True,
     ),
