@@ -196,8 +196,8 @@ class AirflowInParts(Airflow):
         """Let no worker begin a task until :meth:`replace_scheduler`. In Airflow 3 it asks the API first."""
         if self.api:
             self.freeze(self.api.processes())
-        else:  # not the Dag processor, which the scheduler waits for
-            self.freeze([process for process in self.scheduler.processes() if "LocalExecutor" in process.cmdline()[0]])
+        else:  # not the Dag processor and the executor's manager, which the scheduler waits for
+            self.freeze([process for process in self.scheduler.processes() if "airflow worker" in process.cmdline()[0]])
 
     def replace_scheduler(self) -> None:
         """Kill the scheduler with its workers, held or not, and let another one find out at once."""
