@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 #: On Airflow 3 that one sees it at once, or after ``[workers] min_heartbeat_interval``.
 _NOTING_SECONDS = 10.0
 
-#: How Airflow says that ``execution_timeout`` has ended a trigger.
-_TIMEOUT = "Trigger timeout"
+#: How Airflow says that ``execution_timeout`` has ended a trigger, the second until 2.11.
+_TIMEOUTS = ("Trigger timeout", "Trigger/execution timeout")
 
 #: Whether a retry begins with what the trigger of the try before has said, instead of with ``execute``.
 RETRIES_RESUME = AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS
@@ -169,7 +169,7 @@ class Deferral:
 
 
 def _lost(task_id: str | None, ended: str | None, *, stopped: bool) -> BrokenAnswerError:
-    timed_out = ended == _TIMEOUT
+    timed_out = ended in _TIMEOUTS
     what = "The task's execution_timeout ended the call" if timed_out else "The trigger ended"
     if task_id is None:
         what += " when it was sent, or about to be," if timed_out else " when the call was sent, or about to be,"

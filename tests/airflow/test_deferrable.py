@@ -869,6 +869,7 @@ def test_an_answer_that_cannot_be_read_is_not_paid_for_again(
     ("reason", "kind", "said"),
     [
         ("Trigger timeout", TimeLimitError, "The task's execution_timeout ended the call in the middle of"),
+        ("Trigger/execution timeout", TimeLimitError, "The task's execution_timeout ended the call in the middle of"),
         ("Trigger failure", BrokenAnswerError, "The trigger ended in the middle of"),
     ],
 )
