@@ -8,7 +8,7 @@ import sys
 import time
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
@@ -116,8 +116,10 @@ class CompletionTrigger(BaseTrigger):
             return await self._generate()
         except CompletionError as error:
             # For a triggerer that takes over while this one waits: it would know of nothing but a lost call.
-            with suppress(Exception):
+            try:
                 await self._marks.akeep(Received(task_id=error.task_id, error=error.as_json()))
+            except Exception as unkept:
+                self.log.warning("Why the call failed could not be kept in XCom (%s).", type(unkept).__name__)
             raise
 
     async def on_kill(self) -> None:
