@@ -1,4 +1,4 @@
-"""The Dag of test_kill.py: each task is one way to die. The app kills some of them, some do it themselves."""
+"""The Dags of test_kill.py: each task is one way to die. The app kills some of them, some do it themselves."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.providers.common.compat.sdk import dag
+from airflow.providers.common.compat.sdk import dag, task
 
 from airflow_provider_completion.operators.completion import CompletionOperator
 
 # More than the tests need: on a busy machine Airflow takes some for itself, before a task has begun.
 RETRY = {"retries": 5, "retry_delay": timedelta(seconds=1)}
+ONCE = {"schedule": "@once", "start_date": datetime(2026, 1, 1, tzinfo=UTC), "catchup": False}
 
 
 def file_of(context: Any, what: str) -> Path:
@@ -48,7 +49,7 @@ def one(task_id: str, kind: type[CompletionOperator] = CompletionOperator, **arg
     )
 
 
-@dag(schedule="@once", start_date=datetime(2026, 1, 1, tzinfo=UTC), catchup=False)
+@dag(**ONCE)
 def kills():
     one("terminated")
     one("timed_out", execution_timeout=timedelta(hours=1))
@@ -62,4 +63,17 @@ def kills():
     one("cleared")
 
 
+@dag(**ONCE)
+def worker():
+    short = one("short", inputs={"text": "{{ dag.dag_id }}"})
+
+    @task
+    def publish(answer: str, message_id: str) -> str:
+        return f"{answer} {message_id}"
+
+    publish(short.output, short.output["message_id"])
+    one("marked_failed")
+
+
 kills()
+worker()

@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -48,8 +49,9 @@ from airflow_provider_completion.operators.completion import CompletionOperator
 from airflow_provider_completion.operators.crash_safety import KEY as KEPT
 from airflow_provider_completion.testing import App, LocalCompletionServer, Prompt
 from airflow_provider_completion.testing.faults import MENU
+from airflow_provider_completion.triggers import mark
 from airflow_provider_completion.triggers.completion import CompletionTrigger
-from airflow_provider_completion.triggers.mark import Place, Received, _delete
+from airflow_provider_completion.triggers.mark import Place, Received
 from tests.airflow import dags
 from tests.airflow.marks_in_memory import MarksInMemory
 from tests.airflow.test_crash_safety import Store
@@ -208,7 +210,7 @@ def both_in(
         with LocalCompletionServer(app) as server:
             monkeypatch.setenv("AIRFLOW_CONN_COMPLETION_DEFAULT", server.connection_json(**(extra or {})))
             for key in KEYS:
-                _delete(key, place_of(context))
+                mark._delete(key, place_of(context))
             return outcome_of(way, context, server, **arguments)
 
     return [asked(on_the_worker), asked(deferred)]
@@ -221,15 +223,30 @@ def both(monkeypatch: pytest.MonkeyPatch, app: App, extra: dict[str, Any] | None
     return in_triggerer
 
 
-#: The scenarios and, on one Airflow, the rest of the menu as a stream: tests/scenarios has it in both modes.
+class XComInMemory:
+    """XCom of one task without a database, which takes longer than most calls."""
+
+    def __init__(self, context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.kept: dict[str, str] = {}
+        for module in (mark, sys.modules[__name__]):
+            monkeypatch.setattr(module, "XCom", self)
+        monkeypatch.setattr(mark, "_delete", lambda key, _: self.kept.pop(key, None))
+        monkeypatch.setattr(type(context["ti"]), "xcom_push", lambda _, key, value: self.set(key, value))
+
+    def set(self, key: str, value: Any, **_: Any) -> None:
+        self.kept[key] = json.dumps(value)
+
+    def get_one(self, *, key: str, **_: Any) -> Any:
+        return json.loads(self.kept.get(key, "null"))
+
+
+#: The scenarios, and the rest of the menu.
 FAULTS = dict.fromkeys(
     [(fault, mode) for _, fault, modes, _ in SCENARIOS for mode in modes]
-    + [(f"{name} {SHORT.get(name, '')}".strip(), "streaming") for name in ({} if ON_AIRFLOW_2 else MENU)]
+    + [(f"{name} {SHORT.get(name, '')}".strip(), mode) for name in MENU for mode in ("streaming", "blocking")]
 )
-
-
 #: Many at a time: the task around them takes longer than most of them.
-MANY = 16
+MANY = 32
 
 
 @pytest.mark.parametrize(
@@ -252,8 +269,12 @@ def test_both_ways_end_alike(
             log_answer=False,  # of 5 MB
         )
 
-    outcomes = in_a_task(lambda context: {case: asked(context, *case) for case in faults})
-    for case, (on_worker, in_triggerer) in outcomes.items():
+    def body(context: Any) -> dict[tuple[str, str], list[Outcome]]:
+        with monkeypatch.context() as patch:
+            XComInMemory(context, patch)
+            return {case: asked(context, *case) for case in faults}
+
+    for case, (on_worker, in_triggerer) in in_a_task(body).items():
         assert in_triggerer == on_worker, case
         assert (on_worker.result is None) is (on_worker.error is not None), case
         assert on_worker.posts == 1, case

@@ -18,7 +18,7 @@ from airflow import __version__ as airflow_version
 
 from airflow_provider_completion.testing import LocalCompletionServer, Prompt
 from airflow_provider_completion.testing.generation import Generation
-from tests.airflow.standalone import AirflowInParts, Part, app_of
+from tests.airflow.whole_airflow import Airflow, Part, app_of
 
 pytestmark = pytest.mark.whole_airflow
 
@@ -42,7 +42,7 @@ class Scene:
     """Airflow with a triggerer, and the app, which tells tasks by their users."""
 
     server: LocalCompletionServer
-    airflow: AirflowInParts
+    airflow: Airflow
     triggerer: Part
 
     def __init__(self) -> None:
@@ -152,7 +152,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     scene = Scene()
     with LocalCompletionServer(app_of(scene, KEY)) as scene.server:
         home = tmp_path_factory.mktemp("parts")
-        scene.airflow = AirflowInParts(home, scene.server.connection_json(), "deferrable_dag.py")
+        scene.airflow = Airflow(home, scene.server.connection_json(), "deferrable_dag.py")
         try:
             scene.airflow.query("INSERT INTO slot_pool (pool, slots, include_deferred) VALUES ('closed', 1, 0)")
             scene.next_triggerer()

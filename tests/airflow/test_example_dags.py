@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from airflow_provider_completion.testing import App, GenerationError, LocalCompl
 from tests.airflow import dags
 from tests.airflow.human import Human
 
-FOLDER = Path(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
+FOLDER = Path(__file__).parents[2] / "example_dags"
 ONLY_FROM_3_1 = set() if AIRFLOW_V_3_1_PLUS else {"example_human_review"}
 PICTURE = b"\x89PNG\r\n\x1a\n"
 

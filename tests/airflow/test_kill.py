@@ -1,9 +1,8 @@
-"""Worker processes that die, in all the moments that matter; what the retry does is counted at the server, and a call
-is known by what the server saw: Airflow's tries may end before there is one.
+"""Worker processes, what they leave to others, and all the moments in which they can die; what the retry does is
+counted at the server, and a call is known by what the server saw: Airflow's tries may end before there is one.
 
-The scheduler may run the tasks at the same time or one after the other (Airflow 2 with SQLite), so nothing here waits
-for its turn: the app itself kills a task when its generation has come to the right moment, and the tests look at what
-came of it.
+The scheduler may run the tasks in any order, so nothing here waits for its turn: the app itself kills a task when its
+generation has come to the right moment, and the tests look at what came of it.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import pytest
 from airflow import __version__ as airflow_version
 
 from airflow_provider_completion.testing import LocalCompletionServer, Prompt
-from tests.airflow.standalone import Airflow, app_of
+from tests.airflow.whole_airflow import Airflow, app_of
 
 pytestmark = pytest.mark.whole_airflow
 
@@ -54,7 +53,7 @@ class Killer:
         if calls == 1 and task.startswith("before_first_event"):
             os.kill(pid, signal.SIGKILL)
             return
-        if calls == 1 and task in SIGNALS:
+        if calls == 1 and (task in SIGNALS or task == "marked_failed"):
             yield from self.words(task, pid)
         yield f"answer {calls}"
 
@@ -62,7 +61,8 @@ class Killer:
         """Yield words for ever; when the first is in the task's log, the worker has dealt with its event."""
         while "| word" not in self.airflow.task_log(task):
             yield "word\n"
-        os.kill(pid, SIGNALS[task])
+        if task in SIGNALS:
+            os.kill(pid, SIGNALS[task])
         while True:
             yield "word\n"
 
@@ -88,7 +88,7 @@ class Killer:
 def killer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killer]:
     killer = Killer()
     with LocalCompletionServer(app_of(killer, KEY)) as killer.server:
-        home: Path = tmp_path_factory.mktemp("standalone")
+        home: Path = tmp_path_factory.mktemp("airflow")
         killer.airflow = Airflow(home, killer.server.connection_json(), "kill_dag.py")
         try:
             yield killer
@@ -117,6 +117,30 @@ def first_caller(killer: Killer, task: str) -> str:
 
 def generations(killer: Killer, task: str) -> list[Any]:
     return [generation for generation in killer.server.generations if generation.prompt.user == task]
+
+
+def test_a_task_downstream_reads_the_answer_and_its_message_id(killer: Killer) -> None:
+    airflow = killer.airflow
+    airflow.eventually("the end of publish", lambda: airflow.state("publish") == "success")
+    (generation,) = generations(killer, "short")
+    assert generation.prompt.inputs == {"text": "worker"}
+    assert airflow.xcom("publish") == f"answer 1 {generation.message_id}"
+    assert "| answer 1" in airflow.task_log("short")
+
+
+def test_a_mark_as_failed_stops_the_generation(killer: Killer) -> None:
+    airflow = killer.airflow
+    airflow.eventually("the first words", lambda: "| word" in airflow.task_log("marked_failed"))
+    (generation,) = generations(killer, "marked_failed")
+    assert not generation.stopped
+    airflow.query(
+        "UPDATE task_instance SET state = 'failed' WHERE task_id = ?", "marked_failed"
+    )  # the button
+    airflow.eventually("the end of the generation", lambda: generation.stopped and generation.finished)
+    assert killer.stops("marked_failed") == [generation.task_id]
+    said = "Asked the server to stop"
+    airflow.eventually("the end of the task's log", lambda: said in airflow.task_log("marked_failed"))
+    assert killer.posts("marked_failed") == 1  # although the task has retries
 
 
 def test_a_terminated_worker_stops_its_generation(killer: Killer) -> None:
@@ -199,7 +223,7 @@ def test_after_a_kill_an_answer_to_another_request_is_not_used(killer: Killer) -
 def test_clearing_a_task_that_succeeded_starts_over(killer: Killer) -> None:
     assert outcome(killer, "cleared")["answer"] == "answer 1"
     # A clear in the moment in which the scheduler ends the Dag run is lost: the run is over, and the task is not run.
-    killer.airflow.eventually("the end of the Dag run", killer.airflow.dag_run_has_ended)
+    killer.airflow.eventually("the end of the Dag run", lambda: killer.airflow.dag_run_has_ended("kills"))
     killer.airflow.clear("kills", "cleared")
     killer.airflow.eventually("the second answer", lambda: killer.airflow.xcom("cleared") == "answer 2")
     assert outcome(killer, "cleared") == {
@@ -212,9 +236,9 @@ def test_clearing_a_task_that_succeeded_starts_over(killer: Killer) -> None:
     assert "it is not used again: the task was cleared" in killer.airflow.task_log("cleared")
 
 
-@needs_store
-def test_the_store_has_the_answer_and_not_the_key(killer: Killer) -> None:
+def test_the_key_is_nowhere(killer: Killer) -> None:
     outcome(killer, "before_xcom")
-    ((kept,),) = killer.airflow.query("SELECT value FROM task_state_store WHERE task_id = ?", "before_xcom")
-    assert '"answer 1"' in kept
+    if HAS_STORE:
+        ((kept,),) = killer.airflow.query("SELECT value FROM task_state_store WHERE task_id = ?", "before_xcom")
+        assert '"answer 1"' in kept
     killer.airflow.assert_nowhere(KEY)

@@ -1,4 +1,4 @@
-"""``airflow standalone``, or its parts, for tests: a real scheduler, real worker processes, a real database."""
+"""A whole Airflow for tests, in its parts: a real scheduler, real worker processes, a real database."""
 
 from __future__ import annotations
 
@@ -37,12 +37,15 @@ def app_of(generator: Any, api_key: str) -> App:
 
 
 class Airflow:
-    """``airflow standalone`` in a home of its own.
+    """Airflow in a home of its own, without a triggerer: a test starts as many as it likes.
 
     :param home: an empty folder
     :param connection: the connection ``completion_default``, as JSON
     :param dag_file: name of a file beside this one
     """
+
+    scheduler: Part
+    api: Part | None = None
 
     def __init__(self, home: Path, connection: str, dag_file: str) -> None:
         self.home = home
@@ -71,12 +74,51 @@ class Airflow:
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
             "AIRFLOW__WEBSERVER__WEB_SERVER_PORT": port,
             "AIRFLOW_CONN_COMPLETION_DEFAULT": connection,
+            # What Airflow would hide from the test otherwise.
+            "AIRFLOW__CORE__FERNET_KEY": "",
+            "AIRFLOW__SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "2",
+            # How late Airflow 3 notices that a worker is done.
+            "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+            # How long a triggerer is missed before another one takes over.
+            "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
+            "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "8",
+            "AIRFLOW__CORE__PARALLELISM": "4",
+            # Airflow 2 would run one task after the other.
+            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+            "_AIRFLOW__SKIP_DATABASE_EXECUTOR_COMPATIBILITY_CHECK": "1",
         }
         self.parts: list[Part] = []
-        self._start()
+        if airflow_version >= "3":
+            self.start("dag-processor")
+            self.api = self.start("api-server")
+            self.eventually("the API", self._is_reached)  # before a worker calls it
+        self.start_scheduler()
 
-    def _start(self) -> None:
-        self.start("standalone")
+    def _is_reached(self) -> bool:
+        with suppress(requests.ConnectionError):
+            return requests.get(f"{self.url}/execution/health", timeout=WAIT_SECONDS).ok
+        return False
+
+    def start_scheduler(self) -> None:
+        self.scheduler = self.start("scheduler", "--skip-serve-logs")
+
+    def hold_workers(self) -> None:
+        """Let no worker begin a task until :meth:`replace_scheduler`. In Airflow 3 it asks the API first."""
+        if self.api:
+            self.freeze(self.api.processes())
+        else:  # not the Dag processor and the executor's manager, which the scheduler waits for
+            self.freeze([process for process in self.scheduler.processes() if "airflow worker" in process.cmdline()[0]])
+
+    def replace_scheduler(self) -> None:
+        """Kill the scheduler with its workers, held or not, and let another one find out at once."""
+        self.scheduler.kill()
+        if self.api:
+            self.api.thaw()
+        self.query("UPDATE job SET latest_heartbeat = '2026-01-01 00:00:00.000000' WHERE job_type = 'SchedulerJob'")
+        self.start_scheduler()
+
+    def start_triggerer(self) -> Part:
+        return self.start("triggerer", "--skip-serve-logs")
 
     def start(self, *command: str) -> Part:
         """Start what ``airflow COMMAND`` is, with a log of its own."""
@@ -115,8 +157,8 @@ class Airflow:
         rows = self.query("SELECT state FROM task_instance WHERE task_id = ?", task)
         return rows[0][0] if rows else None
 
-    def dag_run_has_ended(self) -> bool:
-        return self.query("SELECT state FROM dag_run") in ([("success",)], [("failed",)])
+    def dag_run_has_ended(self, dag: str) -> bool:
+        return self.query("SELECT state FROM dag_run WHERE dag_id = ?", dag) in ([("success",)], [("failed",)])
 
     def xcom(self, task: str, key: str = "return_value") -> Any:
         rows = self.query("SELECT value FROM xcom WHERE task_id = ? AND key = ?", task, key)
@@ -138,6 +180,19 @@ class Airflow:
     def _logs(self) -> str:
         return "\n".join(f"{part.log.name}:\n{part.log.read_text()[-5000:]}" for part in self.parts)
 
+    def freeze(self, processes: list[psutil.Process]) -> None:
+        """Stop processes in a moment in which they do not keep all others from SQLite's only lock: about each
+        thirtieth moment of an idle triggerer is one in which they would never let go of it.
+        """
+        while True:
+            for process in processes:
+                process.suspend()
+            with closing(self._database(2.0)) as database, suppress(sqlite3.OperationalError):
+                database.execute("BEGIN EXCLUSIVE")
+                return
+            for process in processes:
+                process.resume()
+
     def assert_nowhere(self, secret: str) -> None:
         """Search database, logs and all other files."""
         files = [file for file in self.home.rglob("*") if file.is_file()]
@@ -155,73 +210,6 @@ class Airflow:
             _, processes = psutil.wait_procs(processes, 10)
         for process in processes:  # in groups of their own
             process.kill()
-
-
-class AirflowInParts(Airflow):
-    """The same without a triggerer: the test starts as many as it likes."""
-
-    scheduler: Part
-    api: Part | None = None
-
-    def _start(self) -> None:
-        self.environment |= {
-            # What Airflow would hide from the test otherwise.
-            "AIRFLOW__CORE__FERNET_KEY": "",
-            "AIRFLOW__SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "2",
-            # How late Airflow 3 notices that a worker is done.
-            "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
-            # How long a triggerer is missed before another one takes over.
-            "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
-            "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "8",
-            "AIRFLOW__CORE__PARALLELISM": "4",
-            # Airflow 2 would run one task after the other.
-            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
-            "_AIRFLOW__SKIP_DATABASE_EXECUTOR_COMPATIBILITY_CHECK": "1",
-        }
-        if airflow_version >= "3":
-            self.start("dag-processor")
-            self.api = self.start("api-server")
-            self.eventually("the API", self._is_reached)  # before a worker calls it
-        self.start_scheduler()
-
-    def _is_reached(self) -> bool:
-        with suppress(requests.ConnectionError):
-            return requests.get(f"{self.url}/execution/health", timeout=WAIT_SECONDS).ok
-        return False
-
-    def start_scheduler(self) -> None:
-        self.scheduler = self.start("scheduler", "--skip-serve-logs")
-
-    def hold_workers(self) -> None:
-        """Let no worker begin a task until :meth:`replace_scheduler`. In Airflow 3 it asks the API first."""
-        if self.api:
-            self.freeze(self.api.processes())
-        else:  # not the Dag processor and the executor's manager, which the scheduler waits for
-            self.freeze([process for process in self.scheduler.processes() if "airflow worker" in process.cmdline()[0]])
-
-    def replace_scheduler(self) -> None:
-        """Kill the scheduler with its workers, held or not, and let another one find out at once."""
-        self.scheduler.kill()
-        if self.api:
-            self.api.thaw()
-        self.query("UPDATE job SET latest_heartbeat = '2026-01-01 00:00:00.000000' WHERE job_type = 'SchedulerJob'")
-        self.start_scheduler()
-
-    def start_triggerer(self) -> Part:
-        return self.start("triggerer", "--skip-serve-logs")
-
-    def freeze(self, processes: list[psutil.Process]) -> None:
-        """Stop processes in a moment in which they do not keep all others from SQLite's only lock: about each
-        thirtieth moment of an idle triggerer is one in which they would never let go of it.
-        """
-        while True:
-            for process in processes:
-                process.suspend()
-            with closing(self._database(2.0)) as database, suppress(sqlite3.OperationalError):
-                database.execute("BEGIN EXCLUSIVE")
-                return
-            for process in processes:
-                process.resume()
 
 
 class Part:
