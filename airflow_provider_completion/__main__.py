@@ -56,14 +56,19 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         "backend and of the metadata database.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    connection = argparse.ArgumentParser(add_help=False)
-    connection.add_argument("conn_id", metavar="CONN_ID", help="a connection of the type completion")
+    # Only "ask" cannot do without: its inputs stand behind it.
+    connection, or_default = (argparse.ArgumentParser(add_help=False) for _ in range(2))
+    text = "a connection of the type completion"
+    connection.add_argument("conn_id", metavar="CONN_ID", help=text)
+    or_default.add_argument(
+        "conn_id", metavar="CONN_ID", nargs="?", default="completion_default", help=f"{text} (default: %(default)s)"
+    )
 
     text = "say whether a connection works, as its Test button does; free of charge"
-    commands.add_parser("check", parents=[connection], help=text, description=text)
+    commands.add_parser("check", parents=[or_default], help=text, description=text)
 
     text = "show what an app takes, and a Dag that calls it; free of charge"
-    form = commands.add_parser("form", parents=[connection], help=text, description=text)
+    form = commands.add_parser("form", parents=[or_default], help=text, description=text)
     form.add_argument("--dag", action="store_true", help="print nothing but the Dag, for a file in your Dags folder")
 
     text = "generate an answer; it costs what the app's model costs"

@@ -72,10 +72,15 @@ class CompletionError(Exception):
         facts = {name: getattr(self, name) for name in _FACTS}
         return {"kind": type(self).__name__, "message": self.message, **facts}
 
+    @property
+    def explanation(self) -> str:
+        """What happened, and on a line of its own what to do about it, for somebody to whom the call's cost and ids are
+        nothing.
+        """
+        return self._told(self._answer)
+
     def __str__(self) -> str:
-        facts = [f"HTTP {self.status}"] if self.status else []
-        if self.code:
-            facts.append(self.code)
+        facts = self._answer
         facts.append({"no": "not billed", "maybe": "may have been billed", "yes": "billed"}[self.billed])
         if self.task_id:
             facts.append(f"task_id {self.task_id}")
@@ -83,8 +88,15 @@ class CompletionError(Exception):
             facts.append(f"message_id {self.message_id}")
         if self.partial_text:
             facts.append(f"{len(self.partial_text)} characters of text received")
-        hint = f" {self.hint}" if self.hint else ""
-        return f"{self.message}{hint} ({', '.join(facts)})"
+        return self._told(facts)
+
+    @property
+    def _answer(self) -> list[str]:
+        return ([f"HTTP {self.status}"] if self.status else []) + ([self.code] if self.code else [])
+
+    def _told(self, facts: list[str]) -> str:
+        known = f" ({', '.join(facts)})" if facts else ""
+        return "\n".join(filter(None, (f"{self.message}{known}", self.hint)))
 
 
 class ConfigurationError(CompletionError):

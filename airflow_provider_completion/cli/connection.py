@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from typing import Any
 
@@ -11,6 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
 from airflow_provider_completion.cli import CommandError
 from airflow_provider_completion.hooks.completion import CompletionHook
+from airflow_provider_completion.hooks.connection import why_unreadable
 
 
 class CommandLineHook(CompletionHook):
@@ -28,11 +28,10 @@ class CommandLineHook(CompletionHook):
         try:
             return Connection.get_connection_from_secrets(conn_id)
         except AirflowNotFoundException:
-            variable = f"AIRFLOW_CONN_{conn_id.upper()}"
-            if variable in os.environ:
-                raise CommandError(f"Airflow cannot read {variable}: it is no URI and no JSON.") from None
+            if unreadable := why_unreadable(conn_id):
+                raise unreadable from None
             raise CommandError(
-                f"Airflow knows no connection {conn_id!r}: neither {variable}, nor a secrets backend, nor its database "
-                f"has it.\nAdd it: airflow connections add {shlex.quote(conn_id)} --conn-type completion "
+                f"Airflow knows no connection {conn_id!r}: neither AIRFLOW_CONN_{conn_id.upper()}, nor a secrets "
+                f"backend, nor its database has it.\nAdd it: airflow connections add {shlex.quote(conn_id)} --conn-type completion "
                 "--conn-host https://api.example.com/v1 --conn-password app-..."
             ) from None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from airflow import __version__ as airflow_version
 from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
-from airflow.providers.common.compat.sdk import BaseHook
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
 from airflow_provider_completion.hooks import connection_form
 
@@ -104,9 +104,22 @@ class CompletionHook(BaseHook):
         from airflow_provider_completion.client.sync import CompletionClient
 
         if self._settings is None:
-            connection = self.get_connection(self.conn_id)
+            with self._explaining():
+                connection = self.get_connection(self.conn_id)
             self._settings = self._settings_of(connection, connection.extra_dejson)
         return CompletionClient(replace(self._settings, **changes))
+
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
+        """Say why Airflow does not know a connection that is there and cannot be read."""
+        from airflow_provider_completion.hooks.connection import why_unreadable
+
+        try:
+            yield
+        except AirflowNotFoundException:
+            if error := why_unreadable(self.conn_id):
+                raise error from None
+            raise
 
     @property
     def console_url(self) -> str | None:
@@ -123,24 +136,27 @@ class CompletionHook(BaseHook):
     async def get_async_settings(self) -> ClientSettings:
         """Return what the connection says, read without blocking the event loop."""
         if self._settings is None:
-            connection = await get_async_connection(self.conn_id, hook=self)
+            with self._explaining():
+                connection = await get_async_connection(self.conn_id, hook=self)
             self._settings = self._settings_of(connection, await get_async_extra_dejson(connection))
         return self._settings
 
-    def _settings_of(self, connection: Any, extra: Mapping[str, Any]) -> ClientSettings:
+    def _settings_of(self, connection: Any, read_extra: Any) -> ClientSettings:
         from airflow_provider_completion.client.settings import USER_AGENT
-        from airflow_provider_completion.hooks.connection import console_url_of, settings_of
+        from airflow_provider_completion.hooks.connection import console_url_of, extras_of, naming, settings_of
         from airflow_provider_completion.hooks.trace import count_call, origin_of_running_task
 
-        self._console_url = console_url_of(connection, extra)
-        settings = settings_of(
-            connection,
-            extra,
-            user_agent=f"{USER_AGENT} apache-airflow/{airflow_version}",
-            silence_seconds=self.silence_seconds,
-            total_seconds=self.total_seconds,
-            check_inputs=self.check_inputs,
-        )
+        with naming(self.conn_id):
+            extra = extras_of(connection, read_extra)
+            self._console_url = console_url_of(extra)
+            settings = settings_of(
+                connection,
+                extra,
+                user_agent=f"{USER_AGENT} apache-airflow/{airflow_version}",
+                silence_seconds=self.silence_seconds,
+                total_seconds=self.total_seconds,
+                check_inputs=self.check_inputs,
+            )
         return replace(settings, origin=origin_of_running_task, observer=partial(count_call, conn_id=self.conn_id))
 
     def complete(
@@ -354,6 +370,8 @@ class CompletionHook(BaseHook):
     def test_connection(self) -> tuple[bool, str]:
         """Say whether the connection leads to a completion app, and what the app takes. Free of charge."""
         from airflow_provider_completion.api.app import ASKED_FOR
+        from airflow_provider_completion.api.errors import CompletionError
+        from airflow_provider_completion.hooks.connection import name_of
 
         try:
             client = self._new_client(max_tries=1)  # somebody is waiting for the answer
@@ -367,6 +385,9 @@ class CompletionHook(BaseHook):
             if not info.name or "user_input_form" not in parameters.model_fields_set:
                 return False, "The server answers, but not as a completion app does. Check the Base URL."
             variables = parameters.user_input_form
+        except CompletionError as error:
+            # Airflow gives a connection that it tests a name of its own, which says nothing to anybody.
+            return False, error.explanation.removeprefix(name_of(self.conn_id))
         except Exception as error:
             return False, str(error) or type(error).__name__
         names = ", ".join(

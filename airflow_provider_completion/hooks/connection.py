@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any, Protocol, get_type_hints
 from urllib.parse import urlsplit
@@ -11,9 +14,13 @@ from pydantic import TypeAdapter
 
 from airflow_provider_completion.api.errors import CompletionError, ConfigurationError
 from airflow_provider_completion.client.settings import ClientSettings
-from airflow_provider_completion.hooks.connection_form import CONSOLE_URL, EXTRA_FIELDS
+from airflow_provider_completion.hooks.connection_form import CONNECTION_TYPE, CONSOLE_URL, EXTRA_FIELDS
 
 _TYPES = {name: TypeAdapter(kind) for name, kind in get_type_hints(ClientSettings).items()}
+#: Before each extra that a form up to Airflow 2 posts; the Test button posts it without, too.
+_FORM_PREFIX = f"extra__{CONNECTION_TYPE}__"
+_EXTRA_HINT = 'The extra looks like {"total_seconds": 300}: an object, and not encoded twice.'
+_URI_HINT = "In a URI the key, and all else that is not a URI's own, is percent-encoded; JSON needs none of that."
 
 
 class ConnectionFields(Protocol):
@@ -25,6 +32,63 @@ class ConnectionFields(Protocol):
     schema: str | None
     login: str | None
     password: str | None
+    extra: str | None
+
+
+def name_of(conn_id: str) -> str:
+    """Return how an error begins that is about a connection."""
+    return f"Connection {conn_id!r}: "
+
+
+@contextmanager
+def naming(conn_id: str) -> Iterator[None]:
+    """Let errors begin with the connection that they are about."""
+    try:
+        yield
+    except CompletionError as error:
+        error.message = name_of(conn_id) + error.message
+        raise
+
+
+def why_unreadable(conn_id: str) -> ConfigurationError | None:
+    """Return why Airflow does not know a connection that the environment has, None if it has none.
+
+    Airflow looks on for another place that has it, and at last says that there is none.
+    """
+    variable = f"AIRFLOW_CONN_{conn_id.upper()}"
+    if (written := os.environ.get(variable)) is None:
+        return None
+    what, hint = "it is no URI and no JSON object", ""
+    if isinstance(fields := _read(written), dict):
+        extra = fields.get("extra") or {}
+        if isinstance(_read(extra) if isinstance(extra, str) else extra, dict):
+            what = "one of its fields has the wrong type"
+        else:
+            what, hint = "its extra is no JSON object", _EXTRA_HINT
+    elif "://" in written:
+        what, hint = "its URI cannot be taken apart", _URI_HINT
+    return ConfigurationError(f"Airflow cannot read {variable}: {what}.", hint=hint)
+
+
+def extras_of(connection: ConnectionFields, read: Any) -> dict[str, Any]:
+    """Return the connection's extras by their names.
+
+    :param read: what Airflow makes of them: some versions leave out what is no JSON, and take JSON that is no object.
+        Read by the caller, because that can block
+    :raises ConfigurationError: they are no JSON object
+    """
+    if not isinstance(read, Mapping) or (not read and connection.extra and _read(connection.extra) != {}):
+        raise ConfigurationError("The connection's extra is no JSON object.", hint=_EXTRA_HINT)
+    return {name.removeprefix(_FORM_PREFIX): value for name, value in read.items()} | {
+        name: value for name, value in read.items() if not name.startswith(_FORM_PREFIX)
+    }
+
+
+def _read(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def settings_of(
@@ -32,60 +96,63 @@ def settings_of(
 ) -> ClientSettings:
     """Return the settings that a connection stands for.
 
-    :param extra: the connection's extras; they are read apart because that can block on some versions of Airflow
+    :param extra: the connection's, see :func:`extras_of`
     :param overrides: settings that take the place of the connection's, unless they are None
     :raises ConfigurationError: a field is missing or wrong
     """
-    try:
-        settings = {**_settings_in(extra), **{name: value for name, value in overrides.items() if value is not None}}
-        if connection.login:
-            settings["user"] = connection.login
-        return ClientSettings(
-            base_url=base_url_of(connection),
-            api_key=connection.password or "",
-            user_agent=user_agent,
-            **settings,
-        )
-    except CompletionError as error:
-        error.message = f"Connection {connection.conn_id!r}: {error.message}"
-        raise
+    settings = {**_settings_in(extra), **{name: value for name, value in overrides.items() if value is not None}}
+    if connection.login:
+        settings["user"] = connection.login
+    if "@" in (connection.schema or ""):
+        # A slash in the key of a URI has ended its address; what is behind it must not go into one of ours.
+        raise ConfigurationError("The connection's URI cannot be taken apart.", hint=_URI_HINT)
+    return ClientSettings(
+        base_url=base_url_of(connection),
+        api_key=connection.password or "",
+        user_agent=user_agent,
+        **settings,
+    )
 
 
-def console_url_of(connection: ConnectionFields, extra: Mapping[str, Any]) -> str | None:
+def console_url_of(extra: Mapping[str, Any]) -> str | None:
     """Return where people see the app's logs, None if the connection does not say.
 
+    :param extra: the connection's, see :func:`extras_of`
     :raises ConfigurationError: it is no web address
     """
     url = extra.get(CONSOLE_URL)
     if url is None or url == "":
         return None
     if not isinstance(url, str) or not url.startswith(("http://", "https://")) or not url.isprintable():
-        what = f"the extra {CONSOLE_URL!r} is no http:// or https:// address."
-        raise ConfigurationError(f"Connection {connection.conn_id!r}: {what}")
+        raise ConfigurationError(f"The extra {CONSOLE_URL!r} is no http:// or https:// address.")
     return url
 
 
 def base_url_of(connection: ConnectionFields) -> str:
     """Return the base URL as the connection's host, port and schema give it.
 
-    The form puts all of it into the host. A connection written as a URI has host, port and path apart, or, in Airflow's
-    HTTP style, a schema of ``http`` or ``https``.
+    The form puts all of it into the host. A connection written as a URI has host, port and path apart; the path, which
+    Airflow calls schema, can begin with ``http`` or ``https`` in Airflow's HTTP style.
     """
-    host, schema = (connection.host or "").strip(), (connection.schema or "").strip("/ ")
+    host, path = (connection.host or "").strip(), (connection.schema or "").strip(":/ ")
     if not host:
         return ""
+    first, _, rest = path.partition("/")
+    scheme = first.lower() if first.lower() in ("http", "https") else ""
+    if scheme:
+        path = rest.strip("/")
     if host.count(":") > 1 and "://" not in host and not host.startswith("["):
         host = f"[{host}]"  # an IPv6 address out of a URI; Airflow takes its brackets off
     if "://" not in host:
-        host = f"{schema}://{host}" if schema in ("http", "https") else f"//{host}"
+        host = f"{scheme}://{host}" if scheme else f"//{host}"
     try:
         url = urlsplit(host)
     except ValueError:
         return host  # what is wrong with it is said where it is checked
     if connection.port and ":" not in url.netloc.rpartition("]")[2].rpartition("@")[2]:
         url = url._replace(netloc=f"{url.netloc}:{connection.port}")
-    if schema and schema not in ("http", "https"):
-        url = url._replace(path=f"{url.path.rstrip('/')}/{schema}")
+    if path:
+        url = url._replace(path=f"{url.path.rstrip('/')}/{path}")
     return url.geturl().removeprefix("//")
 
 
@@ -96,7 +163,7 @@ def _settings_in(extra: Mapping[str, Any]) -> dict[str, Any]:
         if name not in known:
             near = get_close_matches(name, known, n=1)
             raise ConfigurationError(
-                f"unknown extra {name!r}.",
+                f"Unknown extra {name!r}.",
                 hint=f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(sorted(known))}.",
             )
         if name == CONSOLE_URL or value is None or value == "":  # what the forms save for a field that was left empty
@@ -107,5 +174,5 @@ def _settings_in(extra: Mapping[str, Any]) -> dict[str, Any]:
             settings[name] = _TYPES[name].validate_python(value)
         except ValueError:  # pydantic's text would quote the value
             what = {"integer": "number", "string": "text", "boolean": "truth value"}[known[name].type]
-            raise ConfigurationError(f"the extra {name!r} is no {what}.") from None
+            raise ConfigurationError(f"The extra {name!r} is no {what}.") from None
     return settings

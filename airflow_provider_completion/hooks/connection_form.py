@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 CONNECTION_TYPE = "completion"
-HOOK_NAME = "Completion app"
+HOOK_NAME = "Completion app (Dify)"
 
 HIDDEN_FIELDS = ["schema", "port"]
 LABELS = {"host": "Base URL", "password": "API key", "login": "End user"}

@@ -12,7 +12,7 @@ MOST_LINES, MOST_CHARACTERS = 2_000, 200_000
 #: words.
 MOST_TEXTS = 10
 
-_WIDTH = 120
+_WIDTH = 100
 #: Everything that a terminal or a log viewer could take for more than text, or not show: controls, line separators,
 #: directions, characters without width (but the joiner that emoji need), tags.
 _UNSAFE = re.compile(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 from airflow.providers.common.compat.sdk import XCOM_RETURN_KEY, BaseOperator, conf
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
+from airflow_provider_completion.operators.failing import failing_briefly
 from airflow_provider_completion.operators.links import LOGS_URL_KEY, CompletionLogsLink
 
 if TYPE_CHECKING:
@@ -145,12 +146,14 @@ class CompletionOperator(BaseOperator):
         if self.execution_timeout and getattr(instance, "next_method", None):  # Airflow 3 does not show it
             self.execution_timeout += datetime.now(UTC) - instance.start_date
 
+    @failing_briefly
     def execute(self, context: Context) -> Any:
         """Generate the answer, push the side keys, return the text or the data in it."""
         with self._paying_once():
             output = self._begin(context)
             return self._deliver(context, output, self._answer(context, output))
 
+    @failing_briefly
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:
         """Go on with what the trigger received.
 
@@ -166,6 +169,7 @@ class CompletionOperator(BaseOperator):
             return self.execute(context)
         return self._resume(context, deferral, event)
 
+    @failing_briefly
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after a trigger, also after one that failed or took too long."""
         from airflow_provider_completion.operators.deferral import Deferral

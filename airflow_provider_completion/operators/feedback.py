@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
+from airflow_provider_completion.operators.failing import failing_briefly
+
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
@@ -63,6 +65,7 @@ class CompletionFeedbackOperator(BaseOperator):
 
         return CompletionHook(self.conn_id)
 
+    @failing_briefly
     def execute(self, context: Context) -> str | None:  # noqa: ARG002 - Airflow's signature
         """Send the rating.
 

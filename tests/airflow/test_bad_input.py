@@ -117,7 +117,7 @@ CONNECTION: list[tuple[dict[str, Any], str]] = [
     ({"password": f"{KEY}é"}, "characters that no key has"),
     ({"login": "u" * 256}, "255 characters"),
     ({"login": "a\x00b"}, "control characters"),
-    ({"extra": {"timeout": 3}}, "unknown extra 'timeout'"),
+    ({"extra": {"timeout": 3}}, "Unknown extra 'timeout'"),
     ({"extra": {"max_tries": 0}}, "max_tries is not a whole number above 0"),
     ({"extra": {"max_tries": "many"}}, "'max_tries' is no number"),
     ({"extra": {"proxy": "socks5://x"}}, "proxy names a SOCKS proxy"),

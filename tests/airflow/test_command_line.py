@@ -222,20 +222,34 @@ def test_a_connection_that_is_not_there() -> None:
     ]
 
 
+def written(**fields: Any) -> str:
+    return json.dumps({"conn_type": "completion", "host": "http://127.0.0.1:1", "password": KEY, **fields})
+
+
 @pytest.mark.parametrize("command", ["check", "form", "ask"])
 @pytest.mark.parametrize(
-    ("connection", "message"),
+    ("connection", "message", "hint"),
     [
-        (f'{{"password": "{KEY}', "Airflow cannot read AIRFLOW_CONN_WRONG: it is no URI and no JSON."),
-        (json.dumps({"conn_type": "completion", "password": KEY}), "Connection 'wrong': "),
+        (f'{{"password": "{KEY}', "Airflow cannot read AIRFLOW_CONN_WRONG: it is no URI and no JSON object.", ""),
+        (written(host=""), "The connection has no Base URL.", "It looks like https://api.example.com/v1."),
+        # An extra that was encoded twice, is no JSON, is a list: Airflow 2 reads it, Airflow 3 does not.
+        (written(extra=json.dumps(json.dumps({"total_seconds": 9}))), "extra is no JSON object.", '{"total_seconds":'),
+        (written(extra="total_seconds=9"), "extra is no JSON object.", '{"total_seconds":'),
+        (written(extra="[1]"), "extra is no JSON object.", '{"total_seconds":'),
+        (f"completion://:{KEY}/2@127.0.0.1:1/v1", "its URI cannot be taken apart.", "percent-encoded"),
+        (f"completion://:{KEY}?2@127.0.0.1:1/v1", "its URI cannot be taken apart.", "percent-encoded"),
+        (f"completion://me/x:{KEY}@127.0.0.1:1/v1", "URI cannot be taken apart.", "percent-encoded"),
+        ("completion://:1/2@127.0.0.1:1/v1", "URI cannot be taken apart.", "percent-encoded"),
     ],
 )
 def test_a_connection_that_is_wrong(
-    monkeypatch: pytest.MonkeyPatch, command: str, connection: str, message: str
+    monkeypatch: pytest.MonkeyPatch, command: str, connection: str, message: str, hint: str
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_WRONG", connection)
-    (line,) = ran(command, "wrong").failure
-    assert line.startswith(message)
+    what, *how = ran(command, "wrong").failure
+    assert what.removesuffix(" (not billed)").endswith(message)
+    assert hint in "".join(how)
+    assert KEY not in what
 
 
 def test_a_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseHook
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_provider_completion.exceptions import (
     AuthenticationError,
@@ -22,6 +23,7 @@ from airflow_provider_completion.exceptions import (
     failing_for_good,
 )
 from airflow_provider_completion.hooks.completion import CompletionHook
+from airflow_provider_completion.hooks.connection_form import EXTRA_FIELDS
 from airflow_provider_completion.testing import App, LocalCompletionServer
 
 KEY = "app-canary-Xq7Zp1"
@@ -56,6 +58,10 @@ def connection(**fields: Any) -> str:
         (f"completion://:{KEY}@localhost:5001/v1", "http://localhost:5001/v1"),
         (f"completion://:{KEY}@[::1]:5001/v1", "http://[::1]:5001/v1"),
         (f"completion://:{KEY}@api.example.com/http", "http://api.example.com/v1"),
+        (f"completion://:{KEY}@api.example.com:8080/http/gate", "http://api.example.com:8080/gate/v1"),
+        (f"completion://:{KEY}@api.example.com/https/gate/v1/", "https://api.example.com/gate/v1"),
+        (connection(host="api.example.com", schema="HTTP"), "http://api.example.com/v1"),
+        (connection(host="api.example.com", schema="http://"), "http://api.example.com/v1"),
         (f"completion://:{KEY}@{quote('https://api.example.com/gate/v1', safe='')}", "https://api.example.com/gate/v1"),
     ],
 )
@@ -81,6 +87,7 @@ def test_a_connections_own_uri_leads_to_the_same_settings(monkeypatch: pytest.Mo
         ({"silence_seconds": "30", "max_concurrency": "4"}, (10, 30, 1260, 4, False, None)),
         ({"connect_seconds": 0.5, "disable_tls_verification": "true"}, (0.5, 60, 1260, 10, True, None)),
         ({"proxy": "http://proxy:3128"}, (10, 60, 1260, 10, False, "http://proxy:3128")),
+        ({"extra__completion__connect_seconds": "7", "extra__completion__proxy": ""}, (7, 60, 1260, 10, False, None)),
     ],
 )
 def test_extras_are_read_as_every_form_writes_them(
@@ -109,6 +116,8 @@ def test_extras_are_read_as_every_form_writes_them(
         ({"login": "x" * 256}, "at most 255 characters"),
         ({"extra": {"silence_second": 3}}, "Did you mean 'silence_seconds'"),
         ({"extra": {"silence_seconds": "soon"}}, "no number"),
+        ({"extra": {"extra__completion__silence_second": 3}}, "Did you mean 'silence_seconds'"),
+        ({"extra": json.dumps(json.dumps({"total_seconds": 3}))}, "extra is no JSON object"),
         ({"extra": {"silence_seconds": 0}}, "above 0"),
         ({"extra": {"total_seconds": True}}, "no number"),
         ({"extra": {"max_concurrency": 2.5}}, "no number"),
@@ -232,6 +241,39 @@ class TestTestConnection:
         ok, message = CompletionHook().test_connection()
         assert not ok
         assert "No connection to http://127.0.0.1:9/v1" in message
+
+
+    def test_it_names_neither_the_name_that_airflow_makes_up_nor_a_cost(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for fields in ({"host": ""}, {"extra": {"timeout": 3}}, {"password": ""}, {"host": "http://127.0.0.1:9"}):
+            monkeypatch.setenv("AIRFLOW_CONN_XKCDQB", connection(**fields))
+            ok, message = CompletionHook("xkcdqb").test_connection()
+            assert not ok
+            assert "xkcdqb" not in message.lower()
+            assert "billed" not in message
+
+    @pytest.mark.skipif(AIRFLOW_V_3_0_PLUS, reason="the form of Airflow 2")
+    def test_what_the_form_of_airflow_2_posts_is_understood(self, completion_server: LocalCompletionServer) -> None:
+        from airflow.api_connexion.schemas.connection_schema import connection_schema
+        from airflow.models.connection import Connection
+
+        extras = {field.name: "" if field.default is None else str(field.default) for field in EXTRA_FIELDS}
+        del extras["disable_tls_verification"], extras["disable_trace_headers"]  # boxes that are not checked
+        served = json.loads(completion_server.connection_json())
+        body = {
+            "connection_id": "any",
+            "conn_type": "completion",
+            "description": "",
+            "host": served["host"],
+            "login": "",
+            "password": served["password"],
+            # Its script writes each under both of the names that it has had.
+            "extra": json.dumps({**extras, **{f"extra__completion__{name}": value for name, value in extras.items()}}),
+        }
+        tested = Connection(**{**connection_schema.load(body), "conn_id": "xkcdqb"})
+        with pytest.MonkeyPatch.context() as patch:  # as the endpoint behind the Test button does it
+            patch.setenv("AIRFLOW_CONN_XKCDQB", tested.get_uri())
+            ok, message = tested.test_connection()
+        assert (ok, message.partition(".")[0]) == (True, "Connected to “Summarise”")
 
 
 @contextmanager

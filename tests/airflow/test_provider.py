@@ -45,7 +45,7 @@ def test_all_classes_and_modules_that_it_names_import() -> None:
     module, _, name = CONNECTION["hook-class-name"].rpartition(".")
     assert getattr(import_module(module), name) is CompletionHook
     assert CompletionHook.conn_type == CONNECTION["connection-type"]
-    assert CompletionHook.hook_name == CONNECTION["hook-name"] == "Completion app"
+    assert CompletionHook.hook_name == CONNECTION["hook-name"] == "Completion app (Dify)"
 
 
 def test_both_forms_of_the_standard_fields_are_the_same() -> None:
@@ -85,7 +85,7 @@ def test_airflow_shows_the_form() -> None:
     manager = ProvidersManager()
     hook = manager.hooks["completion"]
     assert hook is not None
-    assert hook.hook_name == "Completion app"
+    assert hook.hook_name == "Completion app (Dify)"
     behaviour = manager.field_behaviours["completion"]
     assert behaviour["relabeling"]["host"] == "Base URL"
     assert behaviour["hidden_fields"] == ["schema", "port"]
@@ -116,8 +116,11 @@ def test_parsing_a_dag_file_imports_nothing_slow() -> None:
     ours = [name for name in parsed.stdout.split() if name.startswith("airflow_provider_completion")]
     assert set(ours) <= {
         "airflow_provider_completion",
+        "airflow_provider_completion.api",
+        "airflow_provider_completion.api.errors",
         "airflow_provider_completion.operators",
         "airflow_provider_completion.operators.completion",
+        "airflow_provider_completion.operators.failing",
         "airflow_provider_completion.operators.links",
     }
     slow = {"requests", "aiohttp", "pydantic", "urllib3", "certifi"}

@@ -1,0 +1,34 @@
+"""How an operator fails: its message is what people see, so nothing may push it off the screen. Dag files load this."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from airflow.providers.common.compat.sdk import BaseOperator
+
+from airflow_provider_completion.api.errors import CompletionError
+
+_Operator = TypeVar("_Operator", bound=BaseOperator)
+_Arguments = ParamSpec("_Arguments")
+
+
+def failing_briefly(
+    method: Callable[Concatenate[_Operator, _Arguments], Any],
+) -> Callable[Concatenate[_Operator, _Arguments], Any]:
+    """Let an expected failure, a :class:`CompletionError`, leave a method without the frames that it came through.
+
+    It says what happened and what to do. Airflow 3 shows the frames below the message, and its log opens at the end;
+    they are in the log at DEBUG. A bug that is its cause keeps its own.
+    """
+
+    @wraps(method)
+    def failing(operator: _Operator, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Any:
+        try:
+            return method(operator, *args, **kwargs)
+        except CompletionError as error:
+            operator.log.debug("The task fails here.", exc_info=error)
+            raise error.with_traceback(None) from error.__cause__
+
+    return failing
