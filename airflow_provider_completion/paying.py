@@ -9,15 +9,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, get_args
 
-from airflow_provider_completion.api.errors import Billed, CompletionError, TimeLimitError
+from airflow_provider_completion.api.errors import Billed, CompletionError, InvalidRequestError, TimeLimitError
 
 #: What to do about a failed call that may have been billed: ``fail``, or ``retry`` as if it had not been.
 OnMaybeBilled: TypeAlias = Literal["fail", "retry"]
 
 #: What to say to a user whose call is not sent again.
 RETRY_HINT = 'on_maybe_billed="retry" lets Airflow\'s retries ask again, and pay again.'
+
+
+def checked_on_maybe_billed(said: OnMaybeBilled) -> OnMaybeBilled:
+    """Return what to do about a failed call that may have been billed.
+
+    :raises InvalidRequestError: it is no :data:`OnMaybeBilled`
+    """
+    if said not in get_args(OnMaybeBilled):
+        raise InvalidRequestError("on_maybe_billed is neither 'fail' nor 'retry'.", hint="Nothing was sent.")
+    return said
 
 
 class Cost(Protocol):

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+#: The last of them in a log is why the Dag has failed, with what to do on the line below.
+REASON = re.compile(r"(?:^|[\s.])(?P<error>\w+(?:Error|Exception): .+)")
 SHOWN = re.compile(r"\| .*|Generation complete:.*|Answer: .*|Message: .*")
 
 
@@ -38,10 +40,20 @@ def main(airflow_home: str, bin_folder: str) -> int:
     shown = [match[0].split(" [airflow.", 1)[0] for line in lines if (match := SHOWN.search(line))]
     if code or not any(line.startswith("Message: ") for line in shown):
         print("\n".join(lines[-60:]), file=sys.stderr)
-        print(f"The Dag did not publish an answer. The whole log: {log}", file=sys.stderr)
+        print(f"\nThe Dag did not publish an answer. The whole log: {os.path.relpath(log)}", file=sys.stderr)
+        print(reason_in(lines), file=sys.stderr)
         return code or 1
     print("\n".join(shown), f"The whole log: {os.path.relpath(log)}", sep="\n")
     return 0
+
+
+def reason_in(lines: list[str]) -> str:
+    """Return the last error of a log, in one line."""
+    for number in range(len(lines) - 1, -1, -1):
+        if found := REASON.search(lines[number]):
+            below = lines[number + 1] if lines[number].endswith(("billed)", "billed\x1b[0m)")) else ""
+            return " ".join(filter(None, (found["error"].strip(), below.strip())))
+    return lines[-1] if lines else "There is no log."
 
 
 if __name__ == "__main__":

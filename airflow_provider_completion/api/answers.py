@@ -8,6 +8,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal, TypeAlias, get_args
 
+from pydantic import TypeAdapter
+
 from airflow_provider_completion.api.errors import InvalidRequestError, UnfinishedAnswerError
 from airflow_provider_completion.api.fields import ApiModel, Count, Money, OptionalId, OptionalSeconds
 
@@ -107,6 +109,15 @@ class Usage(ApiModel):
         """Return plain JSON data: ints, and prices as decimal strings in fixed notation."""
         return self.model_dump(mode="json", exclude_none=True)
 
+    def serialize(self) -> dict[str, Any]:
+        """Return what Airflow keeps of it in XCom; its own way makes floats of prices."""
+        return self.as_json()
+
+    @staticmethod
+    def deserialize(data: dict[str, Any], version: int) -> Usage:  # noqa: ARG004 - Airflow's signature
+        """Return what Airflow has kept of it."""
+        return Usage.model_validate(data)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
@@ -147,6 +158,20 @@ class Completion:
         first = self.seconds_to_first_text
         to_first = f"first text after {first:.2f} s, " if first is not None else ""
         return f"{tokens}, {to_first}{self.seconds:.2f} s in all, message_id {self.message_id}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain JSON data, with the fields that are known, and the usage as :meth:`Usage.as_json` gives it."""
+        plain: dict[str, Any] = _PLAIN.dump_python(self, mode="json", exclude_none=True)
+        return plain
+
+    def serialize(self) -> dict[str, Any]:
+        """Return what Airflow keeps of it in XCom."""
+        return self.as_json()
+
+    @staticmethod
+    def deserialize(data: dict[str, Any], version: int) -> Completion:  # noqa: ARG004 - Airflow's signature
+        """Return what Airflow has kept of it."""
+        return _PLAIN.validate_python(data)
 
     def accepted(self, accept: Collection[Finish] = WHOLE) -> Completion:
         """Return this completion if its ``finish`` is one of ``accept``.
@@ -196,6 +221,9 @@ class Completion:
             "server cuts it at a time limit.",
             f"If this app's model never reports usage and takes this long, accept it with {accept}.",
         )
+
+
+_PLAIN = TypeAdapter(Completion)
 
 
 def finish_of(

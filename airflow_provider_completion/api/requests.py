@@ -4,16 +4,39 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, time
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
 
 from airflow_provider_completion.api.errors import InvalidRequestError
+from airflow_provider_completion.api.failures import excerpt
 from airflow_provider_completion.api.files import FileReference
 from airflow_provider_completion.api.input_form import InputForm
 
 ResponseMode: TypeAlias = Literal["streaming", "blocking"]
+
+#: What makes JSON of values that are none; of all others, ``str(value)``.
+_WAYS_OUT: tuple[tuple[type | tuple[type, ...], str], ...] = (
+    ((date, time), "value.isoformat()"),
+    ((tuple, set, frozenset), "list(value)"),
+    ((bytes, bytearray), "value.decode()"),
+    (BaseModel, 'value.model_dump(mode="json")'),
+)
+#: Characters that an error shows of an input's name.
+_LONGEST_NAME = 60
+_NUL = "a NUL character, which the server drops without a word"
+
+
+def checked_response_mode(mode: str) -> str:
+    """Return how an answer comes over the wire.
+
+    :raises InvalidRequestError: it is no :data:`ResponseMode`
+    """
+    if mode not in get_args(ResponseMode):
+        raise InvalidRequestError("response_mode is neither 'streaming' nor 'blocking'.", hint="Nothing was sent.")
+    return mode
 
 
 _NAME_IN_BRACES = re.compile(r"\{\{\w{1,30}\}\}")
@@ -36,15 +59,31 @@ def _is_unrendered(text: str) -> bool:
 
 def _without_nul(text: str) -> str:
     if "\x00" in text:
-        raise ValueError("it contains a NUL character, which the server drops without a word")
+        raise ValueError(f"it contains {_NUL}")
     return text
 
 
 def _inputs_without_nul(inputs: dict[str, Any]) -> dict[str, Any]:
     for name, value in inputs.items():
-        if isinstance(value, str) and "\x00" in value:
-            raise ValueError(f"{name!r} contains a NUL character, which the server drops without a word")
+        if any(isinstance(leaf, str) and "\x00" in leaf for leaf in _leaves(value)):
+            raise ValueError(f"{_shown(name)} contains {_NUL}")
     return inputs
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """Iterate over all texts and numbers in JSON data, keys included."""
+    if isinstance(value, dict):
+        yield from value
+        value = value.values()
+    elif not isinstance(value, list):
+        yield value
+        return
+    for item in value:
+        yield from _leaves(item)
+
+
+def _shown(name: object) -> str:
+    return repr(excerpt(str(name), _LONGEST_NAME))
 
 
 def _checked_user(user: str) -> str:
@@ -85,10 +124,12 @@ class CompletionRequest(BaseModel):
         inputs: Mapping[str, Any],
         user: str,
         response_mode: str = "streaming",
-        query: str = "",
+        query: str | None = "",
         files: Sequence[Mapping[str, Any] | FileReference] | None = None,
     ) -> CompletionRequest:
         """Check and make a request.
+
+        :param query: None, what is left of an XCom that is not there, is none
 
         :raises InvalidRequestError: something in it has the wrong type or form; all problems are named, no values
         """
@@ -98,12 +139,12 @@ class CompletionRequest(BaseModel):
                     "inputs": inputs,
                     "user": user,
                     "response_mode": response_mode,
-                    "query": query,
+                    "query": "" if query is None else query,
                     "files": tuple(files or ()),
                 }
             )
         except ValidationError as error:
-            problems = "; ".join(_problem(entry) for entry in error.errors(include_input=False, include_url=False))
+            problems = "; ".join(_problem(entry) for entry in error.errors(include_url=False))
             raise InvalidRequestError(f"The request is wrong: {problems}.", hint="Nothing was sent.") from None
         request.body()
         return request
@@ -132,6 +173,12 @@ class CompletionRequest(BaseModel):
             if isinstance(value, str) and _is_unrendered(value) and not _is_rewritten(value)
         ]
 
+    @property
+    def words_none(self) -> list[str]:
+        """Names of inputs, ``query`` and ``user``, where they are the word None: a template's for what is not there."""
+        given = {repr(name): value for name, value in self.inputs.items()} | {"query": self.query, "user": self.user}
+        return [name for name, value in given.items() if isinstance(value, str) and value.strip() == "None"]
+
     def body(self) -> bytes:
         """Return the request's JSON.
 
@@ -147,21 +194,56 @@ class CompletionRequest(BaseModel):
         if self.files:
             content["files"] = [file.model_dump(exclude_none=True) for file in self.files]
         try:
-            return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-        except ValueError as error:
-            what = (
-                "half a surrogate pair, which is no text"
-                if isinstance(error, UnicodeEncodeError)
-                else "a number that JSON does not have (NaN or infinity)"
-            )
-            raise InvalidRequestError(f"The request contains {what}.", hint="Nothing was sent.") from None
+            return _json(content)
+        except ValueError:
+            problems = "; ".join(_unwritable(content))
+            raise InvalidRequestError(f"The request is wrong: {problems}.", hint="Nothing was sent.") from None
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _unwritable(content: Mapping[str, Any]) -> Iterator[str]:
+    """Say what of a request cannot be written as JSON in UTF-8, and why."""
+    inputs = {f"inputs[{_shown(name)}]": {name: value} for name, value in content["inputs"].items()}
+    for where, value in {**inputs, **{name: value for name, value in content.items() if name != "inputs"}}.items():
+        for leaf in _leaves(value):
+            try:
+                _json(leaf)
+            except ValueError:
+                yield f"{where} contains {_why_unwritable(leaf)}"
+                break
+
+
+def _why_unwritable(leaf: Any) -> str:
+    if isinstance(leaf, str):
+        return "half a surrogate pair, which is no text"
+    if isinstance(leaf, float):
+        return "NaN or infinity, which JSON does not have; leave it out or send None"
+    return "a number of more digits than Python writes; send it as text"
 
 
 def _problem(entry: Any) -> str:
     # JsonValue reports each alternative of its union; only where and that it is no JSON data help.
-    path = [str(part) for part in entry["loc"]]
+    path, value = list(entry["loc"]), entry["input"]
+    if path == ["inputs"] and entry["type"] == "dict_type":
+        return f"inputs is {_type_of(value)}, not a mapping of the variables' names to their values"
     if path[0] == "inputs" and len(path) > 1:
-        path = path[:2]
-    where = path[0] + "".join(f"[{part!r}]" if not part.isdecimal() else f"[{part}]" for part in path[1:])
+        where = f"inputs[{_shown(path[1])}]"
+        if path[-1] == "[key]":
+            return f"{where}: a name is {_type_of(value)}, not text"
+        nested = "contains" if len(path) > 2 else "is"
+        return f"{where} {nested} {_type_of(value)}, which JSON does not have; write {_way_out(value)}"
+    names = [str(part) for part in path]
+    where = names[0] + "".join(f"[{name!r}]" if not name.isdecimal() else f"[{name}]" for name in names[1:])
     message = str(entry["msg"]).removeprefix("Value error, ")
     return f"{where}: {message[:1].lower()}{message[1:]}"
+
+
+def _type_of(value: Any) -> str:
+    return "None" if value is None else f"a value of the type {type(value).__qualname__!r}"
+
+
+def _way_out(value: Any) -> str:
+    return next((way for kinds, way in _WAYS_OUT if isinstance(value, kinds)), "str(value)")

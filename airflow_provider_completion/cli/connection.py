@@ -32,6 +32,6 @@ class CommandLineHook(CompletionHook):
                 raise unreadable from None
             raise CommandError(
                 f"Airflow knows no connection {conn_id!r}: neither AIRFLOW_CONN_{conn_id.upper()}, nor a secrets "
-                f"backend, nor its database has it.\nAdd it: airflow connections add {shlex.quote(conn_id)} --conn-type completion "
-                "--conn-host https://api.example.com/v1 --conn-password app-..."
+                f"backend, nor its database has it.\nAdd it: airflow connections add {shlex.quote(conn_id)} "
+                "--conn-type completion --conn-host https://api.example.com/v1 --conn-password app-..."
             ) from None

@@ -9,9 +9,9 @@ from typing import Any
 
 import tenacity
 
-from airflow_provider_completion.api.errors import CompletionError, InvalidRequestError
+from airflow_provider_completion.api.errors import CompletionError
 from airflow_provider_completion.client.settings import ClientSettings
-from airflow_provider_completion.paying import OnMaybeBilled, may_be_sent_again
+from airflow_provider_completion.paying import OnMaybeBilled, checked_on_maybe_billed, may_be_sent_again
 
 log = logging.getLogger(__name__)
 
@@ -30,19 +30,8 @@ def policy(
     :param given_up: whether nobody wants the answer any more
     :raises InvalidRequestError: ``on_maybe_billed`` is none of its values
     """
-    if on_maybe_billed not in ("fail", "retry"):
-        raise InvalidRequestError("on_maybe_billed is neither 'fail' nor 'retry'.", hint="Nothing was sent.")
+    checked_on_maybe_billed(on_maybe_billed)
     used_up = tenacity.stop_after_attempt(settings.max_tries) | tenacity.stop_before_delay(settings.retry_seconds)
-
-    def wait(state: tenacity.RetryCallState) -> float:
-        error = _error_of(state)
-        if error.retry_after is not None:
-            return error.retry_after
-        seconds = settings.backoff_seconds * 2.0 ** (state.attempt_number - 1)
-        if error.retry == "ceiling" or error.status == 429:
-            seconds *= _THROTTLE_FACTOR
-        # Jitter, or all that failed together comes again together.
-        return min(seconds, _LONGEST_WAIT) * random.uniform(0.75, 1.25)  # noqa: S311 - no secret depends on it
 
     def before_sleep(state: tenacity.RetryCallState) -> None:
         log.warning(
@@ -55,11 +44,26 @@ def policy(
 
     return {
         "retry": tenacity.retry_if_exception(lambda error: may_be_sent_again(error, on_maybe_billed)),
-        "wait": wait,
+        "wait": lambda state: seconds_to_wait(_error_of(state), settings.backoff_seconds, state.attempt_number),
         "stop": lambda state: given_up() or used_up(state),
         "before_sleep": before_sleep,
         "reraise": True,
     }
+
+
+def seconds_to_wait(error: CompletionError, backoff_seconds: float, failed: int) -> float:
+    """Return how long to wait before the next try. The fixture ``completion_retries_at_once`` puts 0 in its place.
+
+    :param error: of the try before
+    :param failed: how many tries there were
+    """
+    if error.retry_after is not None:
+        return error.retry_after
+    seconds = backoff_seconds * 2.0 ** (failed - 1)
+    if error.retry == "ceiling" or error.status == 429:
+        seconds *= _THROTTLE_FACTOR
+    # Jitter, or all that failed together comes again together.
+    return min(seconds, _LONGEST_WAIT) * random.uniform(0.75, 1.25)  # noqa: S311 - no secret depends on it
 
 
 def _error_of(state: tenacity.RetryCallState) -> CompletionError:

@@ -49,6 +49,10 @@ class Run:
             log.warning(
                 "Inputs look as if they hold a template that was not rendered: %s.", ", ".join(map(repr, unrendered))
             )
+        if words_none := request.words_none:
+            log.warning(
+                "The word None is sent, as a template makes of a value that is not there: %s.", ", ".join(words_none)
+            )
 
     def _expect_block(self, word: str) -> None:
         """Refuse to be iterated over where nothing would notice that the caller has left.

@@ -83,9 +83,7 @@ class ClientSettings:
         except InvalidRequestError as error:
             raise ConfigurationError(error.message) from None
         for name in ("connect_seconds", "silence_seconds", "total_seconds", "retry_seconds", "backoff_seconds"):
-            seconds = getattr(self, name)
-            if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
-                raise ConfigurationError(f"{name} is not a number of seconds above 0.")
+            checked_seconds(name, getattr(self, name))
         for name in ("max_tries", "max_concurrency"):
             if type(getattr(self, name)) is not int or getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} is not a whole number above 0.")
@@ -128,6 +126,16 @@ class ClientSettings:
             f"The call took longer than its limit of {self.total_seconds:g} s (total_seconds).",
             hint="Raise the limit if answers take this long.",
         )
+
+
+def checked_seconds(name: str, seconds: float) -> float:
+    """Return a time limit or a wait, in seconds.
+
+    :raises ConfigurationError: it is none
+    """
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+        raise ConfigurationError(f"{name} is not a number of seconds above 0.")
+    return seconds
 
 
 def checked_proxy(address: str, name: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -76,12 +77,18 @@ class _CompletionDecoratedOperator(DecoratedOperator, CompletionOperator):
             self._call(context)
         return super()._answer(context, output, **more)
 
+    def _check_inputs(self) -> None:
+        """They are not there before the function has been called."""
+
     def _call(self, context: Context) -> None:
         """Call the function. What it returns is not rendered as a template: it may hold text from anywhere."""
         context_merge(context, self.op_kwargs)
         arguments = determine_kwargs(self.python_callable, self.op_args, context)
         returned = self.python_callable(*self.op_args, **arguments)
+        if isinstance(returned, Coroutine):  # of "async def"
+            returned = asyncio.run(returned)
         if isinstance(returned, str):
+            self.log.info("The function returned text, so it goes as the query; inputs would be a dict.")
             returned = Request(query=returned)
         elif isinstance(returned, Mapping):
             returned = Request(inputs=returned)
@@ -102,8 +109,8 @@ class _CompletionDecoratedOperator(DecoratedOperator, CompletionOperator):
 def completion_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> TaskDecorator:
     """Make a function into a task that asks a completion app for what the function returns.
 
-    The function returns the inputs as a dict, the query as text, or a :class:`Request`. Its arguments come from XCom
-    and from the context as those of any TaskFlow function; the task's result is the answer.
+    The function, which may be ``async``, returns the inputs as a dict, the query as text, or a :class:`Request`. Its
+    arguments come from XCom and from the context as those of any TaskFlow function; the task's result is the answer.
 
     :param python_callable: the function
     :param kwargs: of :class:`~airflow_provider_completion.operators.completion.CompletionOperator`, but for ``inputs``

@@ -13,6 +13,7 @@ from airflow.providers.common.compat.connection import get_async_connection, get
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
 from airflow_provider_completion.hooks import connection_form
+from airflow_provider_completion.hooks.xcom import allow_in_xcom
 
 if TYPE_CHECKING:
     import os
@@ -34,11 +35,14 @@ if TYPE_CHECKING:
 
 _WHOLE: tuple[Finish, ...] = ("complete",)
 
+# Whoever has a completion has it from here, and may return it from a task.
+allow_in_xcom()
+
 
 class CallOptions(TypedDict, total=False):
     """What a completion can be given beside its inputs; see :class:`~..client.sync.CompletionClient`."""
 
-    query: str
+    query: str | None
     files: FileItems
     user: str | None
     response_mode: str
@@ -188,7 +192,7 @@ class CompletionHook(BaseHook):
         self,
         inputs: Mapping[str, Any],
         *,
-        query: str = "",
+        query: str | None = "",
         files: FileItems = None,
         user: str | None = None,
         response_mode: str = "streaming",
@@ -219,7 +223,7 @@ class CompletionHook(BaseHook):
         self,
         inputs: Mapping[str, Any],
         *,
-        query: str = "",
+        query: str | None = "",
         files: FileItems = None,
         user: str | None = None,
         response_mode: str = "streaming",
@@ -239,7 +243,9 @@ class CompletionHook(BaseHook):
             )
             return request.fitting(client.form()) if client.settings.check_inputs else request
 
-    def _references(self, files: FileItems, inputs: Mapping[str, Any], query: str, user: str) -> list[FileReference]:
+    def _references(
+        self, files: FileItems, inputs: Mapping[str, Any], query: str | None, user: str
+    ) -> list[FileReference]:
         from airflow_provider_completion.api.requests import CompletionRequest
 
         return self._uploads.references(files, CompletionRequest.build(inputs=inputs, query=query, user=user))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -86,7 +86,7 @@ class CompletionOperator(BaseOperator):
         self,
         *,
         inputs: Mapping[str, Any],
-        query: str = "",
+        query: str | None = "",
         files: FileItems = None,
         user: str | None = None,
         conn_id: str = "completion_default",
@@ -121,6 +121,61 @@ class CompletionOperator(BaseOperator):
         self.log_answer = log_answer
         self.deferrable = deferrable
         self._spent = _Spent()
+        self._check_arguments()
+
+    def _check_arguments(self) -> None:
+        """Refuse what cannot work whatever is in the templates: the Dag does not load, instead of failing at night.
+
+        :raises InvalidRequestError: it cannot. A mapped task gets its arguments when it runs, and is not retried
+        """
+        self._check_inputs()
+        limits = {"silence_seconds": self.silence_seconds, "total_seconds": self.total_seconds}
+        given = (self.output_type, self.feedback_input, *limits.values())
+        if (self.response_mode, self.on_maybe_billed, self.accept, self.output_retries, self.multiple_outputs) == (
+            "streaming", "fail", _WHOLE, 0, False,
+        ) and all(value is None for value in given):  # fmt: skip
+            return  # nothing to import into the Dag file's process
+        from airflow_provider_completion.api.answers import checked_accept
+        from airflow_provider_completion.api.requests import checked_response_mode
+        from airflow_provider_completion.client.settings import checked_seconds
+        from airflow_provider_completion.exceptions import failing_for_good
+        from airflow_provider_completion.paying import checked_on_maybe_billed
+
+        with failing_for_good():
+            checked_response_mode(self.response_mode)
+            checked_on_maybe_billed(self.on_maybe_billed)
+            checked_accept(self.accept)
+            for name, seconds in limits.items():
+                if seconds is not None:
+                    checked_seconds(name, seconds)
+            self._output()
+
+    def _check_inputs(self) -> None:
+        inputs: Any = self.inputs
+        is_template = isinstance(inputs, str) and any(mark in inputs for mark in ("{{", "{%"))
+        if isinstance(inputs, Mapping) or is_template or hasattr(inputs, "resolve"):  # as what comes from a task has
+            return
+        self._refuse_inputs("Nor is it a template, or a task's output.")
+
+    def _refuse_inputs(self, hint: str) -> NoReturn:
+        from airflow_provider_completion.exceptions import InvalidRequestError, failing_for_good
+
+        with failing_for_good():
+            raise InvalidRequestError(
+                f"inputs is {type(self.inputs).__name__}, not a mapping of the variables' names to their values.",
+                hint=f"{hint} Nothing was sent.",
+            )
+
+    def _output(self, longest: int | None = None) -> Output:
+        from airflow_provider_completion.operators.structured import Output
+
+        return Output(
+            self.output_type,
+            output_retries=self.output_retries,
+            feedback_input=self.feedback_input,
+            multiple_outputs=self.multiple_outputs,
+            longest=longest,
+        )
 
     @cached_property
     def hook(self) -> CompletionHook:
@@ -209,6 +264,7 @@ class CompletionOperator(BaseOperator):
                 answer_log = AnswerLog(lambda line: self.log.info("%s", line))
                 answer_log.add(completion.answer)
                 answer_log.close()
+            self._log_end(completion)
             output = self._begin(context)
             self._usage = waiting.usage
             return self._deliver(context, output, answer, asked_again=waiting.asked_again, pushed=deferral.end)
@@ -237,23 +293,14 @@ class CompletionOperator(BaseOperator):
 
     def _begin(self, context: Context) -> Output:
         """Refuse what would only be found out once the answer is paid."""
-        from airflow_provider_completion.api.answers import checked_accept
         from airflow_provider_completion.exceptions import InvalidRequestError
-        from airflow_provider_completion.operators.structured import Output
 
         if context.get("ti") is None:
             raise InvalidRequestError(
                 f"{type(self).__name__} was executed without a task instance, so its answer could go nowhere.",
                 hint="Nothing was sent. Inside a task, use CompletionHook().complete(...).",
             )
-        checked_accept(self.accept)
-        output = Output(
-            self.output_type,
-            output_retries=self.output_retries,
-            feedback_input=self.feedback_input,
-            multiple_outputs=self.multiple_outputs,
-            longest=self._longest_result(context),
-        )
+        output = self._output(self._longest_result(context))
         self._show_logs_url(context)
         self._usage = None
         return output
@@ -275,8 +322,39 @@ class CompletionOperator(BaseOperator):
 
     def _answer(self, context: Context, output: Output, *, feedback: str = "", asked_again: int = 0) -> _Answer:
         """Return an answer that is paid: of an earlier try, or a new one."""
+        with self._explaining_templates():
+            return self._new_answer(context, output, feedback, asked_again)
+
+    @contextmanager
+    def _explaining_templates(self) -> Iterator[None]:
+        """Say of a request that is wrong what templates have to do with it."""
+        from airflow_provider_completion.api.errors import InvalidRequestError
+
+        try:
+            yield
+        except InvalidRequestError as error:
+            if error.status is None and self._has_made_no_text():
+                error.hint += (
+                    " The Dag has render_template_as_native_obj=True, so a template makes the number 42 of the text "
+                    "42. For text write {{ '%r' | format(...) }}, or hand over a task's output without a template."
+                )
+            raise
+
+    def _has_made_no_text(self) -> bool:
+        dag = self.get_dag()
+        values = (*self.inputs.values(), self.query, self.user) if isinstance(self.inputs, Mapping) else ()
+        native = dag is not None and dag.render_template_as_native_obj
+        return native and not all(value is None or isinstance(value, str) for value in values)
+
+    def _new_answer(self, context: Context, output: Output, feedback: str, asked_again: int) -> _Answer:
         from airflow_provider_completion.hooks.files import files_of
 
+        given: Any = self.inputs
+        if isinstance(given, str):
+            self._refuse_inputs(
+                "A template makes text of whatever is in it. Write inputs=extract.output for all that a task returns, "
+                "or a template for each value: inputs={'text': '{{ ... }}'}."
+            )
         inputs = output.inputs(self.inputs, feedback, self.hook.get_conn().form if self.check_inputs else None)
         files = files_of(self.files) if self.files is not None else None
         safety = self._crash_safety(context, files)
@@ -350,8 +428,15 @@ class CompletionOperator(BaseOperator):
 
     def on_kill(self) -> None:
         """Stop the generation on the server, so that nobody pays for an answer that nobody reads."""
-        if self._spent.run is not None:
-            self._spent.run.stop()
+        if (run := self._spent.run) is None:
+            return
+        run.stop()
+        if run.task_id is None and run.billed != "no":
+            self.log.warning(
+                "The server has not named the generation yet%s, so it cannot be stopped: it may run on to its end, and "
+                "be billed.",
+                ", as it does only at the end of a blocking call" if self.response_mode == "blocking" else "",
+            )
 
     def _crash_safety(self, context: Context, files: list[FileReference | GivenFile] | None) -> CrashSafety:
         from airflow_provider_completion.operators.crash_safety import CrashSafety
@@ -376,6 +461,7 @@ class CompletionOperator(BaseOperator):
             safety.end_without_answer(self._spent.run.billed if self._spent.run else "no")
             raise
         self._keep(answer)
+        self._log_end(answer.completion)
         return answer
 
     def _keep(self, answer: _Answer) -> None:
@@ -384,7 +470,6 @@ class CompletionOperator(BaseOperator):
             answer.safety.keep_answer(completion)
         else:
             answer.safety.end_without_answer("yes")
-        self._log_end(completion)
 
     def _follow(self, run: CompletionRun, safety: CrashSafety) -> None:
         from airflow_provider_completion.api.events import Message, MessageReplace, SentAgain

@@ -85,6 +85,9 @@ class CompletionFeedbackOperator(BaseOperator):
                 self.log.info(
                     "The message %s has no rating of this user, so there is none to withdraw.", self.message_id
                 )
+                return None
+        said = "withdrawn" if rating is None else f"{rating}, with a comment" if self.content else rating
+        self.log.info("Feedback to the message %s: %s.", self.message_id, said)
         return rating
 
     def _checked_rating(self) -> Rating:
@@ -107,3 +110,5 @@ class CompletionFeedbackOperator(BaseOperator):
             raise InvalidRequestError(
                 f"content is no text, but {type(self.content).__name__}.", hint="Nothing was sent."
             )
+        if self.content == "None":
+            self.log.warning("The comment is the word None, as a template makes of a value that is not there.")

@@ -27,3 +27,9 @@ def completion_server(completion_app: App, monkeypatch: pytest.MonkeyPatch) -> I
     with LocalCompletionServer(completion_app) as server:
         monkeypatch.setenv("AIRFLOW_CONN_COMPLETION_DEFAULT", server.connection_json())
         yield server
+
+
+@pytest.fixture
+def completion_retries_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients wait for nothing between their tries, so that a test of a busy app takes no seconds."""
+    monkeypatch.setattr("airflow_provider_completion.client.retries.seconds_to_wait", lambda *_: 0.0)

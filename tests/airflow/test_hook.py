@@ -242,7 +242,6 @@ class TestTestConnection:
         assert not ok
         assert "No connection to http://127.0.0.1:9/v1" in message
 
-
     def test_it_names_neither_the_name_that_airflow_makes_up_nor_a_cost(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for fields in ({"host": ""}, {"extra": {"timeout": 3}}, {"password": ""}, {"host": "http://127.0.0.1:9"}):
             monkeypatch.setenv("AIRFLOW_CONN_XKCDQB", connection(**fields))

@@ -41,6 +41,17 @@ class TestMine:
     def test_the_app_of_ones_own(self, completion_server):
         assert call(completion_server, "word") == "WORD!"
 
+def test_a_busy_app_costs_no_seconds(completion_server, completion_retries_at_once):
+    from airflow_provider_completion.client.settings import ClientSettings
+    from airflow_provider_completion.client.sync import CompletionClient
+
+    key = json.loads(os.environ["AIRFLOW_CONN_COMPLETION_DEFAULT"])["password"]
+    # More than any test waits for.
+    waits = {"backoff_seconds": 1000, "retry_seconds": 9999}
+    settings = ClientSettings(base_url=completion_server.base_url, api_key=key, **waits)
+    completion_server.fail_next("throttle_400", times=3)
+    assert CompletionClient(settings).complete({"text": "One sentence."}).answer == "One sentence."
+
 def test_afterwards_the_connection_is_gone():
     assert "AIRFLOW_CONN_COMPLETION_DEFAULT" not in os.environ
 """
@@ -54,7 +65,7 @@ def _as_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_users_tests_have_a_server_and_can_bring_an_app(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(A_USERS_TESTS)
-    pytester.runpytest_subprocess("-p", "no:cacheprovider", timeout=PATIENCE * 2).assert_outcomes(passed=3)
+    pytester.runpytest_subprocess("-p", "no:cacheprovider", timeout=PATIENCE * 2).assert_outcomes(passed=4)
 
 
 def test_the_fixtures_are_listed_with_what_they_are_for(pytester: pytest.Pytester) -> None:
@@ -66,6 +77,8 @@ def test_the_fixtures_are_listed_with_what_they_are_for(pytester: pytest.Pyteste
             "*The app that*",
             "completion_server -- *",
             "*A running local completion app*",
+            "completion_retries_at_once -- *",
+            "*Clients wait for nothing*",
         ]
     )
 
