@@ -28,7 +28,7 @@ def example_human_review():
         subject="Send this summary?",
         body="{{ ti.xcom_pull('draft') }}",
         options=["Send", "Drop"],
-        params={"comment": Param("", type="string")},
+        params={"comment": Param(None, type=["null", "string"])},
     )
     answer >> review
 
@@ -47,7 +47,7 @@ def example_human_review():
         task_id="rate",
         message_id=answer["message_id"],
         rating=rating(review.output),
-        content="{{ ti.xcom_pull('review')['params_input']['comment'] }}",
+        content="{{ ti.xcom_pull('review')['params_input']['comment'] or '' }}",
     )
     # [END human_review]
 

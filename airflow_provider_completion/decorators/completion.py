@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
-    SET_DURING_EXECUTION,
     DecoratedOperator,
     TaskDecorator,
     context_merge,
@@ -60,9 +59,9 @@ class _CompletionDecoratedOperator(DecoratedOperator, CompletionOperator):
     _called = False
 
     def __init__(self, **kwargs: Any) -> None:
-        if kwargs.setdefault("inputs", SET_DURING_EXECUTION) is not SET_DURING_EXECUTION:
+        if "inputs" in kwargs:
             raise TypeError("@task.completion takes no inputs: the function returns them.")
-        super().__init__(**kwargs)
+        super().__init__(inputs={}, **kwargs)
 
     @failing_briefly
     def execute(self, context: Context) -> Any:
@@ -76,9 +75,6 @@ class _CompletionDecoratedOperator(DecoratedOperator, CompletionOperator):
         if not self._called:
             self._call(context)
         return super()._answer(context, output, **more)
-
-    def _check_inputs(self) -> None:
-        """They are not there before the function has been called."""
 
     def _call(self, context: Context) -> None:
         """Call the function. What it returns is not rendered as a template: it may hold text from anywhere."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 try:
     from airflow.sdk import serde
 except ImportError:  # before Airflow 3.2
@@ -16,4 +18,5 @@ def allow_in_xcom() -> None:
     ``allow_class()`` of Airflow 3.3 wants the classes, which load slowly, and older ones do not have it; what it adds
     to is there on all of them.
     """
-    serde._extra_allowed.update(_NAMES)
+    with suppress(AttributeError):  # it is Airflow's own; without it, such a task downstream fails as it does anyway
+        serde._extra_allowed.update(_NAMES)

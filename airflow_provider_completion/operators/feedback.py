@@ -77,7 +77,9 @@ class CompletionFeedbackOperator(BaseOperator):
             rating = self._checked_rating()
             self._check_content()
             try:
-                self.hook.get_conn().give_feedback(self.message_id, rating, content=self.content, user=self.user)
+                self.hook.get_conn().give_feedback(
+                    self.message_id, rating, content=self.content or None, user=self.user
+                )
             except InvalidRequestError as error:
                 # All that the server has against a withdrawal: there is nothing to withdraw (contract §6).
                 if rating is not None or error.status != 400:

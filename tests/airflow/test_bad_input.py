@@ -10,12 +10,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, XComArg
 from pydantic import BaseModel
 
 from airflow_provider_completion.hooks.completion import CompletionHook
 from airflow_provider_completion.operators.completion import CompletionOperator
 from airflow_provider_completion.testing import App, LocalCompletionServer
+from tests.airflow.dags import new_dag
 
 KEY = "app-canary-Xq7Zp1"
 SECRET = "canary-prompt-Lm3"
@@ -39,22 +40,27 @@ def completion_app() -> App:
 
 # What is wrong with the operator's arguments, and what the error says.
 OPERATOR: list[tuple[dict[str, Any], str]] = [
-    ({"inputs": None}, "inputs: input should be a valid dictionary"),
-    ({"inputs": SECRET}, "inputs: input should be a valid dictionary"),
-    ({"inputs": [SECRET]}, "inputs: input should be a valid dictionary"),
-    ({"inputs": {1: SECRET}}, "inputs"),
+    ({"inputs": None}, "inputs is NoneType, not a mapping of the variables' names to their values"),
+    ({"inputs": SECRET}, "inputs is str, not a mapping of the variables' names to their values"),
+    ({"inputs": [SECRET]}, "inputs is list, not a mapping of the variables' names to their values"),
+    ({"inputs": {1: SECRET}}, "inputs['1']: a name is a value of the type 'int', not text"),
     ({"inputs": {"text": object()}}, "inputs['text']"),
-    ({"inputs": {"text": SECRET.encode()}}, "inputs['text']"),
-    ({"inputs": {"text": {SECRET}}}, "inputs['text']"),
+    ({"inputs": {"text": SECRET.encode()}}, "is a value of the type 'bytes', which JSON does not have"),
+    ({"inputs": {"text": {SECRET}}}, "write list(value)"),
     ({"inputs": {"text": (SECRET,)}}, "inputs['text']"),
-    ({"inputs": {"text": datetime(2026, 1, 1)}}, "inputs['text']"),
-    ({"inputs": {"text": Decimal("1.5")}}, "inputs['text']"),
-    ({"inputs": {"text": [[object()]]}}, "inputs['text']"),
-    ({"inputs": {"text": float("nan")}}, "NaN or infinity"),
+    (
+        {"inputs": {"text": datetime(2026, 1, 1)}},
+        "of the type 'datetime', which JSON does not have; write value.isoformat()",
+    ),
+    ({"inputs": {"text": Decimal("1.5")}}, "of the type 'Decimal', which JSON does not have; write str(value)"),
+    ({"inputs": {"text": [[object()]]}}, "inputs['text'] contains a value of the type 'object'"),
+    ({"inputs": {"text": float("nan")}}, "inputs['text'] contains NaN or infinity"),
     ({"inputs": {"text": float("inf")}}, "NaN or infinity"),
     ({"inputs": {"text": f"{SECRET}\x00"}}, "'text' contains a NUL character"),
-    ({"inputs": {"text": f"{SECRET}\ud83d"}}, "half a surrogate pair"),
-    ({"query": None}, "query: input should be a valid string"),
+    ({"inputs": {"text": f"{SECRET}\ud83d"}}, "inputs['text'] contains half a surrogate pair"),
+    ({"inputs": {"text": [{"deep": f"{SECRET}\x00"}]}}, "'text' contains a NUL character"),
+    ({"inputs": {"text": 10**5000}}, "inputs['text'] contains a number of more digits than Python writes"),
+    ({"inputs": {"x" * 500: object()}}, "…'] is a value of the type 'object'"),
     ({"query": 5}, "query: input should be a valid string"),
     ({"query": f"{SECRET}\x00"}, "query: it contains a NUL character"),
     ({"user": 5}, "user: input should be a valid string"),
@@ -62,7 +68,7 @@ OPERATOR: list[tuple[dict[str, Any], str]] = [
     ({"user": " \t"}, "user: it is blank"),
     ({"user": "u" * 256}, "at most 255 characters"),
     ({"user": "a\nb"}, "user: it contains control characters"),
-    ({"response_mode": "sse"}, "response_mode: input should be 'streaming' or 'blocking'"),
+    ({"response_mode": "sse"}, "response_mode is neither 'streaming' nor 'blocking'"),
     ({"response_mode": ""}, "response_mode"),
     ({"files": ""}, "path of a file is empty"),
     ({"files": [5]}, "files[0] is neither a URL nor a path nor a mapping, but int"),
@@ -178,3 +184,79 @@ def test_case_46_a_template_that_was_not_rendered_is_a_warning(
     shown = caplog.text + "".join(capfd.readouterr())
     assert "The server rewrites {{...}} and <|...|> in inputs before the model sees them; here in: 'text'." in shown
     assert SECRET not in shown
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"response_mode": "stream"},
+        {"on_maybe_billed": "always"},
+        {"accept": "complete"},
+        {"output_type": "no type"},
+        {"output_retries": 1},
+        {"multiple_outputs": True},
+        {"total_seconds": 0},
+        {"inputs": None},
+        {"inputs": "text"},
+        {"inputs": ["{{ params.text }}"]},
+    ],
+    ids=str,
+)
+def test_what_no_template_can_mend_fails_where_the_dag_is_written(arguments: dict[str, Any]) -> None:
+    with pytest.raises(AirflowFailException, match=next(iter(arguments))):
+        CompletionOperator(task_id="ask", **{"inputs": {}, **arguments})
+    for inputs in ({"text": "{{ params.text }}"}, "{{ params.inputs }}", XComArg(BaseOperator(task_id="other"))):
+        CompletionOperator(task_id="ask", inputs=inputs)  # type: ignore[arg-type]
+
+
+def rendered(inputs: Any, *, native: bool = False, **params: Any) -> CompletionOperator:
+    """An operator after Airflow has rendered its templates."""
+    with new_dag(render_template_as_native_obj=native):
+        operator = CompletionOperator(task_id="ask", inputs=inputs, do_xcom_push=False)
+    operator.render_template_fields({"params": params})  # type: ignore[typeddict-item]
+    return operator
+
+
+def test_a_template_that_is_no_mapping_says_what_to_write(completion_server: LocalCompletionServer) -> None:
+    with pytest.raises(AirflowFailException, match=r"(?s)inputs is str, .*A template makes text.*extract\.output"):
+        rendered("{{ params.rows }}", rows={"text": SECRET}).execute({"ti": SimpleNamespace(try_number=1)})
+    assert not completion_server.calls
+
+
+@pytest.mark.parametrize("text", ["42", '{"a": 1}', "1,2", "..."])
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_native_rendering_says_where_a_number_came_from_and_what_to_write(
+    completion_server: LocalCompletionServer, text: str, deferrable: bool
+) -> None:
+    operator = rendered({"text": "{{ params.text }}"}, native=True, text=text)
+    operator.deferrable = deferrable
+    with pytest.raises(AirflowFailException) as caught:
+        operator.execute({"ti": SimpleNamespace(try_number=1)})
+    assert "render_template_as_native_obj=True" in str(caught.value)
+    assert "{{ '%r' | format(...) }}" in str(caught.value)
+    assert not completion_server.generations
+    assert rendered({"text": "{{ '%r' | format(params.text) }}"}, native=True, text=text).inputs == {"text": text}
+
+
+def test_nothing_is_said_of_native_rendering_where_it_has_made_text(completion_server: LocalCompletionServer) -> None:
+    with pytest.raises(AirflowFailException) as caught:
+        rendered({"txt": "{{ params.text }}"}, native=True, text="a b").execute({"ti": SimpleNamespace(try_number=1)})
+    assert "native" not in str(caught.value)
+
+
+@pytest.mark.parametrize("field", ["query", "user", "files"])
+def test_none_from_upstream_is_nothing(completion_server: LocalCompletionServer, field: str) -> None:
+    CompletionOperator(task_id="ask", inputs={"text": "x"}, do_xcom_push=False, **{field: None}).execute(
+        {"ti": SimpleNamespace(try_number=1)}
+    )
+    [generation] = completion_server.generations
+    assert (generation.prompt.query, generation.prompt.user, generation.prompt.files) == ("", "airflow", ())
+
+
+def test_the_word_none_is_a_warning(
+    completion_server: LocalCompletionServer, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        CompletionHook().complete({"text": "None"}, query=" None\n", user="None")
+    shown = caplog.text + "".join(capfd.readouterr())
+    assert "The word None is sent, as a template makes of a value that is not there: 'text', query, user." in shown

@@ -213,6 +213,13 @@ def test_check_says_what_the_test_button_says(completion_server: LocalCompletion
     assert completions(completion_server) == []
 
 
+@pytest.mark.parametrize("command", [["check"], ["form"], ["form", "--dag"]])
+def test_without_an_id_it_is_the_default_connection(
+    completion_server: LocalCompletionServer, command: list[str]
+) -> None:
+    assert ran(*command).out == ran(command[0], "completion_default", *command[1:]).out != b""
+
+
 def test_a_connection_that_is_not_there() -> None:
     assert ran("check", "no_such").failure == [
         "Airflow knows no connection 'no_such': neither AIRFLOW_CONN_NO_SUCH, nor a secrets backend, nor its database "

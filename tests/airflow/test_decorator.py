@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -78,6 +79,27 @@ URL = "https://files.example/a.png"
 )
 def test_what_a_function_may_return(completion_server: LocalCompletionServer, returned: Any, answer: str) -> None:
     assert attempt(lambda: returned) == answer
+
+
+def test_an_async_function_may_return_the_same(completion_server: LocalCompletionServer) -> None:
+    async def slow(ds: str) -> dict[str, str]:
+        await asyncio.sleep(0)
+        return {"text": ds}
+
+    assert attempt(slow) == "2026-01-01||airflow|0"
+
+
+@pytest.mark.parametrize(("returned", "said"), [("a question", True), ({"text": "a"}, False)])
+def test_text_that_goes_as_the_query_is_said_in_the_log(
+    completion_server: LocalCompletionServer,
+    returned: Any,
+    said: bool,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with caplog.at_level(logging.INFO):
+        attempt(lambda: returned)
+    assert ("it goes as the query" in caplog.text + "".join(capfd.readouterr())) is said
 
 
 def test_what_the_decorator_was_given_holds_where_the_function_says_nothing(

@@ -247,17 +247,21 @@ class TestHook:
 
 
 @pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="dag.test() waits for a human from Airflow 3.3 on")
-@pytest.mark.parametrize(("chosen", "rating", "sent"), [("Send", "like", "success"), ("Drop", "dislike", "skipped")])
+@pytest.mark.parametrize(
+    ("chosen", "comment", "rating", "sent"),
+    [("Send", "Read it.", "like", "success"), ("Drop", None, "dislike", "skipped")],
+)
 def test_human_review(
     bag: Any,
     completion_server: LocalCompletionServer,
     monkeypatch: pytest.MonkeyPatch,
     chosen: str,
+    comment: str | None,
     rating: str,
     sent: str,
 ) -> None:
     monkeypatch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS", "True")
-    with Human("example_human_review", chosen, comment="Read it.") as human:
+    with Human("example_human_review", chosen, comment=comment) as human:
         ended = run(bag, "example_human_review")
     draft = ended.xcom("draft")
     assert (human.seen["body"], human.seen["options"]) == (draft, ["Send", "Drop"])
@@ -265,7 +269,7 @@ def test_human_review(
     assert all_succeeded(ended), human.said
     assert ended.xcom("send") == (draft if chosen == "Send" else None)
     [feedback] = completion_server.feedback.values()
-    assert (feedback.rating, feedback.content) == (rating, "Read it.")
+    assert (feedback.rating, feedback.content) == (rating, comment)
     assert feedback.generation.message_id == ended.xcom("draft", "message_id")
 
 

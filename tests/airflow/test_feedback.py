@@ -60,6 +60,24 @@ def test_every_way_to_say_it(completion_server: LocalCompletionServer, message_i
     assert kept(completion_server) == [(rating, "why: ü")]
 
 
+def test_the_log_says_what_was_done(
+    completion_server: LocalCompletionServer,
+    message_id: str,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with caplog.at_level(logging.INFO):
+        rate(message_id, True, content=SECRET)
+        rate(message_id, "dislike")
+        rate(message_id, "withdraw")
+        rate(message_id, "like", content="None")
+    shown = caplog.text + "".join(capfd.readouterr())
+    for said in ("like, with a comment.", "dislike.", "withdrawn."):
+        assert f"Feedback to the message {message_id}: {said}" in shown
+    assert "The comment is the word None" in shown
+    assert SECRET not in shown
+
+
 def test_what_was_said_before_is_replaced_and_the_same_again_is_a_success(
     completion_server: LocalCompletionServer, message_id: str
 ) -> None:

@@ -261,7 +261,7 @@ def test_without_a_task_instance_nothing_is_sent(
     completion_server: LocalCompletionServer, context: dict[str, Any], deferrable: bool
 ) -> None:
     operator = CompletionOperator(task_id="ask", inputs={"text": "x"}, deferrable=deferrable)
-    with pytest.raises(InvalidRequestError, match=r"without a task instance.*CompletionHook\(\)\.complete"):
+    with pytest.raises(InvalidRequestError, match=r"(?s)without a task instance.*CompletionHook\(\)\.complete"):
         operator.execute(context)
     assert completion_server.count("POST", "/completion-messages") == 0
 

@@ -106,6 +106,7 @@ import sys
 from airflow.providers.common.compat.sdk import BaseOperator
 before = set(sys.modules)
 from airflow_provider_completion.operators.completion import CompletionOperator
+CompletionOperator(task_id="ask", inputs={"text": "{{ params.text }}"})
 added = sorted(set(sys.modules) - before)
 print(*added)
 """

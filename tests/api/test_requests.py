@@ -43,9 +43,10 @@ def test_text_travels_as_it_is():
     "changes",
     [{"user": user} for user in (None, 5, True, "", " ", "\u3000", "u" * 256, "a\nb", "a\x00")]
     + [{"inputs": inputs} for inputs in (None, [], "x", {"a": object()}, {1: "x"}, {"a": b"x"}, {"a": math.nan},
-                                         {"a": math.inf}, {"a": "\ud83d"}, {"a": [[object()]]}, {"a": "x\x00"})]
+                                         {"a": math.inf}, {"a": "\ud83d"}, {"a": [[object()]]}, {"a": "x\x00"},
+                                         {"a": [{"b": "x\x00"}]}, {"a": [{"\x00": "x"}]}, {"a": 10**5000})]
     + [{"response_mode": mode} for mode in ("", "Streaming", "sse")]
-    + [{"query": query} for query in (None, 5, "x\x00")]
+    + [{"query": query} for query in (5, "x\x00")]
     + [{"files": files} for files in ([5], [{}], [{**FILE, "url": ""}], [{**FILE, "type": "movie"}],
                                       [{**FILE, "transfer_method": "local_file"}], [{**FILE, "remote_url": "x"}])],
 )  # fmt: skip
