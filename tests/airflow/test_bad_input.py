@@ -205,8 +205,13 @@ def test_case_46_a_template_that_was_not_rendered_is_a_warning(
 def test_what_no_template_can_mend_fails_where_the_dag_is_written(arguments: dict[str, Any]) -> None:
     with pytest.raises(AirflowFailException, match=next(iter(arguments))):
         CompletionOperator(task_id="ask", **{"inputs": {}, **arguments})
-    for inputs in ({"text": "{{ params.text }}"}, "{{ params.inputs }}", XComArg(BaseOperator(task_id="other"))):
-        CompletionOperator(task_id="ask", inputs=inputs)  # type: ignore[arg-type]
+
+
+def test_templates_and_the_output_of_tasks_may_be_inputs() -> None:
+    with new_dag():
+        other = XComArg(BaseOperator(task_id="other"))
+        for inputs in ({"text": "{{ params.text }}"}, "{{ params.inputs }}", other, other["text"], {"text": other}):
+            CompletionOperator(task_id=f"ask_{id(inputs)}", inputs=inputs)  # type: ignore[arg-type]
 
 
 def rendered(inputs: Any, *, native: bool = False, **params: Any) -> CompletionOperator:
