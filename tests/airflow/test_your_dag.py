@@ -29,6 +29,12 @@ def test_the_dag_survives_a_busy_app(completion_server):
     assert completion_server.count("POST", "/completion-messages") == 3
 
 
+@pytest.mark.usefixtures("completion_retries_at_once")
+def test_the_dag_waits_for_no_busy_app(completion_server):
+    completion_server.fail_next("throttle_400", times=3)
+    assert example_completion().test().state == "success"
+
+
 def test_faults_of_other_calls(completion_server):
     completion_server.fail_next("server_error", path="/parameters")
     completion_server.fail_next("page_413", path="/files/upload")
