@@ -166,6 +166,13 @@ class Run:
         self._exchange.stop_requested = True
         if self._stop_sent or self._exchange.ended_by_server:
             return None
+        if self.task_id is None and self.request.response_mode == "blocking" and self.billed != "no":
+            self._stop_sent = True
+            log.warning(
+                "A blocking call names its generation only with the answer, so it cannot be stopped: the server may "
+                "run on to its end, and bill it."
+            )
+            return None
         self._stop_sent = self.task_id is not None
         return self.task_id
 

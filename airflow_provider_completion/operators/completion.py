@@ -428,15 +428,8 @@ class CompletionOperator(BaseOperator):
 
     def on_kill(self) -> None:
         """Stop the generation on the server, so that nobody pays for an answer that nobody reads."""
-        if (run := self._spent.run) is None:
-            return
-        run.stop()
-        if run.task_id is None and run.billed != "no":
-            self.log.warning(
-                "The server has not named the generation yet%s, so it cannot be stopped: it may run on to its end, and "
-                "be billed.",
-                ", as it does only at the end of a blocking call" if self.response_mode == "blocking" else "",
-            )
+        if self._spent.run is not None:
+            self._spent.run.stop()
 
     def _crash_safety(self, context: Context, files: list[FileReference | GivenFile] | None) -> CrashSafety:
         from airflow_provider_completion.operators.crash_safety import CrashSafety

@@ -105,11 +105,12 @@ def test_a_task_that_cannot_resume_fails_as_briefly() -> None:
     assert own_frames(failed[0]) == ["failing"]
 
 
-@pytest.mark.parametrize("response_mode", ["blocking", "streaming"])
+@pytest.mark.parametrize(("response_mode", "stopped"), [("blocking", False), ("streaming", True)])
 def test_a_killed_task_that_cannot_be_stopped_says_that_the_server_runs_on_and_bills(
     completion_server: LocalCompletionServer,
     completion_app: App,
     response_mode: Any,
+    stopped: bool,
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
@@ -134,8 +135,8 @@ def test_a_killed_task_that_cannot_be_stopped_says_that_the_server_runs_on_and_b
         operator.execute({"ti": SimpleNamespace(try_number=1)})  # type: ignore[arg-type]
     killer.join()
     said = caplog.text + "".join(capfd.readouterr())
-    assert "so it cannot be stopped: it may run on to its end, and be billed." in said
-    assert ("only at the end of a blocking call" in said) is (response_mode == "blocking")
+    assert said.count("it cannot be stopped: the server may run on to its end, and bill it.") == (not stopped)
+    assert completion_server.count("POST", "/stop") == stopped
 
 
 def test_a_completion_returned_from_a_task_is_read_as_it_was(completion_server: LocalCompletionServer) -> None:
