@@ -189,7 +189,7 @@ def test_help_needs_no_airflow(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["check"], ["check", "a", "b"], ["ask", "a", "--files", "b"], ["form", "a", "--dogs"]]
+    "arguments", [[], ["ask"], ["check", "a", "b"], ["ask", "a", "--files", "b"], ["form", "a", "--dogs"]]
 )
 def test_a_command_line_with_a_mistake(arguments: list[str]) -> None:
     done = ran(*arguments)
@@ -327,8 +327,7 @@ def test_without_a_whole_answer_a_pipe_gets_nothing(
 ) -> None:
     if fault:
         completion_server.fail_next(fault)
-    *_, line = ran("ask", "completion_default", *inputs).failure
-    assert message in line
+    assert message in "\n".join(ran("ask", "completion_default", *inputs).failure)
     assert len(completions(completion_server)) == bool(fault)
 
 
@@ -339,7 +338,7 @@ def test_without_a_whole_answer_a_pipe_gets_nothing(
             ["txet=x", "sentences=few"],
             "The request does not fit the app's form: 'txet' is none of its variables, did you mean 'text'?; 'text' "
             "(Text) is required; 'sentences' (Sentences) must be a number; as text only in plain notation such as '3' "
-            "or '0.5'. Nothing was sent. (not billed)",
+            "or '0.5'. (not billed)\nNothing was sent.",
         ),
         (
             ["text=x", "sentences=few", "formal=maybe"],
@@ -351,7 +350,7 @@ def test_without_a_whole_answer_a_pipe_gets_nothing(
 def test_all_that_does_not_fit_is_told_at_once_and_for_a_shell(
     completion_server: LocalCompletionServer, inputs: list[str], problems: str
 ) -> None:
-    assert ran("ask", "completion_default", *inputs).failure == [problems]
+    assert ran("ask", "completion_default", *inputs).failure == problems.splitlines()
     assert completions(completion_server) == []
 
 
