@@ -71,7 +71,7 @@ class Outcome:
         said = (type(error), error.retry, error.billed, error.status, error.code, error.ceiling, error.partial_text)
         assert said == (self.error, self.retry, self.billed, self.status, self.code, self.ceiling, self.text)
         assert [part and part[:8] for part in (error.task_id, error.message_id)] == [self.task_id, self.message_id]
-        assert "\n" not in str(error)
+        assert "\n" not in error.message + error.hint
         assert len(str(error)) < 800
 
 

@@ -130,7 +130,7 @@ REPLIES = [
 def test_reply(status, headers, body, kind, retry, billed):
     error = failure_of_reply(status, headers, body)
     assert (type(error), error.retry, error.billed, error.status) == (kind, retry, billed, status)
-    assert "\n" not in str(error)
+    assert "\n" not in error.message + error.hint
     assert len(error.message) < 500
     assert "<" not in error.message
     assert error.hint or kind is InvalidRequestError  # where the server's own words say it

@@ -279,7 +279,7 @@ def test_problems_are_named_by_path(kind, answer, problems):
         assert problem in str(error)
         assert problem in error.feedback
     for sign in ("\n", "https://", "input_value", "secret" * 10, "k " * 30):
-        assert sign not in str(error)
+        assert sign not in error.message + error.hint
 
 
 def test_many_problems_are_counted():
@@ -353,7 +353,7 @@ def test_what_is_no_type_is_refused_before_anything_is_sent(kind):
         OutputType(kind)
     assert "output_type" in str(caught.value)
     assert "Nothing was sent." in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in caught.value.message + caught.value.hint
 
 
 def nested(levels: int) -> str:
@@ -410,7 +410,7 @@ class Either(BaseModel):
 
 @pytest.mark.parametrize("kind", [Reserved, list[Reserved], dict[str, Item | Reserved], Both])
 def test_a_type_that_cannot_be_stored_is_refused_before_anything_is_sent(kind):
-    with pytest.raises(InvalidRequestError, match=r"has a field '__(classname__|type)'.*Nothing was sent."):
+    with pytest.raises(InvalidRequestError, match=r"(?s)has a field '__(classname__|type)'.*Nothing was sent."):
         OutputType(kind)
     assert OutputType(Either).read('{"__type": "kettle"}') == {"__type": "kettle"}
 

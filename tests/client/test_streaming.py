@@ -314,7 +314,7 @@ def test_case_14_a_frame_that_is_none_of_the_apis_ends_the_call_and_stops_it(cal
 def test_case_33_a_web_page(calls, mode):
     with RawServer(reply(200, b"<!DOCTYPE html><title>Sign in</title>", "text/html")) as server:
         settings = settings_for(server.url)
-        with pytest.raises(ConfigurationError, match=r"web page.*Sign in.*Base URL") as caught:
+        with pytest.raises(ConfigurationError, match=r"(?s)web page.*Sign in.*Base URL") as caught:
             calls.each(settings, lambda client: client.complete(INPUTS, response_mode=mode))
         assert (caught.value.retry, caught.value.billed, caught.value.status) == ("never", "no", 200)
         with pytest.raises(ConfigurationError, match="web page"):
