@@ -433,7 +433,9 @@ def test_errors_show_neither_the_key_nor_what_could_forge_a_log(case):
         told = json.loads(body)
         errors.append(failure_of_event(400, told["code"], told["message"], any_text=False, secret=KEY))
     for error in errors:
-        for text in (str(error), error.message, error.code or ""):
+        what, *hint = str(error).split("\n")
+        assert hint == [error.hint] * bool(error.hint)
+        for text in (what, *hint, error.message, error.code or ""):
             assert text.isprintable()
             assert KEY[:12] not in text
         assert len(error.message) < 400
