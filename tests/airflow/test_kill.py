@@ -133,9 +133,7 @@ def test_a_mark_as_failed_stops_the_generation(killer: Killer) -> None:
     airflow.eventually("the first words", lambda: "| word" in airflow.task_log("marked_failed"))
     (generation,) = generations(killer, "marked_failed")
     assert not generation.stopped
-    airflow.query(
-        "UPDATE task_instance SET state = 'failed' WHERE task_id = ?", "marked_failed"
-    )  # the button
+    airflow.query("UPDATE task_instance SET state = 'failed' WHERE task_id = ?", "marked_failed")  # the button
     airflow.eventually("the end of the generation", lambda: generation.stopped and generation.finished)
     assert killer.stops("marked_failed") == [generation.task_id]
     said = "Asked the server to stop"
