@@ -21,14 +21,16 @@ after text was billed (`yes`), after any other event of the model's work it may 
 the first event of a stream was not billed (`no`), unless it tells of a connection to the model that broke, or of a
 time limit.
 
-`provider` is an error of the app that hands on what its model provider said. A rate limit that stands at the front of
-those words, by name or as status 429, is a refusal: nothing was generated.
+An answer is `json`, `html` or something else; an `event` is an error in the middle of a stream. `provider` is a reply or
+an event of the app that hands on what its model provider said. A rate limit that stands at the front of those words, by
+name or as status 429, is a refusal: nothing was generated. The server's words are an instance; where the row asks for
+certain words, others that mean the same count as well.
 
 What has `billed` `no` and `retry` not `never` is sent again by itself, up to `max_tries` times and for `retry_seconds`.
 What may have been billed is not, unless you say `on_maybe_billed="retry"`.
 
-| HTTP status | answer | what happened | error | retry | billed | what to do |
-| --- | --- | --- | --- | --- | --- | --- |
+| HTTP status | answer | the server's words | what happened | error | retry | billed | what to do |
+| --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
 _BEFORE_ANY_ANSWER = """
@@ -52,13 +54,14 @@ def errors() -> str:
 
 
 def _row(failure: Failure) -> str:
-    needs = [failure.body] if failure.body else []
-    needs += [f"`{code}`" for code in sorted(failure.codes)]
-    if failure.patterns:
-        needs.append("a certain text")
+    needs = [" or ".join(sorted(failure.body))] if failure.body else []
+    needs += [" or ".join(f"`{code}`" for code in sorted(failure.codes))] if failure.codes else []
+    needs += [failure.mode] if failure.mode else []
+    needs += ["certain words"] if failure.patterns else []
     cells = (
         _statuses(sorted(failure.statuses)),
         ", ".join(needs) or "any",
+        f"`{failure.says}`" if failure.says else "",
         failure.what,
         f"`{failure.error.__name__}`",
         failure.retry or failure.error.retry,
