@@ -49,7 +49,8 @@ class InputForm:
     def checked(self, inputs: Mapping[str, Any], files: Sequence[FileFacts] = ()) -> dict[str, Any]:
         """Return the inputs with what is absent filled in: a default, ``""`` for text, False for a checkbox.
 
-        What is required is not filled in, and for a number or a select without a default there is nothing to say.
+        What is required is filled in with a default that was declared for it, and with nothing else; for a number or a
+        select without a default there is nothing to say.
 
         :raises InvalidRequestError: they do not fit; all problems are named, no values
         """
@@ -59,7 +60,7 @@ class InputForm:
             name = variable.variable
             value = given.get(name)
             if value is None:
-                if variable.must_be_given:
+                if variable.must_be_given and name not in self._absent:
                     problems.append(f"{_called(variable)} is required")
             elif rule and (problem := rule(variable, value)):
                 problems.append(f"{_called(variable)} {problem}")
@@ -152,10 +153,18 @@ def _json_type(value: Any) -> str:
 def _value_when_absent(variable: InputVariable) -> Any:
     """Return what to send for a variable that is left out, None for nothing."""
     rule, default = _RULES.get(variable.type), variable.default
-    if variable.required or variable.type not in ASKED_FOR:
+    if variable.type not in ASKED_FOR:
         return None
     if default in (None, "") or (rule is not None and rule(variable, default)):
-        return "" if variable.type in _TEXTS else False if variable.type == "checkbox" else None
+        return (
+            None
+            if variable.required
+            else ""
+            if variable.type in _TEXTS
+            else False
+            if variable.type == "checkbox"
+            else None
+        )
     return default
 
 

@@ -124,6 +124,11 @@ class CompletionRequest(BaseModel):
         return [name for name, value in self.inputs.items() if isinstance(value, str) and _is_rewritten(value)]
 
     @property
+    def unseen_files(self) -> list[str]:
+        """The files that the model never sees, by their places: of the type ``custom`` (contract §13)."""
+        return [f"files[{index}]" for index, file in enumerate(self.files) if file.type == "custom"]
+
+    @property
     def unrendered_inputs(self) -> list[str]:
         """Names of the other inputs whose text looks like a template that was not rendered."""
         return [

@@ -60,7 +60,7 @@ def _show(run: CompletionRun, out: TextIO) -> None:
             elif isinstance(event, MessageReplace):
                 shown.replace(event.answer, "The server has replaced the text above by:")
             elif isinstance(event, SentAgain):
-                shown.replace("", "The call is sent again. The text above, if there is any, is void.")
+                shown.replace("", event.notice)
     finally:
         shown.end_line()
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from airflow_provider_completion.api import endpoints
 from airflow_provider_completion.api.answers import Completion
 from airflow_provider_completion.api.errors import Billed, CompletionError
-from airflow_provider_completion.api.events import Event, UnknownEvent
+from airflow_provider_completion.api.events import Event, SentAgain, UnknownEvent
 from airflow_provider_completion.api.exchange import CompletionExchange
 from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.client.settings import ClientSettings
@@ -44,6 +44,12 @@ class Run:
                 "The server rewrites {{...}} and <|...|> in inputs before the model sees them; here in: %s. "
                 "Perhaps a template was not rendered.",
                 ", ".join(map(repr, rewritten)),
+            )
+        if unseen := request.unseen_files:
+            log.warning(
+                "Files of the type 'custom' reach the model as the words \"[Unsupported file type ...]\" only, and are paid "
+                "for: %s.",
+                ", ".join(unseen),
             )
         if unrendered := request.unrendered_inputs:
             log.warning(
@@ -96,12 +102,21 @@ class Run:
                 outcome = self._exchange.completion()
             except CompletionError as failure:
                 outcome = failure
-        if isinstance(outcome, Completion) and "\x00" in self._exchange.partial_text:
-            log.warning("The answer has NUL characters, which databases do not take: each is now U+FFFD.")
+        if isinstance(outcome, Completion):
+            if "\x00" in self._exchange.partial_text:
+                log.warning("The answer has NUL characters, which databases do not take: each is now U+FFFD.")
+            if outcome.replaced:
+                log.warning(
+                    "The answer is not, or not in all, the model's: the server has put a text of its own in its place, "
+                    "as moderation does."
+                )
+        elif outcome is not None and self.server_version:
+            log.info("The call failed on a server of version %s.", self.server_version)
         if outcome is not None:
             self._span.end(outcome)
 
-    def _begin_again(self) -> None:
+    def _begin_again(self) -> SentAgain:
+        any_text = bool(self._exchange.partial_text)
         try:
             self._exchange.completion()
         except CompletionError as failure:
@@ -110,6 +125,7 @@ class Run:
         self._is_sent = lambda: False
         self._exchange = CompletionExchange(self.request, secret=self._settings.api_key)
         self._stop_sent = False
+        return SentAgain(any_text=any_text)
 
     @property
     def task_id(self) -> str | None:

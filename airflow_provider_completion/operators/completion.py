@@ -396,7 +396,7 @@ class CompletionOperator(BaseOperator):
             elif isinstance(event, MessageReplace):
                 answer_log.replace(event.answer, "The server has replaced the text above by:")
             elif isinstance(event, SentAgain):
-                answer_log.replace("", "The call is sent again. The text above, if there is any, is void.")
+                answer_log.replace("", event.notice)
         if self.log_answer and self.response_mode == "blocking":
             answer_log.add(run.completion.answer)
         answer_log.close()
@@ -405,8 +405,8 @@ class CompletionOperator(BaseOperator):
         no_usage = completion.usage is None or completion.usage.is_zero
         if no_usage and completion.answer and completion.finish == "complete":
             self.log.warning(
-                "The server reported no usage for an answer with text. Some model providers never do; "
-                "otherwise the answer may be cut short."
+                "The server reported no usage for an answer with text. Some model providers never do; otherwise the "
+                "answer may be cut short, or moderation has answered in the model's place."
             )
         self.log.info("Generation %s: %s", completion.finish, completion.summary)
 
