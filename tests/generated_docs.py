@@ -21,10 +21,10 @@ after text was billed (`yes`), after any other event of the model's work it may 
 the first event of a stream was not billed (`no`), unless it tells of a connection to the model that broke, or of a
 time limit.
 
-An answer is `json`, `html` or something else; an `event` is an error in the middle of a stream. `provider` is a reply or
-an event of the app that hands on what its model provider said. A rate limit that stands at the front of those words, by
-name or as status 429, is a refusal: nothing was generated. The server's words are an instance; where the row asks for
-certain words, others that mean the same count as well.
+An answer is `json`, `html` or something else; an `event` is an error in the middle of a stream. `provider` is a reply
+or an event of the app that hands on what its model provider said. A rate limit that stands at the front of those words,
+by name or as status 429, is a refusal: nothing was generated. The server's words are an instance; where the row asks
+for certain words, others that mean the same count as well.
 
 What has `billed` `no` and `retry` not `never` is sent again by itself, up to `max_tries` times and for `retry_seconds`.
 What may have been billed is not, unless you say `on_maybe_billed="retry"`.
@@ -36,15 +36,22 @@ What may have been billed is not, unless you say `on_maybe_billed="retry"`.
 _BEFORE_ANY_ANSWER = """
 Without an answer:
 
-| what happened | error | retry | billed |
-| --- | --- | --- | --- |
-| no connection: refused, no such host, TLS or proxy failed | `ConnectError` | delay | no |
-| the proxy wants a password, or the server a client certificate | `ConfigurationError` | never | no |
-| the connection ended before the answer, or in it | `BrokenAnswerError` | delay | maybe |
-| the stream ended without the event that says that it is complete | `BrokenAnswerError` | delay | maybe |
-| a time limit: silence, or the whole call | `TimeLimitError` | delay | maybe |
-| what came is not what the API allows | `ProtocolError` | delay | maybe |
-| a regular end, but stopped or with the marks of truncation | `UnfinishedAnswerError` | never | yes |
+| what happened | its words | error | retry | billed |
+| --- | --- | --- | --- | --- |
+| no connection: refused, no such host, too late, or TLS or the proxy failed | `No connection to ... (connection refused).` \
+`No secure connection to ...: its certificate is not accepted, certificate has expired.` | `ConnectError` | delay | no |
+| the proxy wants a password, or the server a client certificate | `The proxy before ... wants a user and a password.` \
+| `ConfigurationError` | never | no |
+| the connection ended before the answer, or in it | `The connection ended before the answer did.` | \
+`BrokenAnswerError` | delay | maybe |
+| the stream ended without the event that says that it is complete | `The stream ended without the event that says ...` \
+| `BrokenAnswerError` | delay | maybe |
+| a time limit: silence, or the whole call | `The server sent nothing for 60 s (silence_seconds).` | `TimeLimitError` | \
+delay | maybe |
+| what came is not what the API allows | `The server sent what the API does not allow: ...` | `ProtocolError` | delay | \
+maybe |
+| a regular end, but stopped or with the marks of truncation | `The server has ended the generation itself, ...` | \
+`UnfinishedAnswerError` | never | yes |
 """
 
 

@@ -92,17 +92,22 @@ class InputForm:
         folded = {known.casefold(): known for known in names if known not in given}
         near = get_close_matches(name.casefold(), folded, n=1)
         if near:
-            return f"{excerpt(name, _LONGEST)!r} is none of its variables, did you mean {folded[near[0]]!r}?"
-        return f"{excerpt(name, _LONGEST)!r} is none of its variables, which are {_some(names)}"
+            return f"{quoted(name)} is none of its variables, did you mean {quoted(folded[near[0]])}?"
+        return f"{quoted(name)} is none of its variables, which are {_some(names)}"
+
+
+def quoted(name: str) -> str:
+    """Return the name of a variable as errors show it: in quotes, and not longer than anybody reads."""
+    return repr(excerpt(name, _LONGEST))
 
 
 def _called(variable: InputVariable) -> str:
     label = excerpt(variable.label or "", _LONGEST)
-    return f"{variable.variable!r} ({label})" if label else repr(variable.variable)
+    return f"{quoted(variable.variable)} ({label})" if label else quoted(variable.variable)
 
 
 def _some(names: Sequence[str]) -> str:
-    listed = ", ".join(repr(excerpt(name, _LONGEST)) for name in names[:_LISTED])
+    listed = ", ".join(map(quoted, names[:_LISTED]))
     return f"{listed} and {len(names) - _LISTED} more" if len(names) > _LISTED else listed or "none"
 
 

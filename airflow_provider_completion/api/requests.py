@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -11,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, St
 
 from airflow_provider_completion.api.errors import InvalidRequestError
 from airflow_provider_completion.api.files import FileReference
-from airflow_provider_completion.api.input_form import InputForm
+from airflow_provider_completion.api.input_form import InputForm, quoted
 
 ResponseMode: TypeAlias = Literal["streaming", "blocking"]
 
@@ -42,9 +43,23 @@ def _without_nul(text: str) -> str:
 
 def _inputs_without_nul(inputs: dict[str, Any]) -> dict[str, Any]:
     for name, value in inputs.items():
-        if isinstance(value, str) and "\x00" in value:
-            raise ValueError(f"{name!r} contains a NUL character, which the server drops without a word")
+        if _has_nul({name: value}):
+            raise ValueError(f"{quoted(name)} contains a NUL character, which the server drops without a word")
     return inputs
+
+
+def _has_nul(data: Any) -> bool:
+    waiting = [data]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str) and "\x00" in value:
+            return True
+        if isinstance(value, dict):
+            waiting += value  # the keys
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return False
 
 
 def _checked_user(user: str) -> str:
@@ -154,11 +169,11 @@ class CompletionRequest(BaseModel):
         try:
             return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
         except ValueError as error:
-            what = (
-                "half a surrogate pair, which is no text"
-                if isinstance(error, UnicodeEncodeError)
-                else "a number that JSON does not have (NaN or infinity)"
-            )
+            what = "a number that JSON does not have (NaN or infinity)"
+            if isinstance(error, UnicodeEncodeError):
+                what = "half a surrogate pair, which is no text"
+            elif "digits" in str(error):
+                what = f"an integer of more than {sys.get_int_max_str_digits()} digits, which Python does not write out"
             raise InvalidRequestError(f"The request contains {what}.", hint="Nothing was sent.") from None
 
 
@@ -167,6 +182,6 @@ def _problem(entry: Any) -> str:
     path = [str(part) for part in entry["loc"]]
     if path[0] == "inputs" and len(path) > 1:
         path = path[:2]
-    where = path[0] + "".join(f"[{part!r}]" if not part.isdecimal() else f"[{part}]" for part in path[1:])
+    where = path[0] + "".join(f"[{quoted(part)}]" if not part.isdecimal() else f"[{part}]" for part in path[1:])
     message = str(entry["msg"]).removeprefix("Value error, ")
     return f"{where}: {message[:1].lower()}{message[1:]}"

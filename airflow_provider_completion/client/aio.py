@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ from airflow_provider_completion.api import endpoints
 from airflow_provider_completion.api.answers import WHOLE, Completion, Finish, checked_accept
 from airflow_provider_completion.api.app import AppInfo, AppMeta, AppParameters, AppSite, EndUser
 from airflow_provider_completion.api.endpoints import Audio, Endpoint, Reply
-from airflow_provider_completion.api.errors import CompletionError
+from airflow_provider_completion.api.errors import CompletionError, ConfigurationError, InvalidRequestError
 from airflow_provider_completion.api.events import Event
 from airflow_provider_completion.api.exchange import State
 from airflow_provider_completion.api.feedback import Feedback, Rating
@@ -175,6 +175,22 @@ class AsyncCompletionClient:
             except CompletionError as error:
                 self._forms.fail(error)
                 raise
+
+    async def against_form(self, check: Callable[[InputForm], T]) -> T:
+        """Return what a check makes of the app's form. Where it refuses, the app is asked what it is.
+
+        :raises ConfigurationError: it is no completion app, which explains what does not fit
+        """
+        form = await self.form()
+        try:
+            return check(form)
+        except InvalidRequestError:
+            other_kind = ""
+            with suppress(CompletionError):
+                other_kind = (await self.info()).other_kind
+            if other_kind:
+                raise ConfigurationError(other_kind, hint="Nothing was sent.") from None
+            raise
 
     async def meta(self) -> AppMeta:
         """Return the icons of the app's tools. Free of charge."""
@@ -407,7 +423,7 @@ class AsyncCompletionRun(Run):
 
     async def _run(self) -> AsyncGenerator[Event, None]:
         if self._settings.check_inputs:
-            self.request = self.request.fitting(await self._client.form())
+            self.request = await self._client.against_form(self.request.fitting)
         with self._whole_call():
             async for attempt in tenacity.AsyncRetrying(**self._rules, sleep=self._wait):
                 with attempt:

@@ -11,6 +11,7 @@ from airflow_provider_completion.api.answers import Completion
 from airflow_provider_completion.api.errors import Billed, CompletionError
 from airflow_provider_completion.api.events import Event, SentAgain, UnknownEvent
 from airflow_provider_completion.api.exchange import CompletionExchange
+from airflow_provider_completion.api.input_form import quoted
 from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.client.settings import ClientSettings
 from airflow_provider_completion.client.telemetry import CallSpan
@@ -43,17 +44,17 @@ class Run:
             log.warning(
                 "The server rewrites {{...}} and <|...|> in inputs before the model sees them; here in: %s. "
                 "Perhaps a template was not rendered.",
-                ", ".join(map(repr, rewritten)),
+                ", ".join(map(quoted, rewritten)),
             )
         if unseen := request.unseen_files:
             log.warning(
-                "Files of the type 'custom' reach the model as the words \"[Unsupported file type ...]\" only, and are paid "
-                "for: %s.",
+                "A file of the type 'custom' is paid for, and the model gets no more of it than the words "
+                '"[Unsupported file type ...]": %s.',
                 ", ".join(unseen),
             )
         if unrendered := request.unrendered_inputs:
             log.warning(
-                "Inputs look as if they hold a template that was not rendered: %s.", ", ".join(map(repr, unrendered))
+                "Inputs look as if they hold a template that was not rendered: %s.", ", ".join(map(quoted, unrendered))
             )
 
     def _expect_block(self, word: str) -> None:

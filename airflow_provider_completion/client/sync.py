@@ -8,7 +8,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, TypeVar
@@ -21,7 +21,12 @@ from airflow_provider_completion.api import endpoints
 from airflow_provider_completion.api.answers import WHOLE, Completion, Finish, checked_accept
 from airflow_provider_completion.api.app import AppInfo, AppMeta, AppParameters, AppSite, EndUser
 from airflow_provider_completion.api.endpoints import Audio, Endpoint, Reply
-from airflow_provider_completion.api.errors import CompletionError, TimeLimitError
+from airflow_provider_completion.api.errors import (
+    CompletionError,
+    ConfigurationError,
+    InvalidRequestError,
+    TimeLimitError,
+)
 from airflow_provider_completion.api.events import Event
 from airflow_provider_completion.api.exchange import State
 from airflow_provider_completion.api.feedback import Feedback, Rating
@@ -166,6 +171,22 @@ class CompletionClient:
             except CompletionError as error:
                 self._forms.fail(error)
                 raise
+
+    def against_form(self, check: Callable[[InputForm], T]) -> T:
+        """Return what a check makes of the app's form. Where it refuses, the app is asked what it is.
+
+        :raises ConfigurationError: it is no completion app, which explains what does not fit
+        """
+        form = self.form()
+        try:
+            return check(form)
+        except InvalidRequestError:
+            other_kind = ""
+            with suppress(CompletionError):
+                other_kind = (self.info()).other_kind
+            if other_kind:
+                raise ConfigurationError(other_kind, hint="Nothing was sent.") from None
+            raise
 
     def meta(self) -> AppMeta:
         """Return the icons of the app's tools. Free of charge."""
@@ -383,7 +404,7 @@ class CompletionRun(Run):
 
     def _run(self) -> Generator[Event, None, None]:
         if self._settings.check_inputs:
-            self.request = self.request.fitting(self._client.form())
+            self.request = self._client.against_form(self.request.fitting)
         with self._whole_call():
             for attempt in tenacity.Retrying(**self._rules, sleep=self._stop_wanted.wait):
                 with attempt:
