@@ -33,31 +33,41 @@ What may have been billed is not, unless you say `on_maybe_billed="retry"`.
 | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
-_BEFORE_ANY_ANSWER = """
-Without an answer:
-
-| what happened | its words | error | retry | billed |
-| --- | --- | --- | --- | --- |
-| no connection: refused, no such host, too late, or TLS or the proxy failed | `No connection to ... (connection refused).` \
-`No secure connection to ...: its certificate is not accepted, certificate has expired.` | `ConnectError` | delay | no |
-| the proxy wants a password, or the server a client certificate | `The proxy before ... wants a user and a password.` \
-| `ConfigurationError` | never | no |
-| the connection ended before the answer, or in it | `The connection ended before the answer did.` | \
-`BrokenAnswerError` | delay | maybe |
-| the stream ended without the event that says that it is complete | `The stream ended without the event that says ...` \
-| `BrokenAnswerError` | delay | maybe |
-| a time limit: silence, or the whole call | `The server sent nothing for 60 s (silence_seconds).` | `TimeLimitError` | \
-delay | maybe |
-| what came is not what the API allows | `The server sent what the API does not allow: ...` | `ProtocolError` | delay | \
-maybe |
-| a regular end, but stopped or with the marks of truncation | `The server has ended the generation itself, ...` | \
-`UnfinishedAnswerError` | never | yes |
-"""
+_WITHOUT_AN_ANSWER = (
+    ("what happened", "its words", "error", "retry", "billed"),
+    ("---",) * 5,
+    ("no connection: refused, no such host, too late", "`No connection to ... (connection refused).`", "`ConnectError`",
+     "delay", "no"),
+    ("TLS failed", "`No secure connection to ...: its certificate is not accepted, certificate has expired.`",
+     "`ConnectError`", "delay", "no"),
+    ("the proxy failed", "`The proxy before ... gave no connection (connection refused).`", "`ConnectError`", "delay",
+     "no"),
+    ("the proxy wants a password", "`The proxy before ... wants a user and a password.`", "`ConfigurationError`",
+     "never", "no"),
+    ("the server wants a client certificate", "`The server ... wants a client certificate.`", "`ConfigurationError`",
+     "never", "no"),
+    ("the connection ended before the answer, or in it", "`The connection ended before the answer did.`",
+     "`BrokenAnswerError`", "delay", "maybe"),
+    ("the stream ended without the event that says that it is complete",
+     "`The stream ended without the event that says that the answer is complete.`", "`BrokenAnswerError`", "delay",
+     "maybe"),
+    ("a time limit: silence", "`The server sent nothing for 60 s (silence_seconds).`", "`TimeLimitError`", "delay",
+     "maybe"),
+    ("a time limit: the whole call", "`The call took longer than its limit of 1260 s (total_seconds).`",
+     "`TimeLimitError`", "delay", "maybe"),
+    ("what came is not what the API allows", "`The server sent what the API does not allow: ...`", "`ProtocolError`",
+     "delay", "maybe"),
+    ("a regular end, but stopped", "`The generation was stopped before its end.`", "`UnfinishedAnswerError`", "delay",
+     "yes"),
+    ("a regular end with the marks of truncation", "`The server has ended the generation itself, ...`",
+     "`UnfinishedAnswerError`", "never", "yes"),
+)  # fmt: skip
 
 
 def errors() -> str:
     """Return the catalogue as Markdown."""
-    return _ERRORS + "".join(map(_row, CATALOGUE)) + _BEFORE_ANY_ANSWER
+    without = "".join(f"| {' | '.join(row)} |\n" for row in _WITHOUT_AN_ANSWER)
+    return f"{_ERRORS}{''.join(map(_row, CATALOGUE))}\nWithout an answer:\n\n{without}"
 
 
 def _row(failure: Failure) -> str:

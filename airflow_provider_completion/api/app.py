@@ -34,8 +34,8 @@ class AppInfo(ApiModel):
         if self.mode in (None, "completion"):
             return ""
         return (
-            f"“{self.name}” is an app of the kind {self.mode!r}. This connection needs the API key of a text-generation "
-            "(completion) app."
+            f"“{self.name}” is an app of the kind {self.mode!r}. This connection needs the API key of a "
+            "text-generation (completion) app."
         )
 
 

@@ -276,8 +276,8 @@ CATALOGUE: tuple[Failure, ...] = (
          hint="Put them into the proxy's address: http://user:password@host:port."),
     _row("413", "The request is too large", errors.InvalidRequestError, hint="Send less, or a smaller file."),
     _row("408 504 524", "A gateway gave up waiting for the app", errors.BrokenAnswerError, mode="streaming",
-         hint="The generation may have gone on and been billed. A stream begins within 10 s unless the server is busy"
-              " or the gateway holds it back: send fewer requests at a time, or let the gateway pass streams on at once."),
+         hint="The generation may have gone on and been billed. A stream begins within 10 s unless the server is busy "
+              "or the gateway holds it back: send fewer requests at a time, or let the gateway pass streams on."),
     _row("408 504 524", "A gateway gave up waiting for the app", errors.BrokenAnswerError, mode="blocking",
          hint='The generation probably went on and was billed. response_mode="streaming" avoids this.'),
     _row("429", "Too many requests, refused before they reached the app", errors.ThrottledError, body="html",

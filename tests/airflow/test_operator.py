@@ -198,7 +198,7 @@ def test_the_answer_is_logged_in_whole_lines_and_can_be_switched_off(
     assert re.findall(r"\| (secret \w+)", written) == (["secret one", "secret two"] if log_answer else [])
     assert re.search(
         r"Generation complete: 4 tokens \(1 in, 3 out\), 0\.0000020 USD, first text after \d+\.\d\d s, "
-        r"\d+\.\d\d s in all, message_id [0-9a-f-]{36}",
+        r"\d+\.\d\d s in all, message_id [0-9a-f-]{36}, server 1\.12\.1",
         written,
     )
 
