@@ -24,7 +24,7 @@ from airflow_provider_completion.api.storable import storable_text
 #: How many characters, each in an event of its own, are no model's. Moderation sends its own text so (contract §4.2).
 _LEAST_SPELT = 8
 #: What a failure that says nothing of itself can be, of a call whose files the server has to fetch (contract §13).
-_FILES_HINT = "Or the server cannot fetch one of the files that the call names by URL: check that each URL answers."
+_FILES_HINT = "Perhaps the server cannot fetch a file that the call names by URL: check that each URL answers."
 
 #: All other events say that the model has begun, with or without text.
 _NO_WORK = (events.Ping, events.ErrorEvent, events.UnknownEvent)
@@ -254,6 +254,7 @@ class CompletionExchange:
             self._refuse(failure)
             return
         self._text += _encoded(answer["answer"])
+        self._spelt = False
         self._learn_ids(events.Message.model_validate({**answer, "event": "message"}))
         metadata = answer.get("metadata")
         self._complete(metadata if isinstance(metadata, dict) else {}, [], seconds)

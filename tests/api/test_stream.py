@@ -287,10 +287,10 @@ def test_case_18_a_file_is_no_text():
     assert listed.files == ({"url": "u"},)
 
 
-UPLOAD, URL = "0b3f3a52-0000-4000-8000-000000000001", "https://x/own.png"
+OWN_UPLOAD, OWN_URL = "0b3f3a52-0000-4000-8000-000000000001", "https://x/own.png"
 OWN_FILES = [
-    {"type": "image", "transfer_method": "local_file", "upload_file_id": UPLOAD},
-    {"type": "image", "transfer_method": "remote_url", "url": URL},
+    {"type": "image", "transfer_method": "local_file", "upload_file_id": OWN_UPLOAD},
+    {"type": "image", "transfer_method": "remote_url", "url": OWN_URL},
 ]
 MADE = {"filename": "made.png", "transfer_method": "tool_file", "url": "https://x/made.png", "remote_url": None}
 
@@ -298,10 +298,10 @@ MADE = {"filename": "made.png", "transfer_method": "tool_file", "url": "https://
 def test_the_callers_own_files_are_not_the_models():
     """Newer servers list all files of a message at its end (contract §13)."""
     listed = [
-        {"filename": "own.png", "upload_file_id": UPLOAD, "remote_url": None, "url": "https://x/signed"},
-        {"filename": "own.png", "upload_file_id": None, "remote_url": URL, "url": URL},
+        {"filename": "own.png", "upload_file_id": OWN_UPLOAD, "remote_url": None, "url": "https://x/signed"},
+        {"filename": "own.png", "upload_file_id": None, "remote_url": OWN_URL, "url": OWN_URL},
         MADE,
-        {"filename": "other.png", "upload_file_id": UPLOAD[:-1] + "2", "remote_url": ""},
+        {"filename": "other.png", "upload_file_id": OWN_UPLOAD[:-1] + "2", "remote_url": ""},
     ]
     completion = exchange_of(text("a"), data("message_end", files=listed), files=OWN_FILES).completion()
     assert [file["filename"] for file in completion.files] == ["made.png", "other.png"]

@@ -45,7 +45,7 @@ def test_files_that_the_model_never_sees_are_named(calls, caplog):
         {"type": "image", "transfer_method": "remote_url", "url": "https://x.invalid/a.png"},
         {"type": "custom", "transfer_method": "remote_url", "url": "https://x.invalid/a.bin"},
     ]
-    uploads = FileUpload(allowed_file_types=("image", "custom"), allowed_file_extensions=(".BIN",))
+    uploads = FileUpload(allowed_file_types=("image", "custom"), allowed_file_extensions=(".bin",))
     with LocalCompletionServer(app(file_upload=uploads)) as server:
         calls.each(settings_of(server), ask("x", files=files), ask("x", files=files[:1]))
     said = [record.message for record in caplog.records if "Unsupported file type" in record.message]
