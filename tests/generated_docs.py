@@ -18,8 +18,8 @@ in flight. `billed` is what is known from the answer alone. Four things sharpen 
 stream means that nothing was generated (`no`), where its code is one of the app's own for that status: others are a
 gateway's, and count as none; a 502 or 503 that comes after more than a second may have been billed (`maybe`); an error
 after text was billed (`yes`), after any other event of the model's work it may have been (`maybe`); an error that is
-the first event of a stream was not billed (`no`), unless it tells of a connection to the model that broke, or of a
-time limit.
+the first event of a stream was not billed (`no`), unless it tells of a connection to the model that broke, of a time
+limit, or of a plugin, or the daemon of plugins, that failed after it may have asked the model.
 
 An answer is `json`, `html` or something else; an `event` is an error in the middle of a stream. `provider` is a reply
 or an event of the app that hands on what its model provider said. A rate limit that stands at the front of those words,

@@ -187,7 +187,9 @@ class Run:
         if error is None:
             log.info("Asked the server to stop the generation %s", task_id)
         else:
-            log.warning("The generation %s could not be stopped on the server: %s", task_id, error)
+            # Without its hint: to try again is said of calls, and this is none that anybody could send again.
+            said = error.message if isinstance(error, CompletionError) else error
+            log.warning("The generation %s could not be stopped on the server, and may go on: %s", task_id, said)
 
 
 def log_unknown(event: Event) -> None:
