@@ -98,18 +98,9 @@ class ErrorEvent(Event):
 
 
 class SentAgain(Event):
-    """Not the server's: the call failed and is sent again, so all text before this event is void.
-
-    :param any_text: whether there was text in the try that failed
-    """
+    """Not the server's: the call failed and is sent again, so all text before this event is void."""
 
     event: Literal["sent_again"] = "sent_again"
-    any_text: bool = False
-
-    @property
-    def notice(self) -> str:
-        """What to say to whoever has read the text as it came."""
-        return f"The call is sent again.{' The text above is void.' if self.any_text else ''}"
 
 
 class UnknownEvent(Event):

@@ -111,13 +111,12 @@ class Run:
                     "The answer is not, or not in all, the model's: the server has put a text of its own in its place, "
                     "as moderation does."
                 )
-        elif outcome is not None and self.server_version:
+        elif isinstance(outcome, CompletionError) and self.server_version:
             log.info("The call failed on a server of version %s.", self.server_version)
         if outcome is not None:
             self._span.end(outcome)
 
     def _begin_again(self) -> SentAgain:
-        any_text = bool(self._exchange.partial_text)
         try:
             self._exchange.completion()
         except CompletionError as failure:
@@ -126,7 +125,7 @@ class Run:
         self._is_sent = lambda: False
         self._exchange = CompletionExchange(self.request, secret=self._settings.api_key)
         self._stop_sent = False
-        return SentAgain(any_text=any_text)
+        return SentAgain()
 
     @property
     def task_id(self) -> str | None:

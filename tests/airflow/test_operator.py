@@ -210,9 +210,11 @@ def test_the_log_says_what_became_of_the_text(
     completion_server.fail_next("replace_at_end")
     with caplog.at_level(logging.INFO):
         CompletionOperator(task_id="ask", inputs={"text": "x"}, do_xcom_push=False).execute(FIRST_TRY)
-    written = caplog.text or "".join(capfd.readouterr())
+    written = caplog.text + "".join(capfd.readouterr())
     assert "The call is sent again." in written
     assert "void" not in written
+    assert "The server has replaced the text by:" in written  # of what was replaced no line was whole
+    assert "no usage for an answer with text" not in written
     assert re.search(r"Generation complete: .* message_id [0-9a-f-]{36}, replaced by the server, server ", written)
 
 

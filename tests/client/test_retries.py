@@ -132,20 +132,9 @@ def test_what_is_free_is_sent_again_too(calls):
 def test_the_caller_is_told_that_the_text_before_is_void():
     with RawServer(one_after_another(half_then(), whole)) as server, CompletionClient(fast(server.url)) as client:
         with client.stream(INPUTS, on_maybe_billed="retry") as run:
-            events = list(run)
-        assert [event.answer if isinstance(event, Message) else type(event) for event in events][:3] == [
-            "half",
-            SentAgain,
-            "whole",
-        ]
-        assert events[1].notice == "The call is sent again. The text above is void."
+            events = [event.answer if isinstance(event, Message) else type(event) for event in run]
+        assert events[:3] == ["half", SentAgain, "whole"]
         assert run.completion.answer == "whole"
-
-
-def test_nothing_is_void_where_nothing_was_said(calls):
-    with RawServer(one_after_another(THROTTLE, whole)) as server:
-        seen = calls.stream(fast(server.url))
-    assert seen.events[0].notice == "The call is sent again."
 
 
 def test_tries_of_what_is_free_do_not_read_as_if_the_completion_were_sent_again(calls, caplog):
