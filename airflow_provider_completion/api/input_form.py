@@ -160,17 +160,11 @@ def _value_when_absent(variable: InputVariable) -> Any:
     rule, default = _RULES.get(variable.type), variable.default
     if variable.type not in ASKED_FOR:
         return None
-    if default in (None, "") or (rule is not None and rule(variable, default)):
-        return (
-            None
-            if variable.required
-            else ""
-            if variable.type in _TEXTS
-            else False
-            if variable.type == "checkbox"
-            else None
-        )
-    return default
+    if default not in (None, "") and not (rule is not None and rule(variable, default)):
+        return default
+    if variable.required:
+        return None
+    return "" if variable.type in _TEXTS else False if variable.type == "checkbox" else None
 
 
 # -- files -----------------------------------------------------------------------------------------------------------
