@@ -6,8 +6,10 @@ UV := .venv/uv/bin/uv
 NEWEST := 3.3.2
 OLDEST := $(shell $(PYTHON) -c 'import sys; print("2.11.2" if sys.version_info < (3, 13) else "")')
 AIRFLOW_HOME := $(CURDIR)/.airflow/demo
-# One more than two cores, since some tests wait; files in the order in which they are collected.
-IN_PARALLEL := -q -n 3 --dist loadfile --no-loadscope-reorder
+# Files in the order in which they are collected.
+IN_PARALLEL := -q -n 2 --dist loadfile --no-loadscope-reorder
+# What a target prints comes at its end, and not mixed with the others' (make of macOS cannot).
+AT_ONCE := --no-print-directory --jobs $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
 export UV_PYTHON_DOWNLOADS := never
 unexport VIRTUAL_ENV
@@ -22,7 +24,8 @@ PACKAGE := $(shell find airflow_provider_completion -name __pycache__ -prune -o 
 demo: .venv/airflow-$(NEWEST)/.ready ## run the example Dag, against a local app or AIRFLOW_CONN_COMPLETION_DEFAULT
 	@$(PYTHON) tests/demo.py $(AIRFLOW_HOME) .venv/airflow-$(NEWEST)/bin
 
-test: check docs $(NEWEST:%=test-%) $(OLDEST:%=test-%) ## everything that CI runs
+test: ## everything that CI runs, at once, since much of it waits: some ten minutes on two cores
+	@$(MAKE) $(AT_ONCE) $(NEWEST:%=test-%) $(OLDEST:%=test-%) check docs
 
 check: .venv/airflow-$(NEWEST)/.ready ## lint and types
 	.venv/airflow-$(NEWEST)/bin/ruff check .

@@ -18,47 +18,67 @@ in flight. `billed` is what is known from the answer alone. Four things sharpen 
 stream means that nothing was generated (`no`), where its code is one of the app's own for that status: others are a
 gateway's, and count as none; a 502 or 503 that comes after more than a second may have been billed (`maybe`); an error
 after text was billed (`yes`), after any other event of the model's work it may have been (`maybe`); an error that is
-the first event of a stream was not billed (`no`), unless it tells of a connection to the model that broke, or of a
-time limit.
+the first event of a stream was not billed (`no`), unless it tells of a connection to the model that broke, of a time
+limit, or of a plugin, or the daemon of plugins, that failed after it may have asked the model.
 
-`provider` is an error of the app that hands on what its model provider said. A rate limit that stands at the front of
-those words, by name or as status 429, is a refusal: nothing was generated.
+An answer is `json`, `html` or something else; an `event` is an error in the middle of a stream. `provider` is a reply
+or an event of the app that hands on what its model provider said. A rate limit that stands at the front of those words,
+by name or as status 429, is a refusal: nothing was generated. The server's words are an instance; where the row asks
+for certain words, others that mean the same count as well.
 
 What has `billed` `no` and `retry` not `never` is sent again by itself, up to `max_tries` times and for `retry_seconds`.
 What may have been billed is not, unless you say `on_maybe_billed="retry"`.
 
-| HTTP status | answer | what happened | error | retry | billed | what to do |
-| --- | --- | --- | --- | --- | --- | --- |
+| HTTP status | answer | the server's words | what happened | error | retry | billed | what to do |
+| --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
-_BEFORE_ANY_ANSWER = """
-Without an answer:
-
-| what happened | error | retry | billed |
-| --- | --- | --- | --- |
-| no connection: refused, no such host, TLS or proxy failed | `ConnectError` | delay | no |
-| the proxy wants a password, or the server a client certificate | `ConfigurationError` | never | no |
-| the connection ended before the answer, or in it | `BrokenAnswerError` | delay | maybe |
-| the stream ended without the event that says that it is complete | `BrokenAnswerError` | delay | maybe |
-| a time limit: silence, or the whole call | `TimeLimitError` | delay | maybe |
-| what came is not what the API allows | `ProtocolError` | delay | maybe |
-| a regular end, but stopped or with the marks of truncation | `UnfinishedAnswerError` | never | yes |
-"""
+_WITHOUT_AN_ANSWER = (
+    ("what happened", "its words", "error", "retry", "billed"),
+    ("---",) * 5,
+    ("no connection: refused, no such host, too late", "`No connection to ... (connection refused).`", "`ConnectError`",
+     "delay", "no"),
+    ("TLS failed", "`No secure connection to ...: its certificate is not accepted, certificate has expired.`",
+     "`ConnectError`", "delay", "no"),
+    ("the proxy failed", "`The proxy before ... gave no connection (connection refused).`", "`ConnectError`", "delay",
+     "no"),
+    ("the proxy wants a password", "`The proxy before ... wants a user and a password.`", "`ConfigurationError`",
+     "never", "no"),
+    ("the server wants a client certificate", "`The server ... wants a client certificate.`", "`ConfigurationError`",
+     "never", "no"),
+    ("the connection ended before the answer, or in it", "`The connection ended before the answer did.`",
+     "`BrokenAnswerError`", "delay", "maybe"),
+    ("the stream ended without the event that says that it is complete",
+     "`The stream ended without the event that says that the answer is complete.`", "`BrokenAnswerError`", "delay",
+     "maybe"),
+    ("a time limit: silence", "`The server sent nothing for 60 s (silence_seconds).`", "`TimeLimitError`", "delay",
+     "maybe"),
+    ("a time limit: the whole call", "`The call took longer than its limit of 1260 s (total_seconds).`",
+     "`TimeLimitError`", "delay", "maybe"),
+    ("what came is not what the API allows", "`The server sent what the API does not allow: ...`", "`ProtocolError`",
+     "delay", "maybe"),
+    ("a regular end, but stopped", "`The generation was stopped before its end.`", "`UnfinishedAnswerError`", "delay",
+     "yes"),
+    ("a regular end with the marks of truncation", "`The server has ended the generation itself, ...`",
+     "`UnfinishedAnswerError`", "never", "yes"),
+)  # fmt: skip
 
 
 def errors() -> str:
     """Return the catalogue as Markdown."""
-    return _ERRORS + "".join(map(_row, CATALOGUE)) + _BEFORE_ANY_ANSWER
+    without = "".join(f"| {' | '.join(row)} |\n" for row in _WITHOUT_AN_ANSWER)
+    return f"{_ERRORS}{''.join(map(_row, CATALOGUE))}\nWithout an answer:\n\n{without}"
 
 
 def _row(failure: Failure) -> str:
-    needs = [failure.body] if failure.body else []
-    needs += [f"`{code}`" for code in sorted(failure.codes)]
-    if failure.patterns:
-        needs.append("a certain text")
+    needs = [" or ".join(sorted(failure.body))] if failure.body else []
+    needs += [" or ".join(f"`{code}`" for code in sorted(failure.codes))] if failure.codes else []
+    needs += [failure.mode] if failure.mode else []
+    needs += ["certain words"] if failure.patterns else []
     cells = (
         _statuses(sorted(failure.statuses)),
         ", ".join(needs) or "any",
+        f"`{failure.says}`" if failure.says else "",
         failure.what,
         f"`{failure.error.__name__}`",
         failure.retry or failure.error.retry,

@@ -60,6 +60,14 @@ SHORT = {
     "reset_midway": "seconds=0.05",
     "silence": "seconds=10",
 }
+#: The faults that change the whole answer, and to what.
+CHANGED = {
+    "empty": "",
+    "separators": f"{{before}}{SEPARATORS}{{later}}",
+    "replace_midway": f"{REPLACEMENT}{{later}}",
+    "replace_at_end": REPLACEMENT,
+    "big_frame": "{before}" + "x" * 1024 * 1024 + "{later}",
+}
 #: The statuses of a gateway that does not know what has become of a call.
 GATEWAY_STATUSES = (408, 500, 504, 520, 524)
 
@@ -93,13 +101,8 @@ class Plan:
     def whole_answer(self) -> str:
         pieces = pieces_of(self.number)
         before, later = "".join(pieces[: self.after]), "".join(pieces[self.after :])
-        return {
-            "empty": "",
-            "separators": before + SEPARATORS + later,
-            "replace_midway": REPLACEMENT + later,
-            "replace_at_end": REPLACEMENT,
-            "big_frame": before + "x" * 1024 * 1024 + later,
-        }.get(self.fault, before + later)
+        changed = CHANGED.get(self.fault, "{before}{later}")
+        return changed.format(before=before, later=later)
 
 
 def pieces_of(number: int) -> list[str]:
@@ -137,7 +140,8 @@ def _parameters(fault: str, dice: random.Random) -> str:
     if "after" in MENU[fault].parameters:
         # An error before any text is not billed and has a fault of its own.
         chosen.append(f"after={dice.randint(1 if fault.startswith('error') else 0, 6)}")
-    if dice.random() < 0.5:
+    # Once more without the fault, a call that may be sent again would have another answer.
+    if fault not in CHANGED and dice.random() < 0.5:
         chosen.append(f"times={dice.randint(1, 2)}")
     return " ".join(chosen)
 

@@ -129,6 +129,10 @@ class Completion:
     :param usage: None when the server sent none
     :param metadata: the server's ``metadata`` as it came, retriever resources included
     :param files: files that the model made, as the server describes them; their URLs expire after minutes
+    :param replaced: whether the server has put a text of its own in the place of the model's, or of a part of it:
+        moderation. Where it refused the inputs, so that the model was not asked, a stream has the marks of it only: no
+        usage, and a character an event (contract §4.2). A blocking answer has none
+    :param server_version: what the server says of its version
     :param created_at: when the message was made, UTC
     :param finish: see :data:`Finish`; only ``complete`` is an answer, see :meth:`accepted`
     :param seconds_to_first_text: from sending the request; None for a blocking call or an empty answer
@@ -141,6 +145,8 @@ class Completion:
     usage: Usage | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
     files: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    replaced: bool = False
+    server_version: str | None = None
     created_at: datetime | None = None
     finish: Finish = "complete"
     seconds_to_first_text: float | None = None
@@ -157,7 +163,9 @@ class Completion:
             )
         first = self.seconds_to_first_text
         to_first = f"first text after {first:.2f} s, " if first is not None else ""
-        return f"{tokens}, {to_first}{self.seconds:.2f} s in all, message_id {self.message_id}"
+        replaced = ", replaced by the server" if self.replaced else ""
+        server = f", server {self.server_version}" if self.server_version else ""
+        return f"{tokens}, {to_first}{self.seconds:.2f} s in all, message_id {self.message_id}{replaced}{server}"
 
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON data, with the fields that are known, and the usage as :meth:`Usage.as_json` gives it."""

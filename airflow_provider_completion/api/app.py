@@ -28,6 +28,16 @@ class AppInfo(ApiModel):
     mode: OptionalText = None
     author_name: OptionalText = None
 
+    @property
+    def other_kind(self) -> str:
+        """What to say if it is no completion app, nothing if it is one or does not tell."""
+        if self.mode in (None, "completion"):
+            return ""
+        return (
+            f"“{self.name}” is an app of the kind {self.mode!r}. This connection needs the API key of a "
+            "text-generation (completion) app."
+        )
+
 
 #: The types of variables that a completion app asks its callers for.
 ASKED_FOR = ("text-input", "paragraph", "select", "number", "checkbox")

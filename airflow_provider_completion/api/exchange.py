@@ -21,6 +21,11 @@ from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.api.sse import MAX_FRAME_BYTES, Frame, FrameDecoder
 from airflow_provider_completion.api.storable import storable_text
 
+#: How many characters, each in an event of its own, are no model's. Moderation sends its own text so (contract §4.2).
+_LEAST_SPELT = 8
+#: What a failure that says nothing of itself can be, of a call whose files the server has to fetch (contract §13).
+_FILES_HINT = "Perhaps the server cannot fetch a file that the call names by URL: check that each URL answers."
+
 #: All other events say that the model has begun, with or without text.
 _NO_WORK = (events.Ping, events.ErrorEvent, events.UnknownEvent)
 
@@ -66,6 +71,8 @@ class CompletionExchange:
         self._begun = False
         self._text = bytearray()  # in UTF-8: a list of small pieces takes many times its memory
         self._replaced = False  # whether the text is moderation's, and nothing was added since
+        self._any_replaced = False
+        self._spelt = True  # whether the text has come in events of one character
         self._files: list[Mapping[str, Any]] = []
         self._bytes_beside_text = 0
         self._created_at: Any = None
@@ -194,13 +201,14 @@ class CompletionExchange:
                     self._seconds_to_first_text = seconds
                 self._text += _encoded(event.answer)
                 self._replaced = False
+                self._spelt = self._spelt and len(event.answer) == 1
             if self.task_id and self.message_id:
                 return  # nearly all events end here
         elif isinstance(event, (events.UnknownEvent, events.Ping, events.TtsMessage)):
             return
         elif isinstance(event, events.MessageReplace):
             self._text[:] = _encoded(event.answer)
-            self._replaced = True
+            self._replaced = self._any_replaced = True
         elif isinstance(event, events.MessageFile):
             self._files.append(event.model_dump(exclude_none=True, exclude={"event"}))
         self._learn_ids(event)
@@ -214,12 +222,11 @@ class CompletionExchange:
                 begun=self._begun,
                 secret=self._secret,
             )
-            self.fail(failure)
+            self._refuse(failure)
         elif isinstance(event, events.MessageEnd):
             self.ended_by_server = True
             listed = event.files if isinstance(event.files, list) else []
-            files = self._files or [file for file in listed if isinstance(file, dict)]
-            self._complete(event.metadata, files, seconds)
+            self._complete(event.metadata, self._files or [file for file in listed if isinstance(file, dict)], seconds)
 
     def _learn_ids(self, event: events.Event) -> None:
         self.task_id = self.task_id or self._id(event.task_id)
@@ -244,14 +251,22 @@ class CompletionExchange:
                 streaming=streaming,
                 secret=self._secret,
             )
-            self.fail(failure)
+            self._refuse(failure)
             return
         self._text += _encoded(answer["answer"])
+        self._spelt = False
         self._learn_ids(events.Message.model_validate({**answer, "event": "message"}))
         metadata = answer.get("metadata")
         self._complete(metadata if isinstance(metadata, dict) else {}, [], seconds)
 
     # -- the outcome ----------------------------------------------------------------------------------------------
+
+    def _refuse(self, failure: errors.CompletionError) -> None:
+        """End with what the server said of a failure."""
+        fetched = any(file.transfer_method == "remote_url" for file in self.request.files)
+        if fetched and not self._begun and failure.code == "internal_server_error":
+            failure.hint = f"{failure.hint} {_FILES_HINT}".strip()
+        self.fail(failure)
 
     def _complete(self, metadata: Mapping[str, Any], files: list[Any], seconds: float) -> None:
         answer = storable_text(self.partial_text)
@@ -266,20 +281,28 @@ class CompletionExchange:
                 task_id=self.task_id,
                 usage=usage,
                 metadata=metadata,
-                files=tuple(files),
+                files=tuple(file for file in files if not self._is_callers(file)),
+                replaced=self._any_replaced or (self._spelt and len(answer) >= _LEAST_SPELT and _is_unpriced(usage)),
+                server_version=self.server_version,
                 created_at=self._created_at,
                 finish=finish_of(
                     stopped=self.stop_requested,
                     usage=usage,
                     answer=answer,
                     replaced=self._replaced,
-                    any_file=any(file.get("belongs_to") != "user" for file in self._files),
+                    any_file=any(not self._is_callers(file) for file in self._files),
                     seconds=seconds,
                 ),
                 seconds_to_first_text=self._seconds_to_first_text,
                 seconds=seconds,
             )
         )
+
+    def _is_callers(self, file: Mapping[str, Any]) -> bool:
+        """Whether a file that the server tells of is one that the call came with (contract §13)."""
+        told = (file.get("upload_file_id"), file.get("remote_url"))
+        sent = [value for own in self.request.files for value in (own.upload_file_id, own.url) if value]
+        return file.get("belongs_to") == "user" or any(value in sent for value in told)
 
     def _protocol_error(self, what: str) -> None:
         self.fail(errors.ProtocolError(f"The server sent what the API does not allow: {what}."))
@@ -309,6 +332,10 @@ def _blocking_answer(status: int, body: bytearray) -> dict[str, Any] | None:
     # Old servers send neither; anything else in their place says that this is the answer of another kind of app.
     ours = answer.get("event") in (None, "message") and answer.get("mode") in (None, "completion")
     return answer if ours else None
+
+
+def _is_unpriced(usage: Usage | None) -> bool:
+    return usage is not None and usage.is_zero and not usage.has_unit_prices
 
 
 def _encoded(text: str) -> bytes:

@@ -19,8 +19,11 @@ from urllib.parse import quote
 from airflow_provider_completion.api import errors
 from airflow_provider_completion.api.errors import Billed, CompletionError, Retry
 
-#: ``provider``: an error of the app that hands on what its model provider said.
-BodyKind = Literal["json", "html", "other", "provider"]
+#: What an error came as: a reply with a JSON object, with a page, with anything else; an ``error`` event of a stream.
+#: ``provider``: a reply or an event of the app that hands on what its model provider said.
+BodyKind = Literal["json", "html", "other", "event", "provider"]
+#: How the answer was asked for.
+Mode = Literal["streaming", "blocking"]
 
 _MESSAGE_LENGTH = 300
 _CODE_LENGTH = 100
@@ -55,28 +58,37 @@ _OWN_CODES: dict[int, frozenset[str]] = {
     )
 }  # fmt: skip
 
+#: Under which names gateways, and frameworks of servers, tell what is wrong; ``loc`` is where.
+_NAMES_OF_WORDS = (
+    "title", "error", "errors", "error_description", "fault", "faultstring", "loc", "message", "msg", "detail",
+)  # fmt: skip
+_DEEPEST_WORDS, _MOST_WORDS = 4, 5
+
 # No pattern here has a repeat without a bound: a search takes time in proportion to what is looked at, whatever it is.
 _TRANSIENT = re.compile(
-    r"rate.?limit|\b429\b|too many requests|throttl|overloaded|\b529\b|server unavailable|service unavailable"
-    r"|\b50[234]\b|\b524\b|timed? ?out|connection (error|reset|refused)|response ended prematurely"
-    r"|ChunkedEncodingError|PluginDaemonInternalServerError|temporarily",
+    r"rate.?limit|\b429\b|too many requests|throttl|overloaded|\b529\b|server.?unavailable|service.?unavailable"
+    r"|\b50[234]\b|\b524\b|timed? ?out|connection.?(error|reset|refused)|response ended prematurely"
+    r"|ChunkedEncodingError|PluginDaemon(InternalServer|Inner)Error|plugin daemon service failed(?!-4)"
+    r"|no available node|temporarily",
     re.IGNORECASE,
 )
 _PERMANENT = re.compile(
     r"incorrect api key|invalid api key|credentials|insufficient_quota|exceeded your current quota|\bbalance\b|arrear"
-    r"|context.?length|maximum context|content.?filter|safety|model .{0,80}not exist|invalid_request",
+    r"|context.?length|maximum context|content.?filter|safety|invalid_request",
     re.IGNORECASE,
 )
+_NO_MODEL = re.compile(r"model .{0,80}not exist", re.IGNORECASE)
+_NO_MODEL_OR_PROVIDER = re.compile(r"\A(?:Model|Provider) \S{1,999} (?:does )?not exist")
 #: The model may have had the request and worked on it, although no text has come. A "connection error" does not say
 #: whether it broke before or after the request.
 _BEGUN = re.compile(
     r"time[ds]?[ -]?out|\b(408|502|504|524)\b|bad gateway|connection.{0,20}error|\breset\b|abort|disconnected"
     r"|ended prematurely|peer closed|\beof\b|incomplete|broken pipe|killed|ChunkedEncodingError"
-    r"|plugin daemon service failed",
-    re.IGNORECASE,
+    r"|plugin daemon service failed|PluginDaemon\w{0,40}Error(?!.{0,200}no available node)",
+    re.IGNORECASE | re.DOTALL,
 )
 #: What stands before a provider's words: who they come from, by what way, as what exception.
-_LABELS = r"(?:\s{0,9}(?:\[[\w./-]{1,99}\]|req_id:(?: [\w-]{1,64}(?= ))?|\w{0,64}Error:)){0,6}\s{0,9}"
+_LABELS = r"(?:\s{0,9}(?:Run failed:|\[[\w./-]{1,99}\]|req_id:(?: [\w-]{1,64}(?= ))?|\w{0,64}Error:)){0,6}\s{0,9}"
 _LIMIT = (
     r"(?:rate[ _-]?limit|too many requests|(?:client error )?'?429\W{1,3}(?:too many requests|resource_exhausted)"
     r"|(?:(?:api )?request failed with )?(?:error code|status code|status|HTTP(?:/[\d.]{1,3})?)\W{0,3}429\b|429\Z)"
@@ -88,9 +100,19 @@ _RATE_LIMIT = re.compile(
     rf'|\{{.{{0,4000}}?(?<!\\)"(?:error_type"\s?:\s?"\w{{0,40}}RateLimit|message"\s?:\s?"{_LABELS}{_LIMIT}))',
     re.IGNORECASE | re.DOTALL,
 )
-_UPSTREAM = re.compile(
-    r'PluginInvokeError|plugin daemon|\A\s{0,9}(?:req_id: \S{0,64} ?)?(?:\[[\w./-]{1,99}\]|\{"args")', re.IGNORECASE
+#: A plugin that failed by itself, not by what its model provider said: its errors begin with "Invoke". The model may
+#: have answered before.
+_PLUGIN_BROKE = re.compile(
+    rf'\A{_LABELS}\{{.{{0,4000}}?(?<!\\)"error_type"\s?:\s?"(?!Invoke)', re.IGNORECASE | re.DOTALL
 )
+_UPSTREAM = re.compile(
+    r"PluginInvokeError|plugin.?daemon|\A\s{0,9}(?:Run failed:"
+    r'|(?:req_id: \S{0,64} ?)?(?:\[[\w./-]{1,99}\]|\{\s?"(?:args|error_type)"))',
+    re.IGNORECASE,
+)
+#: Codes under which the stream tells what the model provider, its plugin or the plugins' daemon said: by then the
+#: caller's own request was found to be right (contract §4.7, §13).
+_TOLD_IN_STREAMS = ("completion_request_error", "invalid_param", "rate_limit_error")
 _CEILING = re.compile(r"maximum concurrent requests allowed(?: for \S{1,99})? is (\d{1,9})\b")
 _ANSWER_REFUSED = (re.compile(r"validation errors? for"), re.compile(r"^answer$", re.MULTILINE))
 
@@ -107,9 +129,11 @@ class Failure:
 
     :param what: what happened, as a sentence; the server's own words follow it
     :param statuses: HTTP statuses it needs, none for any
-    :param body: kind of body it needs
+    :param body: what it must have come as, none for anything
     :param codes: server codes it needs, none for any
     :param patterns: what the message must contain, each of them
+    :param mode: how the answer must have been asked for
+    :param says: an instance of what the server says, by which people find the row; what varies is ``...``
     """
 
     what: str
@@ -118,20 +142,25 @@ class Failure:
     retry: Retry | None = None
     billed: Billed | None = None
     statuses: frozenset[int] = frozenset()
-    body: BodyKind | None = None
+    body: frozenset[str] = frozenset()
     codes: frozenset[str] = frozenset()
     patterns: tuple[re.Pattern[str], ...] = ()
+    mode: Mode | None = None
+    says: str = ""
 
-    def fits(self, status: int, body: BodyKind, code: str | None, message: str) -> bool:
+    def fits(self, status: int, body: BodyKind, code: str | None, message: str, mode: Mode) -> bool:
         return (
             (not self.statuses or status in self.statuses)
-            and (self.body is None or self.body == body)
+            and (not self.body or body in self.body)
             and (not self.codes or code in self.codes)
+            and self.mode in (None, mode)
             and all(pattern.search(message) for pattern in self.patterns)
         )
 
 
-def _row(statuses: str, what: str, error: type[CompletionError], *, codes: str = "", **rest: object) -> Failure:
+def _row(
+    statuses: str, what: str, error: type[CompletionError], *, body: str = "", codes: str = "", **rest: object
+) -> Failure:
     numbers: set[int] = set()
     for part in statuses.split():
         first, _, last = part.partition("-")
@@ -140,6 +169,7 @@ def _row(statuses: str, what: str, error: type[CompletionError], *, codes: str =
         what=what,
         error=error,
         statuses=frozenset(numbers),
+        body=frozenset(body.split()),
         codes=frozenset(codes.split()),
         **rest,  # type: ignore[arg-type]
     )
@@ -148,19 +178,84 @@ def _row(statuses: str, what: str, error: type[CompletionError], *, codes: str =
 _BASE_URL_HINT = "Check the Base URL of the connection; it normally ends in /v1."
 _WAIT_HINT = "Try again later."
 _LIMIT_HINT = "Send fewer requests at a time, or ask the provider for a higher limit."
+_SWITCH_HINT = "Switch it on in the app's settings."
+_MODEL_HINT = "Give the app a model that there is, and its credentials, on the server."
+_SAME_USER_HINT = "A message belongs to one app and one end user; both must be the same as when it was made."
+_WITHDRAWN_HINT = "A rating can be withdrawn once; there was none, or it is withdrawn already."
 
+#: What a row with these codes stands for is the app's own word, in a reply or in a stream: in replies, codes count only
+#: with the status that the app sends them with.
 CATALOGUE: tuple[Failure, ...] = (
-    # What the model provider said, which the app hands on under several codes.
+    # What the model provider said, which the app hands on under several codes; and what the app does before it asks.
+    _row("", "The app's server could not fetch a file that the request names by its URL", errors.ServerError,
+         codes="invalid_param completion_request_error internal_server_error", billed="no",
+         patterns=(re.compile(r"Reached maximum retries \(\d{1,9}\) for URL"),),
+         says="Reached maximum retries (3) for URL ...",
+         hint="Check that the server, which is not this worker, can reach the file's address."),
+    _row("", "The app's model is not set up", errors.ConfigurationError, body="provider", patterns=(_NO_MODEL,),
+         says="Model ... not exist", hint=_MODEL_HINT),
     _row("", "The model provider refused", errors.ModelError, body="provider", patterns=(_PERMANENT,), billed="no",
+         says="Incorrect API key provided",
          hint="The app's own model credentials, quota or prompt need attention; this connection is fine."),
     _row("", "The model provider's rate limit is reached", errors.ModelError, body="provider",
          codes="rate_limit_error", retry="delay", billed="no", hint=_LIMIT_HINT),
     _row("", "The model provider's rate limit is reached", errors.ModelError, body="provider",
-         patterns=(_RATE_LIMIT,), retry="delay", billed="no", hint=_LIMIT_HINT),
+         patterns=(_RATE_LIMIT,), retry="delay", billed="no", hint=_LIMIT_HINT, says="[...] Rate Limit Error, ..."),
     _row("", "The model provider failed", errors.ModelError, body="provider", patterns=(_TRANSIENT,), retry="delay",
-         hint=_WAIT_HINT),
+         hint=_WAIT_HINT, says="Request to Plugin Daemon Service failed-500"),
+    _row("", "The plugin of the app's model failed", errors.ModelError, body="provider", patterns=(_PLUGIN_BROKE,),
+         retry="delay", hint="Try again later; if it fails again, look at the log of the server's plugins.",
+         says='{"args": ..., "error_type": "...", "message": "..."}'),
     _row("", "The model provider failed", errors.ModelError, body="provider",
          hint="Look at the app's log on the server."),
+    # The app's own codes.
+    _row("", "The app admits no more requests at a time", errors.ThrottledError, retry="ceiling",
+         body="json event", codes="invalid_param too_many_requests internal_server_error",
+         patterns=(re.compile(r"^too many requests\.|maximum concurrent requests", re.IGNORECASE),),
+         says="Too many requests. Please try again later. The current maximum concurrent requests allowed is ...",
+         hint="Lower the number of requests in flight, or raise the app's limit."),
+    _row("", "Too many requests", errors.ThrottledError, codes="too_many_requests", hint=_WAIT_HINT),
+    _row("", "The plan's quota is used up", errors.QuotaExceededError, codes="rate_limit_error provider_quota_exceeded",
+         hint="It comes back with the next period, or with a larger plan or the app's own model credentials."),
+    _row("", "The key belongs to an app of another kind, or the app was never published", errors.ConfigurationError,
+         codes="app_unavailable not_chat_app not_workflow_app agent_not_published conversation_completed",
+         says="App unavailable, please check your app configurations.",
+         hint="Use the key of a published text-generation app; the connection's Test button names the app's kind."),
+    _row("", "The app's model is not set up", errors.ConfigurationError,
+         codes="provider_not_initialize model_currently_not_support", hint=_MODEL_HINT),
+    _row("", "The app's model is not set up", errors.ConfigurationError, codes="invalid_param",
+         patterns=(_NO_MODEL_OR_PROVIDER,), says="Provider ... does not exist", hint=_MODEL_HINT),
+    _row("400", "The app's answer was empty, which the server refuses in blocking mode", errors.ModelError,
+         codes="invalid_param", patterns=_ANSWER_REFUSED, billed="yes",
+         hint='response_mode="streaming" receives an empty answer as what it is.'),
+    _row("400", "The server does not take the upload for this end user", errors.InvalidRequestError,
+         codes="invalid_param", patterns=(re.compile("Invalid upload file"),), says="Invalid upload file",
+         hint="An upload is for the end user that it was made for: upload the file with the same user as the call."),
+    _row("400", "There is no rating to withdraw", errors.InvalidRequestError,
+         codes="message_feedback_rating_required", hint=_WITHDRAWN_HINT),
+    _row("400", "There is no rating to withdraw", errors.InvalidRequestError, codes="invalid_param",
+         patterns=(re.compile("rating cannot be None"),), says="rating cannot be None when feedback not exists",
+         hint=_WITHDRAWN_HINT),
+    _row("403", "The API of this app is switched off", errors.ConfigurationError, codes="app_api_disabled",
+         hint=_SWITCH_HINT),
+    _row("403", "The API of this app is switched off", errors.ConfigurationError, codes="forbidden",
+         patterns=(re.compile("API service has been disabled"),), says="The app's API service has been disabled.",
+         hint=_SWITCH_HINT),
+    _row("403", "The app or its workspace is deleted, archived or out of order", errors.ConfigurationError,
+         codes="app_not_found app_abnormal_status workspace_not_found workspace_archived",
+         hint="Look at the app on the server, or use the key of another one."),
+    _row("403", "The file belongs to another app", errors.InvalidRequestError, codes="file_access_denied",
+         hint="An upload can be used and fetched with the key of the app that it was made for only."),
+    _row("404", "The server does not know the file", errors.InvalidRequestError, codes="file_not_found",
+         hint="It knows an upload by the upload's id, and gives it out once a completion has used it."),
+    _row("404", "The server does not know the end user", errors.InvalidRequestError, codes="end_user_not_found",
+         hint="Its id is the one that uploads (created_by) and feedback name, not the user that a call names."),
+    _row("404", "The server does not know it", errors.InvalidRequestError, codes="not_found",
+         patterns=(re.compile(r"\b(?:message|end user)\b.{0,40}not (?:exist|found)", re.IGNORECASE),),
+         says="Message Not Exists.", hint=_SAME_USER_HINT),
+    # All else that a stream tells. What follows is about replies.
+    _row("", "The app's server failed", errors.ServerError, body="event", hint=_WAIT_HINT,
+         says="Internal Server Error, please contact support."),
     # Pages that are not the API's: a proxy, an edge, a web site.
     _row("200-299", "The server answered with a web page", errors.ConfigurationError, body="html", hint=_BASE_URL_HINT),
     _row(
@@ -169,49 +264,33 @@ CATALOGUE: tuple[Failure, ...] = (
         errors.ConfigurationError,
         hint="Put the address that it redirects to (http or https, host, path) into the Base URL of the connection.",
     ),
+    _row("400", "The address speaks https only", errors.ConfigurationError, body="html other",
+         patterns=(re.compile("plain HTTP|HTTP request to an HTTPS server"),),
+         says="The plain HTTP request was sent to HTTPS port", hint="Begin the Base URL of the connection with https://."),
     _row("403", "A gateway refused the request", errors.ConfigurationError, body="html",
          hint="A firewall before the app blocks it; report the ray id, if there is one, to whoever runs it."),
-    _row("404 405", "There is no such address on the server", errors.ConfigurationError, body="html",
-         hint=_BASE_URL_HINT),
+    _row("404", "There is no such address on the server", errors.ConfigurationError,
+         says="The requested URL was not found on the server.", hint=_BASE_URL_HINT),
     _row("405", "The address does not take this kind of request", errors.ConfigurationError, hint=_BASE_URL_HINT),
     _row("407", "The proxy before the server wants a user and a password", errors.ConfigurationError,
          hint="Put them into the proxy's address: http://user:password@host:port."),
     _row("413", "The request is too large", errors.InvalidRequestError, hint="Send less, or a smaller file."),
-    _row("408 504 524", "A gateway gave up waiting for the app", errors.BrokenAnswerError,
+    _row("408 504 524", "A gateway gave up waiting for the app", errors.BrokenAnswerError, mode="streaming",
+         hint="The generation may have gone on and been billed. A stream begins within 10 s unless the server is busy "
+              "or the gateway holds it back: send fewer requests at a time, or let the gateway pass streams on."),
+    _row("408 504 524", "A gateway gave up waiting for the app", errors.BrokenAnswerError, mode="blocking",
          hint='The generation probably went on and was billed. response_mode="streaming" avoids this.'),
     _row("429", "Too many requests, refused before they reached the app", errors.ThrottledError, body="html",
          hint="Send fewer requests from this address."),
     _row("502 503", "The app's server is not reachable behind its gateway", errors.ServerError, billed="no",
          hint=_WAIT_HINT),
     _row("520-523 525-527 530", "The network before the app's server failed", errors.ServerError, hint=_WAIT_HINT),
-    # The app's own errors, the most particular first.
-    _row("401", "The server does not accept the API key", errors.AuthenticationError),
-    _row("403", "The API of this app is switched off", errors.ConfigurationError,
-         patterns=(re.compile("API service has been disabled"),), hint="Switch it on in the app's settings."),
+    # What is left, by its status.
+    _row("401", "The server does not accept the API key", errors.AuthenticationError, says="Access token is invalid"),
     _row("403", "The server refuses access to this app", errors.AuthenticationError,
+         says="The workspace's status is archived.",
          hint="The app or its workspace may be archived, deleted or out of its plan."),
-    _row("", "The app admits no more requests at a time", errors.ThrottledError, retry="ceiling",
-         body="json", codes="invalid_param too_many_requests internal_server_error",
-         patterns=(re.compile(r"^too many requests\.|maximum concurrent requests", re.IGNORECASE),),
-         hint="Lower the number of requests in flight, or raise the app's limit."),
-    _row("", "Too many requests", errors.ThrottledError, codes="too_many_requests", hint=_WAIT_HINT),
-    _row("", "The plan's quota is used up", errors.QuotaExceededError, codes="rate_limit_error provider_quota_exceeded",
-         hint="It comes back with the next period, or with a larger plan or the app's own model credentials."),
     _row("429", "Too many requests", errors.ThrottledError, hint=_WAIT_HINT),
-    _row("", "The key belongs to an app of another kind, or the app was never published", errors.ConfigurationError,
-         codes="app_unavailable not_chat_app not_workflow_app agent_not_published conversation_completed",
-         hint="Use the key of a published text-generation app; the connection's Test button names the app's kind."),
-    _row("", "The app's model is not set up", errors.ConfigurationError,
-         codes="provider_not_initialize model_currently_not_support",
-         hint="Give the app a model and its credentials on the server."),
-    _row("400", "The app's model provider is not set up", errors.ConfigurationError,
-         patterns=(re.compile(r"\AProvider \S{1,999} does not exist"),),
-         hint="Install and set up the provider on the server."),
-    _row("400", "The app's answer was empty, which the server refuses in blocking mode", errors.ModelError,
-         codes="invalid_param", patterns=_ANSWER_REFUSED, billed="yes",
-         hint='response_mode="streaming" receives an empty answer as what it is.'),
-    _row("404", "The server does not know it", errors.InvalidRequestError,
-         hint="A message belongs to one app and one end user; both must be the same as when it was made."),
     _row("400-499", "The server refused the request", errors.InvalidRequestError),
     _row("500-599", "The app's server failed", errors.ServerError, hint=_WAIT_HINT),
 )  # fmt: skip
@@ -239,11 +318,14 @@ def failure_of_reply(
     :param secret: what to blot out, should the server have echoed it
     """
     payload = _json_object(body)
+    code = _text(payload.get("code")) if payload is not None else None
+    own = code in _OWN_CODES.get(status, ())
     if payload is not None:
         kind: BodyKind = "json"
-        code, message = _text(payload.get("code")), _heard(_text(payload.get("message")) or "", secret)
+        words = _text(payload.get("message")) if own else "; ".join(_words(payload))
+        message = _heard(words or "", secret)
     else:
-        code, kind = None, "html" if _is_html(headers, body) else "other"
+        kind = "html" if _is_html(headers, body) else "other"
         # More bytes than may be looked at of characters, so that no cut falls into a secret.
         message = _heard(body[: 5 * _LOOKED_AT].decode("utf-8", "replace"), secret)
         if kind == "html":
@@ -251,10 +333,10 @@ def failure_of_reply(
         elif status < 400:
             # Not quoted: what looks like no answer may be half of one.
             message = f"to {_origin(headers['location'], secret)}" if "location" in headers else ""
-    own = code in _OWN_CODES.get(status, ())
-    if own and _hands_on(code, message):
+    if own and (code == "completion_request_error" or (code in _TOLD_IN_STREAMS and _UPSTREAM.search(message))):
         kind = "provider"
-    error = _describe(status, kind, code if own else None, message, secret)
+    mode: Mode = "streaming" if streaming else "blocking"
+    error = _describe(status, kind, code if own else None, message, secret, mode)
     error.code = code and excerpt(code, _CODE_LENGTH, secret)
     error.retry_after = _retry_after(headers)
     if not own and isinstance(error, errors.ThrottledError) and b"1015" in body[:_LOOKED_AT]:
@@ -277,17 +359,17 @@ def failure_of_event(
     """
     status = status if status in range(100, 600) else None
     heard = _heard(message, secret)
-    # In a stream this code is the provider's limit; of a reply it can be the plan's quota (contract §13).
-    providers = code == "rate_limit_error" or _hands_on(code, heard)
-    error = _describe(status or 500, "provider" if providers else "json", code, heard, secret)
+    strange = status is not None and status < 500 and not any(code in codes for codes in _OWN_CODES.values())
+    kind: BodyKind = "provider" if strange or code in _TOLD_IN_STREAMS else "event"
+    error = _describe(status or 500, kind, code, heard, secret, "streaming")
     error.code = code and excerpt(code, _CODE_LENGTH, secret)
     error.status = status
     if any_text:
         error.billed = "yes"
     elif begun:
         error.billed = "maybe" if error.billed == "no" else error.billed
-    elif error.billed == "maybe" and len(message) <= _LOOKED_AT and not _BEGUN.search(heard):
-        error.billed = "no"
+    elif error.billed == "maybe" and len(message) <= _LOOKED_AT:
+        error.billed = "maybe" if _BEGUN.search(heard) or _PLUGIN_BROKE.search(heard) else "no"
     return error
 
 
@@ -320,15 +402,8 @@ def _heard(text: str, secret: str) -> str:
     return _blotted(text, secret)[:_LOOKED_AT]
 
 
-def _hands_on(code: str | None, message: str) -> bool:
-    """Say whether an error of the app tells what its model provider, or the plugin of it, said."""
-    if code in ("invalid_param", "rate_limit_error"):
-        return _UPSTREAM.search(message) is not None
-    return code == "completion_request_error"
-
-
-def _describe(status: int, kind: BodyKind, code: str | None, message: str, secret: str) -> CompletionError:
-    failure = next((row for row in CATALOGUE if row.fits(status, kind, code, message)), _UNKNOWN)
+def _describe(status: int, kind: BodyKind, code: str | None, message: str, secret: str, mode: Mode) -> CompletionError:
+    failure = next((row for row in CATALOGUE if row.fits(status, kind, code, message, mode)), _UNKNOWN)
     ceiling = _CEILING.search(message)
     said = excerpt(_without_dumps(message, secret), secret=secret)
     return failure.error(
@@ -360,6 +435,23 @@ def _json_object(body: bytes) -> dict[str, object] | None:
     except (ValueError, RecursionError):
         return None
     return payload if isinstance(payload, dict) else None
+
+
+def _words(value: object, depth: int = 0) -> list[str]:
+    """Return what a gateway's JSON says for people, whatever it calls it, each text once: ``{"detail": "Not Found"}``,
+    ``{"error": {"message": "..."}}``, ``{"detail": [{"loc": ["body", "user"], "msg": "field required"}]}``.
+    """
+    if isinstance(value, str):
+        return [value] if value.strip() else []
+    if depth == _DEEPEST_WORDS:
+        return []
+    if isinstance(value, list):
+        parts = value[:_MOST_WORDS]
+    elif isinstance(value, dict):
+        parts = [value[name] for name in _NAMES_OF_WORDS if name in value]
+    else:
+        return []
+    return list(dict.fromkeys(word for part in parts for word in _words(part, depth + 1)))
 
 
 def _text(value: object) -> str | None:

@@ -49,7 +49,8 @@ class InputForm:
     def checked(self, inputs: Mapping[str, Any], files: Sequence[FileFacts] = ()) -> dict[str, Any]:
         """Return the inputs with what is absent filled in: a default, ``""`` for text, False for a checkbox.
 
-        What is required is not filled in, and for a number or a select without a default there is nothing to say.
+        What is required is filled in with a default that was declared for it, and with nothing else; for a number or a
+        select without a default there is nothing to say.
 
         :raises InvalidRequestError: they do not fit; all problems are named, no values
         """
@@ -59,7 +60,7 @@ class InputForm:
             name = variable.variable
             value = given.get(name)
             if value is None:
-                if variable.must_be_given:
+                if variable.must_be_given and name not in self._absent:
                     problems.append(f"{_called(variable)} is required")
             elif rule and (problem := rule(variable, value)):
                 problems.append(f"{_called(variable)} {problem}")
@@ -91,17 +92,22 @@ class InputForm:
         folded = {known.casefold(): known for known in names if known not in given}
         near = get_close_matches(name.casefold(), folded, n=1)
         if near:
-            return f"{excerpt(name, _LONGEST)!r} is none of its variables, did you mean {folded[near[0]]!r}?"
-        return f"{excerpt(name, _LONGEST)!r} is none of its variables, which are {_some(names)}"
+            return f"{quoted(name)} is none of its variables, did you mean {quoted(folded[near[0]])}?"
+        return f"{quoted(name)} is none of its variables, which are {_some(names)}"
+
+
+def quoted(name: str) -> str:
+    """Return the name of a variable as errors show it: in quotes, and not longer than anybody reads."""
+    return repr(excerpt(name, _LONGEST))
 
 
 def _called(variable: InputVariable) -> str:
     label = excerpt(variable.label or "", _LONGEST)
-    return f"{variable.variable!r} ({label})" if label else repr(variable.variable)
+    return f"{quoted(variable.variable)} ({label})" if label else quoted(variable.variable)
 
 
 def _some(names: Sequence[str]) -> str:
-    listed = ", ".join(repr(excerpt(name, _LONGEST)) for name in names[:_LISTED])
+    listed = ", ".join(map(quoted, names[:_LISTED]))
     return f"{listed} and {len(names) - _LISTED} more" if len(names) > _LISTED else listed or "none"
 
 
@@ -152,11 +158,13 @@ def _json_type(value: Any) -> str:
 def _value_when_absent(variable: InputVariable) -> Any:
     """Return what to send for a variable that is left out, None for nothing."""
     rule, default = _RULES.get(variable.type), variable.default
-    if variable.required or variable.type not in ASKED_FOR:
+    if variable.type not in ASKED_FOR:
         return None
-    if default in (None, "") or (rule is not None and rule(variable, default)):
-        return "" if variable.type in _TEXTS else False if variable.type == "checkbox" else None
-    return default
+    if default not in (None, "") and not (rule is not None and rule(variable, default)):
+        return default
+    if variable.required:
+        return None
+    return "" if variable.type in _TEXTS else False if variable.type == "checkbox" else None
 
 
 # -- files -----------------------------------------------------------------------------------------------------------

@@ -11,9 +11,8 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
 
 from airflow_provider_completion.api.errors import InvalidRequestError
-from airflow_provider_completion.api.failures import excerpt
 from airflow_provider_completion.api.files import FileReference
-from airflow_provider_completion.api.input_form import InputForm
+from airflow_provider_completion.api.input_form import InputForm, quoted
 
 ResponseMode: TypeAlias = Literal["streaming", "blocking"]
 
@@ -24,8 +23,6 @@ _WAYS_OUT: tuple[tuple[type | tuple[type, ...], str], ...] = (
     ((bytes, bytearray), "value.decode()"),
     (BaseModel, 'value.model_dump(mode="json")'),
 )
-#: Characters that an error shows of an input's name.
-_LONGEST_NAME = 60
 _NUL = "a NUL character, which the server drops without a word"
 
 
@@ -65,25 +62,23 @@ def _without_nul(text: str) -> str:
 
 def _inputs_without_nul(inputs: dict[str, Any]) -> dict[str, Any]:
     for name, value in inputs.items():
-        if any(isinstance(leaf, str) and "\x00" in leaf for leaf in _leaves(value)):
-            raise ValueError(f"{_shown(name)} contains {_NUL}")
+        if any(isinstance(leaf, str) and "\x00" in leaf for leaf in _leaves({name: value})):
+            raise ValueError(f"{quoted(name)} contains {_NUL}")
     return inputs
 
 
 def _leaves(value: Any) -> Iterator[Any]:
     """Iterate over all texts and numbers in JSON data, keys included."""
-    if isinstance(value, dict):
-        yield from value
-        value = value.values()
-    elif not isinstance(value, list):
-        yield value
-        return
-    for item in value:
-        yield from _leaves(item)
-
-
-def _shown(name: object) -> str:
-    return repr(excerpt(str(name), _LONGEST_NAME))
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            yield from value
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+        else:
+            yield value
 
 
 def _checked_user(user: str) -> str:
@@ -165,6 +160,11 @@ class CompletionRequest(BaseModel):
         return [name for name, value in self.inputs.items() if isinstance(value, str) and _is_rewritten(value)]
 
     @property
+    def unseen_files(self) -> list[str]:
+        """The files that the model never sees, by their places: of the type ``custom`` (contract §13)."""
+        return [f"files[{index}]" for index, file in enumerate(self.files) if file.type == "custom"]
+
+    @property
     def unrendered_inputs(self) -> list[str]:
         """Names of the other inputs whose text looks like a template that was not rendered."""
         return [
@@ -206,7 +206,7 @@ def _json(value: Any) -> bytes:
 
 def _unwritable(content: Mapping[str, Any]) -> Iterator[str]:
     """Say what of a request cannot be written as JSON in UTF-8, and why."""
-    inputs = {f"inputs[{_shown(name)}]": {name: value} for name, value in content["inputs"].items()}
+    inputs = {f"inputs[{quoted(name)}]": {name: value} for name, value in content["inputs"].items()}
     for where, value in {**inputs, **{name: value for name, value in content.items() if name != "inputs"}}.items():
         for leaf in _leaves(value):
             try:
@@ -230,7 +230,7 @@ def _problem(entry: Any) -> str:
     if path == ["inputs"] and entry["type"] == "dict_type":
         return f"inputs is {_type_of(value)}, not a mapping of the variables' names to their values"
     if path[0] == "inputs" and len(path) > 1:
-        where = f"inputs[{_shown(path[1])}]"
+        where = f"inputs[{quoted(str(path[1]))}]"
         if path[-1] == "[key]":
             return f"{where}: a name is {_type_of(value)}, not text"
         nested = "contains" if len(path) > 2 else "is"

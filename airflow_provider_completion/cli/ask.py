@@ -12,7 +12,7 @@ from airflow_provider_completion.api.events import Message, MessageReplace, Sent
 from airflow_provider_completion.api.input_form import SENT_AS_IT_IS
 from airflow_provider_completion.cli.inputs import typed_inputs
 from airflow_provider_completion.cli.streams import writing
-from airflow_provider_completion.operators.answer_log import plain
+from airflow_provider_completion.operators.answer_log import REPLACED, SENT_AGAIN, plain
 
 if TYPE_CHECKING:
     from airflow_provider_completion.client.sync import CompletionRun
@@ -58,9 +58,9 @@ def _show(run: CompletionRun, out: TextIO) -> None:
             if isinstance(event, Message):
                 shown.add(event.answer)
             elif isinstance(event, MessageReplace):
-                shown.replace(event.answer, "The server has replaced the text above by:")
+                shown.replace(event.answer, REPLACED)
             elif isinstance(event, SentAgain):
-                shown.replace("", "The call is sent again. The text above, if there is any, is void.")
+                shown.replace("", SENT_AGAIN)
     finally:
         shown.end_line()
 
@@ -72,16 +72,18 @@ class _TerminalAnswer:
         self._out = out
         self._held = ""
         self._in_line = False
+        self._any_shown = False
 
     def add(self, text: str) -> None:
         text = self._held + text
         self._held = "\r" if text.endswith("\r") else ""  # perhaps the first half of a line's end
         self._write(text.removesuffix("\r").replace("\r\n", "\n"))
 
-    def replace(self, text: str, why: str) -> None:
+    def replace(self, text: str, why: tuple[str, str]) -> None:
         self.end_line()
-        sys.stderr.write(f"{why}\n")
+        sys.stderr.write(f"{why[0] if self._any_shown else why[1]}\n")
         sys.stderr.flush()
+        self._any_shown = False
         self.add(text)
 
     def end_line(self) -> None:
@@ -94,3 +96,4 @@ class _TerminalAnswer:
             self._out.write(plain(text))
             self._out.flush()
             self._in_line = not text.endswith("\n")
+            self._any_shown = True

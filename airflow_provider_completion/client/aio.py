@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 
@@ -16,8 +16,8 @@ from airflow_provider_completion.api import endpoints
 from airflow_provider_completion.api.answers import WHOLE, Completion, Finish, checked_accept
 from airflow_provider_completion.api.app import AppInfo, AppMeta, AppParameters, AppSite, EndUser
 from airflow_provider_completion.api.endpoints import Audio, Endpoint, Reply
-from airflow_provider_completion.api.errors import CompletionError
-from airflow_provider_completion.api.events import Event, SentAgain
+from airflow_provider_completion.api.errors import CompletionError, ConfigurationError, InvalidRequestError
+from airflow_provider_completion.api.events import Event
 from airflow_provider_completion.api.exchange import State
 from airflow_provider_completion.api.feedback import Feedback, Rating
 from airflow_provider_completion.api.files import FileReference, Multipart, UploadedFile
@@ -32,7 +32,7 @@ from airflow_provider_completion.client.files import (
     content_of,
 )
 from airflow_provider_completion.client.form_cache import FormCache
-from airflow_provider_completion.client.reaching import Reach, refuses_the_client
+from airflow_provider_completion.client.reaching import Reach, Transfer, refuses_the_client
 from airflow_provider_completion.client.retries import policy
 from airflow_provider_completion.client.run import Run, log_unknown
 from airflow_provider_completion.client.settings import (
@@ -154,7 +154,7 @@ class AsyncCompletionClient:
         """Stop a generation. Only the user that it was made for can; the server never says whether it did."""
         endpoint = endpoints.stop(task_id, self._user(user))
         in_all = STOP_CONNECT_SECONDS + STOP_SILENCE_SECONDS
-        await self._perform(endpoint, STOP_CONNECT_SECONDS, STOP_SILENCE_SECONDS, in_all)
+        await self._perform(endpoint, Transfer(STOP_CONNECT_SECONDS, STOP_SILENCE_SECONDS, in_all))
 
     async def info(self) -> AppInfo:
         """Return what the app is. Free of charge."""
@@ -175,6 +175,22 @@ class AsyncCompletionClient:
             except CompletionError as error:
                 self._forms.fail(error)
                 raise
+
+    async def against_form(self, check: Callable[[InputForm], T]) -> T:
+        """Return what a check makes of the app's form. Where it refuses, the app is asked what it is.
+
+        :raises ConfigurationError: it is no completion app, which explains what does not fit
+        """
+        form = await self.form()
+        try:
+            return check(form)
+        except InvalidRequestError:
+            other_kind = ""
+            with suppress(CompletionError):
+                other_kind = (await self.info()).other_kind
+            if other_kind:
+                raise ConfigurationError(other_kind, hint="Nothing was sent.") from None
+            raise
 
     async def meta(self) -> AppMeta:
         """Return the icons of the app's tools. Free of charge."""
@@ -270,35 +286,29 @@ class AsyncCompletionClient:
         """
         settings = self.settings
         silence = settings.total_seconds if endpoint.paid else settings.silence_seconds
-        retrying = tenacity.AsyncRetrying(**policy(settings))
-        return await retrying(self._perform, endpoint, settings.connect_seconds, silence, settings.total_seconds, into)
 
-    async def _perform(
-        self,
-        endpoint: Endpoint[T],
-        connect_seconds: float,
-        silence_seconds: float,
-        total_seconds: float,
-        into: ArrivingFile | None = None,
-    ) -> T:
+        async def call() -> T:
+            transfer = Transfer(settings.connect_seconds, silence, settings.total_seconds)
+            return await self._perform(endpoint, transfer, into)
+
+        return await tenacity.AsyncRetrying(**policy(settings, what=f"{endpoint.method} {endpoint.path}"))(call)
+
+    async def _perform(self, endpoint: Endpoint[T], transfer: Transfer, into: ArrivingFile | None = None) -> T:
         started = time.monotonic()
         body = MultipartStream(endpoint.body) if isinstance(endpoint.body, Multipart) else endpoint.body
-        answered = False
         try:
             async with (
-                asyncio.timeout(total_seconds),
-                self._send(
-                    endpoint.method, endpoint.path, body, connect_seconds, silence_seconds, endpoint.headers
-                ) as response,
+                asyncio.timeout(transfer.total),
+                self._send(transfer, endpoint.method, endpoint.path, body, endpoint.headers) as response,
             ):
-                answered = True
+                transfer.answered = True
                 content = await _Body(response).read_all(into if response.status == 200 else None)
                 seconds = time.monotonic() - started
                 reply = Reply(response.status, response.headers, content, self.settings.api_key, seconds)
             return endpoint.read(reply)
         except (aiohttp.ClientError, TimeoutError) as error:
             file_error = body.error if isinstance(body, MultipartStream) else None
-            typed = file_error or self._typed(error, answered=answered)
+            typed = file_error or self._typed(error, transfer)
             endpoint.explain(typed)
             raise typed from None
         except CompletionError as error:
@@ -312,13 +322,11 @@ class AsyncCompletionClient:
 
     def _send(
         self,
+        transfer: Transfer,
         method: str,
         path: str,
         body: bytes | MultipartStream | None,
-        connect_seconds: float,
-        silence_seconds: float,
         headers: Mapping[str, str],
-        transfer: _Transfer | None = None,
     ) -> aiohttp.client._RequestContextManager:
         self._expect_loop()
         if self._session is None and not self._closed:
@@ -332,29 +340,29 @@ class AsyncCompletionClient:
             self.settings.base_url + path,
             data=_in_pieces(body) if isinstance(body, MultipartStream) else body,
             headers=headers,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_seconds, sock_read=silence_seconds),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=transfer.connect, sock_read=transfer.silence),
             allow_redirects=False,
             proxy=self._reach.proxy,
             trace_request_ctx=transfer,
         )
 
-    def _typed(self, error: Exception, *, answered: bool) -> CompletionError:
-        reach, kind = self._reach, type(error).__name__
-        if refuses_the_client(error) and not answered:
+    def _typed(self, error: Exception, transfer: Transfer) -> CompletionError:
+        reach = self._reach
+        if refuses_the_client(error) and not transfer.answered:
             return reach.client_certificate_refused()
         if isinstance(error, aiohttp.ClientSSLError):
-            return reach.no_secure_connection(kind)
+            return reach.no_secure_connection(error)
         if isinstance(error, aiohttp.ClientHttpProxyError) and error.status == 407:
             return reach.proxy_wants_a_password()
         if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
-            return reach.no_way_through_the_proxy(kind)
-        if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-            return reach.no_connection(kind)
-        if isinstance(error, TimeoutError):
-            return self.settings.silence_limit_reached()
+            return reach.no_way_through_the_proxy(error)
+        if isinstance(error, TimeoutError):  # aiohttp's own are these too
+            return reach.out_of_time(transfer)
+        if isinstance(error, aiohttp.ClientConnectorError):
+            return reach.no_connection(error)
         if isinstance(error, aiohttp.InvalidURL):
-            return reach.wrong_address(kind)
-        return reach.broken_answer(kind)
+            return reach.wrong_address(error)
+        return reach.broken_answer(error)
 
 
 async def _in_pieces(body: MultipartStream) -> AsyncGenerator[bytes, None]:
@@ -415,15 +423,14 @@ class AsyncCompletionRun(Run):
 
     async def _run(self) -> AsyncGenerator[Event, None]:
         if self._settings.check_inputs:
-            self.request = self.request.fitting(await self._client.form())
+            self.request = await self._client.against_form(self.request.fitting)
         with self._whole_call():
             async for attempt in tenacity.AsyncRetrying(**self._rules, sleep=self._wait):
                 with attempt:
                     if attempt.retry_state.attempt_number > 1:
                         if self._stop_wanted.is_set():  # while it waited
                             self._exchange.completion()
-                        self._begin_again()
-                        yield SentAgain()
+                        yield self._begin_again()
                     async with aclosing(self._try()) as events:
                         async for event in events:
                             yield event
@@ -452,8 +459,7 @@ class AsyncCompletionRun(Run):
     async def _receive(self) -> AsyncGenerator[Event, None]:
         exchange, client, settings = self._exchange, self._client, self._client.settings
         path, body = endpoints.complete(self.request)
-        silence = settings.silence_of(self.request)
-        transfer = _Transfer()
+        transfer = Transfer(settings.connect_seconds, settings.silence_of(self.request), settings.total_seconds)
         self._is_sent = lambda: transfer.sent
         started = time.monotonic()
         loop = asyncio.get_running_loop()
@@ -463,16 +469,16 @@ class AsyncCompletionRun(Run):
             return time.monotonic() - started
 
         try:
-            connect = min(settings.connect_seconds, settings.total_seconds)
             async with asyncio.timeout_at(ends_at):
-                response = await client._send("POST", path, body, connect, silence, self._headers, transfer)
+                response = await client._send(transfer, "POST", path, body, self._headers)
             async with response:
+                transfer.answered = True
                 exchange.receive_head(response.status, response.headers)
                 answer = _Body(response)
                 while not exchange.finished:
                     # Not around the whole loop: the limits must not fire while the caller works on an event. The one
                     # for silence is aiohttp's too, but there it is lost after a broken chunk.
-                    async with asyncio.timeout_at(min(ends_at, loop.time() + silence)):
+                    async with asyncio.timeout_at(min(ends_at, loop.time() + transfer.silence)):
                         data = await answer.read()
                     events = exchange.receive_data(data, elapsed()) if data else exchange.receive_end(elapsed())
                     if self._stop_wanted.is_set():
@@ -480,30 +486,16 @@ class AsyncCompletionRun(Run):
                     for event in events:
                         log_unknown(event)
                         yield event
-        except TimeoutError as error:  # aiohttp's own are these too
-            if not transfer.sent:
-                exchange.fail(client._reach.no_connection(type(error).__name__))
-            over = elapsed() >= settings.total_seconds
-            exchange.fail(settings.total_limit_reached() if over else settings.silence_limit_reached())
-        except aiohttp.ClientError as error:
-            if exchange.state is State.AWAITING_HEAD:
-                exchange.fail(client._typed(error, answered=False))
+        except (aiohttp.ClientError, TimeoutError) as error:
+            if isinstance(error, TimeoutError) or exchange.state is State.AWAITING_HEAD:
+                exchange.fail(client._typed(error, transfer))
             for event in exchange.receive_break(elapsed(), "The connection ended before the answer did."):
                 yield event
 
 
-class _Transfer:
-    """One call on its connection.
-
-    ``sent``: whether any of the request has left, or is about to. Until then nothing can have been processed.
-    """
-
-    sent = False
-
-
 async def _note_sent(_session: aiohttp.ClientSession, call: Any, _what: object) -> None:
-    if call.trace_request_ctx is not None:
-        call.trace_request_ctx.sent = True
+    transfer: Transfer = call.trace_request_ctx
+    transfer.sent = True
 
 
 class _Body:

@@ -9,7 +9,6 @@ import http.cookiejar
 import io
 import socket
 import ssl
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -17,41 +16,8 @@ from typing import Any
 import requests
 import urllib3.connection
 
-from airflow_provider_completion.client.reaching import Reach
+from airflow_provider_completion.client.reaching import Reach, Transfer
 from airflow_provider_completion.client.settings import ClientSettings
-
-
-class Transfer:
-    """One call on its connection.
-
-    :param connect: seconds for making the connection
-    :param silence: seconds without a byte
-    :param total: seconds for all of the call
-    """
-
-    def __init__(self, connect: float, silence: float, total: float) -> None:
-        self.connect = min(connect, total)
-        self.silence = silence
-        self._ends_at = time.monotonic() + total
-        #: Whether any of the request has left. Until then nothing can have been processed.
-        self.sent = False
-        #: Whether the head of the answer has come.
-        self.answered = False
-
-    @property
-    def over(self) -> bool:
-        """Whether the time for all of the call is."""
-        return time.monotonic() >= self._ends_at
-
-    def limit_next(self, sock: socket.socket, *, connected: bool) -> None:
-        """Make the next read or write fail in time.
-
-        :raises TimeoutError: there is no time left
-        """
-        left = self._ends_at - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("the time for the call is over")
-        sock.settimeout(min(self.silence if connected else self.connect, left))
 
 
 def new_session(settings: ClientSettings, reach: Reach, transfer: Transfer) -> requests.Session:

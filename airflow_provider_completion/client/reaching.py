@@ -4,15 +4,24 @@ says of it is read once for a client.
 
 from __future__ import annotations
 
+import http.client
 import os
+import socket
 import ssl
+import time
 import urllib.request
 from functools import cached_property
 from urllib.parse import urlsplit
 
 import certifi
 
-from airflow_provider_completion.api.errors import BrokenAnswerError, CompletionError, ConfigurationError, ConnectError
+from airflow_provider_completion.api.errors import (
+    BrokenAnswerError,
+    CompletionError,
+    ConfigurationError,
+    ConnectError,
+    TimeLimitError,
+)
 from airflow_provider_completion.client.settings import ClientSettings, checked_proxy
 
 #: How OpenSSL names what a server says that does not take the client for the lack of a certificate, or for a bad one.
@@ -25,6 +34,51 @@ _CERTIFICATE_ALERTS = (
     "ALERT_CERTIFICATE_UNKNOWN",
     "ALERT_UNKNOWN_CA",
 )
+
+#: How it names an answer that is no TLS.
+_NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
+#: Its numbers for a certificate that has expired, and for one of another host, of another address.
+_EXPIRED, _OF_OTHERS = 10, (62, 64)
+#: What the libraries raise without the system's number.
+_WORDS = (
+    (http.client.RemoteDisconnected, "the server closed it"),
+    (ConnectionResetError, "connection reset by peer"),
+    (BrokenPipeError, "broken pipe"),
+)
+
+
+class Transfer:
+    """One call on its connection: its time limits, and how far it has come.
+
+    :param connect: seconds for making the connection
+    :param silence: seconds without a byte
+    :param total: seconds for all of the call
+    """
+
+    def __init__(self, connect: float, silence: float, total: float) -> None:
+        self.connect = min(connect, total)
+        self.silence = silence
+        self.total = total
+        self._ends_at = time.monotonic() + total
+        #: Whether any of the request has left, or is about to. Until then nothing can have been processed.
+        self.sent = False
+        #: Whether the head of the answer has come.
+        self.answered = False
+
+    @property
+    def over(self) -> bool:
+        """Whether the time for all of the call is."""
+        return time.monotonic() >= self._ends_at
+
+    def limit_next(self, sock: socket.socket, *, connected: bool) -> None:
+        """Make the next read or write fail in time.
+
+        :raises TimeoutError: there is no time left
+        """
+        left = self._ends_at - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the time for the call is over")
+        sock.settimeout(min(self.silence if connected else self.connect, left))
 
 
 class Reach:
@@ -73,38 +127,82 @@ class Reach:
         settings = self._settings
         if not any(address and address.lower().startswith("https:") for address in (settings.base_url, self.proxy)):
             return None
-        trusted = (
-            settings.ca_bundle
-            or os.environ.get("REQUESTS_CA_BUNDLE")
-            or os.environ.get("CURL_CA_BUNDLE")
-            or certifi.where()
-        )
+        context = _trusting_anybody() if settings.disable_tls_verification else self._trusting()
+        if settings.client_cert:
+            try:
+                context.load_cert_chain(settings.client_cert, settings.client_key)
+            except OSError as error:
+                raise ConfigurationError(
+                    f"The client certificate {settings.client_cert!r} cannot be used ({in_words(error)}).",
+                    hint="Check client_cert and client_key of the connection: both are PEM, and belong together.",
+                ) from None
+        return context
+
+    def _trusting(self) -> ssl.SSLContext:
+        named = {"ca_bundle": self._settings.ca_bundle}
+        named |= {name: os.environ.get(name) for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")}
+        name, trusted = next(((name, path) for name, path in named.items() if path), ("certifi", certifi.where()))
         try:
             folder = os.path.isdir(trusted)
-            context = ssl.create_default_context(cafile=None if folder else trusted, capath=trusted if folder else None)
-            if settings.client_cert:
-                context.load_cert_chain(settings.client_cert, settings.client_key)
+            return ssl.create_default_context(cafile=None if folder else trusted, capath=trusted if folder else None)
         except OSError as error:
-            raise ConfigurationError(f"The TLS files of the connection cannot be used ({error}).") from None
-        if settings.disable_tls_verification:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        return context
+            raise ConfigurationError(
+                f"The CA certificates of {name}, {trusted!r}, cannot be used ({in_words(error)}).",
+                hint=f"{name} names a PEM file of certificates, or a folder of them.",
+            ) from None
 
     # -- what failures mean. Their own texts are not used: they would quote addresses with all they contain. --------
 
-    def no_connection(self, kind: str) -> CompletionError:
+    def no_connection(self, error: BaseException) -> CompletionError:
         """Return the error of a server that cannot be reached."""
+        https = ", its https too," if self._settings.base_url.startswith("https:") else ""
         return ConnectError(
-            f"No connection to {self._settings.base_url} ({kind}).",
-            hint="Check the Base URL and that the server is running.",
+            f"No connection to {self._settings.base_url} ({in_words(error)}).",
+            hint=f"Check the Base URL{https} and that the server is running.",
         )
 
-    def no_secure_connection(self, kind: str) -> CompletionError:
-        """Return the error of a handshake that failed."""
+    def out_of_time(self, transfer: Transfer) -> CompletionError:
+        """Return the error of a call that has come to one of its time limits."""
+        settings = self._settings
+        if not transfer.sent:
+            name = "connect_seconds" if transfer.connect < transfer.total else "total_seconds"
+            within = settings.limit(name, transfer.connect)
+            return ConnectError(
+                f"No connection to {settings.base_url} within {within}.",
+                hint="Check the Base URL, that the server is running, and that no firewall is in between.",
+            )
+        if transfer.over:
+            return TimeLimitError(
+                f"The call took longer than its limit of {settings.limit('total_seconds', transfer.total)}.",
+                hint="Raise the limit if answers take this long.",
+            )
+        return TimeLimitError(
+            f"The server sent nothing for {settings.limit('silence_seconds', transfer.silence)}.",
+            hint="A healthy server sends a ping every 10 s: the connection is dead, or a proxy holds back the stream.",
+        )
+
+    def no_secure_connection(self, error: BaseException) -> CompletionError:
+        """Return the error of a handshake that failed, with what is wrong with whose certificate."""
+        secure = self._settings.base_url.startswith("https:")
+        where = f"{'' if secure else 'the proxy before '}{self._settings.base_url}"
+        verified = next((code for cause in causes_of(error) if (code := getattr(cause, "verify_code", None))), None)
+        if verified is None and any(getattr(cause, "reason", None) in _NO_TLS for cause in causes_of(error)):
+            return ConnectError(
+                f"No secure connection to {where}: what answers there does not speak TLS.",
+                hint="Begin the Base URL with http://, or name the port that speaks https.",
+            )
+        if verified is None:
+            return ConnectError(
+                f"No secure connection to {where} ({in_words(error)}).",
+                hint="Check that the port speaks https, and the connection's CA bundle and client certificate.",
+            )
+        hint = "Put the certificate of its CA into a file, and name it as the CA bundle of the connection (ca_bundle)."
+        if verified == _EXPIRED:
+            hint = "It has to be renewed where the server runs."
+        elif verified in _OF_OTHERS:
+            hint = "Write the name that the certificate is for into the Base URL of the connection."
         return ConnectError(
-            f"No secure connection to {self._settings.base_url} ({kind}).",
-            hint="Check the server's certificate, or the connection's CA bundle and client certificate.",
+            f"No secure connection to {where}: its certificate is not accepted, {in_words(error)}.", hint=hint
         )
 
     def client_certificate_refused(self) -> CompletionError:
@@ -117,10 +215,11 @@ class Reach:
             f"The server {self._settings.base_url} {given}.", hint="Check client_cert and client_key of the connection."
         )
 
-    def no_way_through_the_proxy(self, kind: str) -> CompletionError:
+    def no_way_through_the_proxy(self, error: BaseException) -> CompletionError:
         """Return the error of a proxy that gave no connection."""
         return ConnectError(
-            f"The proxy before {self._settings.base_url} gave no connection ({kind}).", hint="Check the proxy setting."
+            f"The proxy before {self._settings.base_url} gave no connection ({in_words(error)}).",
+            hint="Check the proxy setting.",
         )
 
     def proxy_wants_a_password(self) -> CompletionError:
@@ -131,14 +230,38 @@ class Reach:
             status=407,
         )
 
-    def wrong_address(self, kind: str) -> CompletionError:
+    def wrong_address(self, error: BaseException) -> CompletionError:
         """Return the error of a request that cannot be made."""
-        return ConfigurationError(f"The request could not be made ({kind}).", hint="Check the connection's fields.")
+        return ConfigurationError(
+            f"The request could not be made ({in_words(error)}).", hint="Check the connection's fields."
+        )
 
-    def broken_answer(self, kind: str) -> CompletionError:
+    def broken_answer(self, error: BaseException) -> CompletionError:
         """Return the error of whatever else went wrong: the request may have been processed."""
-        what = f"The connection to {self._settings.base_url} ended before its answer did ({kind})."
+        what = f"The connection to {self._settings.base_url} ended before its answer did ({in_words(error)})."
         return BrokenAnswerError(what)
+
+
+def _trusting_anybody() -> ssl.SSLContext:
+    """Return a context that loads no certificates: those that the environment names may be gone for long."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def in_words(error: BaseException) -> str:
+    """Return what has gone wrong as people say it, ``connection refused``; the type of what has no such words."""
+    causes = causes_of(error)
+    for cause in reversed(causes):
+        if isinstance(cause, ssl.SSLError):
+            said = getattr(cause, "verify_message", "") or (cause.reason or "TLS failed").replace("_", " ").lower()
+            return said.rstrip(".")
+        if isinstance(cause, socket.gaierror):
+            return "there is no such host" if cause.errno == socket.EAI_NONAME else "the host cannot be looked up"
+        if isinstance(cause, OSError) and cause.errno:
+            return os.strerror(cause.errno).lower()
+    return next((words for kind, words in _WORDS if isinstance(causes[-1], kind)), type(causes[-1]).__name__)
 
 
 def refuses_the_client(error: BaseException) -> bool:

@@ -24,10 +24,13 @@ def policy(
     settings: ClientSettings,
     on_maybe_billed: OnMaybeBilled = "fail",
     given_up: Callable[[], bool] = lambda: False,
+    *,
+    what: str = "",
 ) -> dict[str, Any]:
     """Return the arguments of a tenacity ``Retrying`` or ``AsyncRetrying``.
 
     :param given_up: whether nobody wants the answer any more
+    :param what: is tried, if it is not the completion itself
     :raises InvalidRequestError: ``on_maybe_billed`` is none of its values
     """
     checked_on_maybe_billed(on_maybe_billed)
@@ -35,9 +38,10 @@ def policy(
 
     def before_sleep(state: tenacity.RetryCallState) -> None:
         log.warning(
-            "Try %d of %d failed, the next one follows in %.1f s: %s",
+            "Try %d of %d%s failed, the next one follows in %.1f s: %s",
             state.attempt_number,
             settings.max_tries,
+            f" of {what}" if what else "",
             state.upcoming_sleep,
             _error_of(state),
         )

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from airflow_provider_completion.api import endpoints
 from airflow_provider_completion.api.answers import Completion
 from airflow_provider_completion.api.errors import Billed, CompletionError
-from airflow_provider_completion.api.events import Event, UnknownEvent
+from airflow_provider_completion.api.events import Event, SentAgain, UnknownEvent
 from airflow_provider_completion.api.exchange import CompletionExchange
+from airflow_provider_completion.api.input_form import quoted
 from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.client.settings import ClientSettings
 from airflow_provider_completion.client.telemetry import CallSpan
@@ -43,11 +44,17 @@ class Run:
             log.warning(
                 "The server rewrites {{...}} and <|...|> in inputs before the model sees them; here in: %s. "
                 "Perhaps a template was not rendered.",
-                ", ".join(map(repr, rewritten)),
+                ", ".join(map(quoted, rewritten)),
+            )
+        if unseen := request.unseen_files:
+            log.warning(
+                "A file of the type 'custom' is paid for, and the model gets no more of it than the words "
+                '"[Unsupported file type ...]": %s.',
+                ", ".join(unseen),
             )
         if unrendered := request.unrendered_inputs:
             log.warning(
-                "Inputs look as if they hold a template that was not rendered: %s.", ", ".join(map(repr, unrendered))
+                "Inputs look as if they hold a template that was not rendered: %s.", ", ".join(map(quoted, unrendered))
             )
         if words_none := request.words_none:
             log.warning(
@@ -100,12 +107,20 @@ class Run:
                 outcome = self._exchange.completion()
             except CompletionError as failure:
                 outcome = failure
-        if isinstance(outcome, Completion) and "\x00" in self._exchange.partial_text:
-            log.warning("The answer has NUL characters, which databases do not take: each is now U+FFFD.")
+        if isinstance(outcome, Completion):
+            if "\x00" in self._exchange.partial_text:
+                log.warning("The answer has NUL characters, which databases do not take: each is now U+FFFD.")
+            if outcome.replaced:
+                log.warning(
+                    "The answer is not, or not in all, the model's: the server has put a text of its own in its place, "
+                    "as moderation does."
+                )
+        elif isinstance(outcome, CompletionError) and self.server_version:
+            log.info("The call failed on a server of version %s.", self.server_version)
         if outcome is not None:
             self._span.end(outcome)
 
-    def _begin_again(self) -> None:
+    def _begin_again(self) -> SentAgain:
         try:
             self._exchange.completion()
         except CompletionError as failure:
@@ -114,6 +129,7 @@ class Run:
         self._is_sent = lambda: False
         self._exchange = CompletionExchange(self.request, secret=self._settings.api_key)
         self._stop_sent = False
+        return SentAgain()
 
     @property
     def task_id(self) -> str | None:
@@ -181,7 +197,9 @@ class Run:
         if error is None:
             log.info("Asked the server to stop the generation %s", task_id)
         else:
-            log.warning("The generation %s could not be stopped on the server: %s", task_id, error)
+            # Without its hint: to try again is said of calls, and this is none that anybody could send again.
+            said = error.message if isinstance(error, CompletionError) else error
+            log.warning("The generation %s could not be stopped on the server, and may go on: %s", task_id, said)
 
 
 def log_unknown(event: Event) -> None:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from airflow_provider_completion import __version__
 from airflow_provider_completion.api.address import normalised_base_url
 from airflow_provider_completion.api.endpoints import checked_user
-from airflow_provider_completion.api.errors import ConfigurationError, InvalidRequestError, TimeLimitError
+from airflow_provider_completion.api.errors import ConfigurationError, InvalidRequestError
 from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.client.telemetry import Observer, Origin
 
@@ -113,19 +113,9 @@ class ClientSettings:
         blocking = request.response_mode == "blocking"
         return self.total_seconds if blocking else min(self.silence_seconds, self.total_seconds)
 
-    def silence_limit_reached(self) -> TimeLimitError:
-        """Return the error of a call that heard nothing for too long."""
-        return TimeLimitError(
-            f"The server sent nothing for {self.silence_seconds:g} s (silence_seconds).",
-            hint="A healthy server sends a ping every 10 s: the connection is dead, or a proxy holds back the stream.",
-        )
-
-    def total_limit_reached(self) -> TimeLimitError:
-        """Return the error of a call that took too long."""
-        return TimeLimitError(
-            f"The call took longer than its limit of {self.total_seconds:g} s (total_seconds).",
-            hint="Raise the limit if answers take this long.",
-        )
+    def limit(self, name: str, seconds: float) -> str:
+        """Return a limit of a call for people, with its name if it is the one that the user can set."""
+        return f"{seconds:g} s ({name})" if seconds == getattr(self, name) else f"{seconds:g} s"
 
 
 def checked_seconds(name: str, seconds: float) -> float:

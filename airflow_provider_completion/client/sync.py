@@ -8,7 +8,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, TypeVar
@@ -21,14 +21,19 @@ from airflow_provider_completion.api import endpoints
 from airflow_provider_completion.api.answers import WHOLE, Completion, Finish, checked_accept
 from airflow_provider_completion.api.app import AppInfo, AppMeta, AppParameters, AppSite, EndUser
 from airflow_provider_completion.api.endpoints import Audio, Endpoint, Reply
-from airflow_provider_completion.api.errors import CompletionError, TimeLimitError
-from airflow_provider_completion.api.events import Event, SentAgain
+from airflow_provider_completion.api.errors import (
+    CompletionError,
+    ConfigurationError,
+    InvalidRequestError,
+    TimeLimitError,
+)
+from airflow_provider_completion.api.events import Event
 from airflow_provider_completion.api.exchange import State
 from airflow_provider_completion.api.feedback import Feedback, Rating
 from airflow_provider_completion.api.files import FileReference, Multipart, UploadedFile
 from airflow_provider_completion.api.input_form import InputForm
 from airflow_provider_completion.api.requests import CompletionRequest
-from airflow_provider_completion.client.connections import Transfer, new_session
+from airflow_provider_completion.client.connections import new_session
 from airflow_provider_completion.client.files import (
     ArrivingFile,
     FileArgument,
@@ -38,7 +43,7 @@ from airflow_provider_completion.client.files import (
     content_of,
 )
 from airflow_provider_completion.client.form_cache import FormCache
-from airflow_provider_completion.client.reaching import Reach, causes_of, refuses_the_client
+from airflow_provider_completion.client.reaching import Reach, Transfer, causes_of, refuses_the_client
 from airflow_provider_completion.client.retries import policy
 from airflow_provider_completion.client.run import Run, log_unknown
 from airflow_provider_completion.client.settings import (
@@ -167,6 +172,22 @@ class CompletionClient:
                 self._forms.fail(error)
                 raise
 
+    def against_form(self, check: Callable[[InputForm], T]) -> T:
+        """Return what a check makes of the app's form. Where it refuses, the app is asked what it is.
+
+        :raises ConfigurationError: it is no completion app, which explains what does not fit
+        """
+        form = self.form()
+        try:
+            return check(form)
+        except InvalidRequestError:
+            other_kind = ""
+            with suppress(CompletionError):
+                other_kind = (self.info()).other_kind
+            if other_kind:
+                raise ConfigurationError(other_kind, hint="Nothing was sent.") from None
+            raise
+
     def meta(self) -> AppMeta:
         """Return the icons of the app's tools. Free of charge."""
         return self.perform(endpoints.meta())
@@ -265,7 +286,7 @@ class CompletionClient:
             transfer = Transfer(settings.connect_seconds, silence, settings.total_seconds)
             return self._perform(endpoint, transfer, into)
 
-        return tenacity.Retrying(**policy(settings))(call)
+        return tenacity.Retrying(**policy(settings, what=f"{endpoint.method} {endpoint.path}"))(call)
 
     def _perform(self, endpoint: Endpoint[T], transfer: Transfer, into: ArrivingFile | None = None) -> T:
         started = time.monotonic()
@@ -317,23 +338,23 @@ class CompletionClient:
 
     def _typed(self, error: Exception, transfer: Transfer) -> CompletionError:
         reach, causes = self._reach, causes_of(error)
-        kind = type(causes[-1]).__name__
+        # Those with a number are the system's own.
+        late = any(isinstance(cause, TimeoutError) and cause.errno is None for cause in causes)
         if refuses_the_client(error) and not transfer.answered:
             return reach.client_certificate_refused()
         if transfer.sent:
-            if any(isinstance(cause, TimeoutError | urllib3.exceptions.TimeoutError) for cause in causes):
-                over = transfer.over
-                return self.settings.total_limit_reached() if over else self.settings.silence_limit_reached()
-            return reach.broken_answer(kind)
+            return reach.out_of_time(transfer) if late else reach.broken_answer(error)
         if isinstance(error, requests.exceptions.SSLError):
-            return reach.no_secure_connection(kind)
+            return reach.no_secure_connection(error)
         if isinstance(error, requests.exceptions.ProxyError):
             # Its status is in the text only.
             wants_password = "Tunnel connection failed: 407" in str(causes[-1])
-            return reach.proxy_wants_a_password() if wants_password else reach.no_way_through_the_proxy(kind)
+            return reach.proxy_wants_a_password() if wants_password else reach.no_way_through_the_proxy(error)
+        if late:
+            return reach.out_of_time(transfer)
         if isinstance(error, ValueError):  # addresses and header fields that cannot be
-            return reach.wrong_address(kind)
-        return reach.no_connection(kind)
+            return reach.wrong_address(error)
+        return reach.no_connection(error)
 
 
 class CompletionRun(Run):
@@ -383,15 +404,14 @@ class CompletionRun(Run):
 
     def _run(self) -> Generator[Event, None, None]:
         if self._settings.check_inputs:
-            self.request = self.request.fitting(self._client.form())
+            self.request = self._client.against_form(self.request.fitting)
         with self._whole_call():
             for attempt in tenacity.Retrying(**self._rules, sleep=self._stop_wanted.wait):
                 with attempt:
                     if attempt.retry_state.attempt_number > 1:
                         if self._stop_wanted.told:  # while it waited
                             self._exchange.completion()
-                        self._begin_again()
-                        yield SentAgain()
+                        yield self._begin_again()
                     yield from self._try()
 
     def _try(self) -> Generator[Event, None, None]:

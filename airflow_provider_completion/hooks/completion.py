@@ -251,7 +251,7 @@ class CompletionHook(BaseHook):
             request = CompletionRequest.build(
                 inputs=inputs, query=query, files=references, user=user, response_mode=response_mode
             )
-            return request.fitting(client.form()) if client.settings.check_inputs else request
+            return client.against_form(request.fitting) if client.settings.check_inputs else request
 
     def _references(
         self, files: FileItems, inputs: Mapping[str, Any], query: str | None, user: str
@@ -392,11 +392,8 @@ class CompletionHook(BaseHook):
         try:
             client = self._new_client(max_tries=1)  # somebody is waiting for the answer
             info = client.info()
-            if info.mode not in (None, "completion"):
-                return False, (
-                    f"“{info.name}” is an app of the kind {info.mode!r}. This connection needs the API key of a "
-                    "text-generation (completion) app."
-                )
+            if info.other_kind:
+                return False, info.other_kind
             parameters = client.parameters()
             if not info.name or "user_input_form" not in parameters.model_fields_set:
                 return False, "The server answers, but not as a completion app does. Check the Base URL."

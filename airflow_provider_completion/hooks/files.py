@@ -153,7 +153,7 @@ class Uploads:
         form = self._client.form() if self._client.settings.check_inputs else None
         facts = [file.facts if isinstance(file, FileReference) else file.facts(form) for file in files]
         if form:
-            form.checked(request.inputs, facts)
+            self._client.against_form(lambda form: form.checked(request.inputs, facts))
         return [
             file if isinstance(file, FileReference) else self._reference(file, fact, request.user)
             for file, fact in zip(files, facts, strict=True)

@@ -12,6 +12,10 @@ MOST_LINES, MOST_CHARACTERS = 2_000, 200_000
 #: words.
 MOST_TEXTS = 10
 
+#: What is said before a text that takes the place of another: where that stands above, and where nobody has seen it.
+REPLACED = ("The server has replaced the text above by:", "The server has replaced the text by:")
+SENT_AGAIN = ("The call is sent again. The text above is void.", "The call is sent again.")
+
 _WIDTH = 100
 #: Everything that a terminal or a log viewer could take for more than text, or not show: controls, line separators,
 #: directions, characters without width (but the joiner that emoji need), tags.
@@ -46,6 +50,7 @@ class AnswerLog:
 
     def _begin(self) -> None:
         self._line = ""
+        self._any_shown = False
         self._after_blank = False
         self._full = False
         self._lines_left, self._characters_left = MOST_LINES, MOST_CHARACTERS
@@ -62,16 +67,17 @@ class AnswerLog:
         # What is past the width goes out now, up to the last blank; the rest waits for its line's end.
         self._line = self._wrap(self._line, whole=False)
 
-    def replace(self, text: str, why: str) -> None:
+    def replace(self, text: str, why: tuple[str, str]) -> None:
         """Take a text that takes the place of all before it; it is written as if it were the first.
 
-        :param why: said first
+        :param why: said first, ``REPLACED`` or ``SENT_AGAIN``
         """
+        seen = self._any_shown
         self._texts_left -= 1
         if self._texts_left < 0:
             return
         self._begin()
-        self._write(why)
+        self._write(why[0] if seen else why[1])
         if not self._texts_left:
             self._end("It was replaced too often for all of it to be in this log. The answer itself is not cut.")
         self.add(text)
@@ -122,6 +128,7 @@ class AnswerLog:
             return
         # The mark at the start keeps a line of the answer from passing for a line of the log.
         self._write(f"| {shown}")
+        self._any_shown = True
 
     def _end(self, why: str) -> None:
         self._full = True

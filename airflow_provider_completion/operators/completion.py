@@ -466,7 +466,7 @@ class CompletionOperator(BaseOperator):
 
     def _follow(self, run: CompletionRun, safety: CrashSafety) -> None:
         from airflow_provider_completion.api.events import Message, MessageReplace, SentAgain
-        from airflow_provider_completion.operators.answer_log import AnswerLog
+        from airflow_provider_completion.operators.answer_log import REPLACED, SENT_AGAIN, AnswerLog
 
         answer_log = AnswerLog(lambda line: self.log.info("%s", line))
         for event in run:
@@ -476,19 +476,19 @@ class CompletionOperator(BaseOperator):
             if isinstance(event, Message):
                 answer_log.add(event.answer)
             elif isinstance(event, MessageReplace):
-                answer_log.replace(event.answer, "The server has replaced the text above by:")
+                answer_log.replace(event.answer, REPLACED)
             elif isinstance(event, SentAgain):
-                answer_log.replace("", "The call is sent again. The text above, if there is any, is void.")
+                answer_log.replace("", SENT_AGAIN)
         if self.log_answer and self.response_mode == "blocking":
             answer_log.add(run.completion.answer)
         answer_log.close()
 
     def _log_end(self, completion: Completion) -> None:
         no_usage = completion.usage is None or completion.usage.is_zero
-        if no_usage and completion.answer and completion.finish == "complete":
+        if no_usage and completion.answer and completion.finish == "complete" and not completion.replaced:
             self.log.warning(
-                "The server reported no usage for an answer with text. Some model providers never do; "
-                "otherwise the answer may be cut short."
+                "The server reported no usage for an answer with text. Some model providers never do; otherwise the "
+                "answer may be cut short, or moderation has answered in the model's place."
             )
         self.log.info("Generation %s: %s", completion.finish, completion.summary)
 

@@ -30,6 +30,8 @@ HEADER = "X-Completion-Fault"
 COMPLETIONS = "/completion-messages"
 #: What moderation puts in the place of a text.
 REPLACEMENT = "[removed by moderation] "
+#: What it answers in the place of a model that it does not let be asked.
+PRESET = "This is not for me to answer."
 #: Characters that some libraries take for the ends of lines.
 SEPARATORS = "a\u2028b\u2029c\u0085d "
 
@@ -369,6 +371,13 @@ async def _fails_without_text(source: AsyncIterator[str], scene: Scene) -> Async
         yield piece
 
 
+async def _preset(source: AsyncIterator[str], _: Scene) -> AsyncIterator[str]:
+    async for _piece in source:
+        pass
+    for character in PRESET:
+        yield character
+
+
 async def _first_pieces(source: AsyncIterator[str], scene: Scene) -> AsyncIterator[str]:
     async for piece in source:
         if scene.strikes_before(piece):
@@ -539,6 +548,14 @@ def _replacement(frame: bytes, _: Scene) -> Iterable[bytes]:
     return [_like(frame, "message_replace", answer=REPLACEMENT, reason="")]
 
 
+async def _listing_files(source: AsyncIterator[bytes], scene: Scene) -> AsyncIterator[bytes]:
+    sent = (await scene.request.json()).get("files") or []
+    own = [{"upload_file_id": file.get("upload_file_id"), "remote_url": file.get("url")} for file in sent]
+    listed = [{**file, "filename": "own.png"} for file in own] + [{"filename": "made.png", "url": _FILE["url"]}]
+    async for frame in source:
+        yield framed({**_told(frame), "files": listed}) if frame.startswith(_END) else frame
+
+
 def _unknown(frame: bytes, _: Scene) -> Iterable[bytes]:
     return [_like(frame, "agent_thought", thought="hm"), b"event: gossip\ndata: {}\n\n"]
 
@@ -665,6 +682,10 @@ _ENTRIES = (
           outcome="maybe billed", parameters={"status": 504}, frames=_given_up),
     Entry(name="timeout_408", plays="408: a gateway's page", outcome="maybe billed", parameters={"seconds": 0},
           answer=_nginx("408 Request Time-out")),
+    Entry(name="gateway_detail", plays="422: a gateway's JSON that says why as `detail`", outcome="not billed",
+          answer=_replies(422, '{"detail":[{"loc":["body","user"],"msg":"field required"}]}', "application/json")),
+    Entry(name="json_404", plays="404 in JSON, as behind a wrong base URL", outcome="not billed",
+          answer=_refuses(404, "not_found", "The requested URL was not found on the server.")),
     Entry(name="firewall_403", plays="403: Cloudflare's page with a ray id", outcome="not billed",
           answer=_cloudflare(403, "Attention Required! | Cloudflare")),
     Entry(name="page_404", plays="404: a page, as behind a wrong base URL", outcome="not billed",
@@ -680,6 +701,14 @@ _ENTRIES = (
     # The model.
     Entry(name="model_rate_limit", plays="the model provider is out of requests, before any text",
           outcome="not billed", pieces=_fails(_RATE_LIMIT)),
+    Entry(name="model_rate_limit_429", plays="the same with a code of its own, as newer servers tell it",
+          outcome="not billed", streams_only=True, pieces=_fails(_RATE_LIMIT, "rate_limit_error", 429)),
+    Entry(name="plugin_daemon", plays="the daemon of the server's plugins fails; the model may have been asked",
+          outcome="maybe billed", pieces=_fails("Request to Plugin Daemon Service failed-500", "invalid_param")),
+    Entry(name="plugin_error", plays="a plugin of the server fails, which is told as its JSON", outcome="maybe billed",
+          pieces=_fails('{"args":{},"error_type":"KeyError","message":"\'choices\'"}', "invalid_param")),
+    Entry(name="model_missing", plays="the app's model is not there", outcome="not billed",
+          pieces=_fails("Model a-model not exist.", "invalid_param")),
     Entry(name="model_credentials", plays="the app's own key for the model is wrong", outcome="not billed",
           pieces=_fails("Incorrect API key provided")),
     Entry(name="error_first", plays="`internal_server_error` before any text", outcome="not billed",
@@ -764,6 +793,8 @@ _ENTRIES = (
     # Events.
     Entry(name="replace_midway", plays="`message_replace` half way: what comes later is added", outcome="answer",
           streams_only=True, parameters={"after": 2}, frames=_inserts(_replacement)),
+    Entry(name="preset_answer", plays="moderation's own text in the place of a call to the model: a character an event",
+          outcome="answer", streams_only=True, pieces=_preset, event=_with_usage(**_NO_USAGE)),
     Entry(name="replace_at_end", plays="`message_replace` right before `message_end`", outcome="answer",
           streams_only=True, event=_with_usage(**_ENDED_BY_SERVER), frames=_inserts(_replacement, at_end=True)),
     Entry(name="unknown_event", plays="events that nobody knows, without text", outcome="answer", streams_only=True,
@@ -782,6 +813,8 @@ _ENTRIES = (
           frames=_each(lambda frame: frame.replace(b'"event":"message",', b'"event":"message_file",', 1))),
     Entry(name="file", plays="a `message_file` with a URL", outcome="answer", streams_only=True,
           parameters={"after": 1}, frames=_inserts(lambda frame, _: [_like(frame, "message_file", **_FILE)])),
+    Entry(name="files_listed", plays="all files of the message at its end, the caller's own among them",
+          outcome="answer", streams_only=True, frames=_listing_files),
     Entry(name="speech", plays="`tts_message` and `tts_message_end` after `message_end`", outcome="answer",
           streams_only=True, frames=_adds(_speech)),
     Entry(name="zero_usage", plays="usage and prices all zero: the provider reports none", outcome="answer",

@@ -38,6 +38,7 @@ def one(task_id: str, kind: type[CompletionOperator] = CompletionOperator, **arg
         inputs={"text": "prompt-canary-Lw3"},
         user=task_id,
         deferrable=True,
+        silence_seconds=3600,  # a triggerer can be frozen for long on a busy machine, and hears nothing in the meantime
         retries=5,  # more than the tests need: a busy Airflow takes some for itself
         retry_delay=timedelta(seconds=1),
         **arguments,

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_completion.operators.answer_log import MOST_CHARACTERS, MOST_LINES, MOST_TEXTS, AnswerLog
+from airflow_provider_completion.operators.answer_log import (
+    MOST_CHARACTERS,
+    MOST_LINES,
+    MOST_TEXTS,
+    REPLACED,
+    SENT_AGAIN,
+    AnswerLog,
+)
 from tests.api.effort import Counted
 
 
@@ -72,9 +79,20 @@ def test_a_replacement_says_so_and_forgets_the_unfinished_line() -> None:
     lines: list[str] = []
     log = AnswerLog(lines.append)
     log.add("done\nunfinished")
-    log.replace("clean", "The server has replaced the text above by:")
+    log.replace("clean", REPLACED)
     log.close()
     assert lines == ["| done", "The server has replaced the text above by:", "| clean"]
+
+
+def test_only_what_was_written_stands_above() -> None:
+    for why in (REPLACED, SENT_AGAIN):
+        for before, said in [("", why[1]), ("unfinished", why[1]), ("done\nunfinished", why[0])]:
+            lines: list[str] = []
+            log = AnswerLog(lines.append)
+            log.add(before)
+            log.replace("", why)
+            log.replace("", why)
+            assert lines[-2:] == [said, why[1]]
 
 
 SIZE = 200_000
@@ -131,7 +149,7 @@ def test_a_replacement_starts_anew_after_the_bound() -> None:
     lines: list[str] = []
     log = AnswerLog(lines.append)
     log.add("x\n" * MOST_LINES * 2)
-    log.replace("clean\n", "The server has replaced the text above by:")
+    log.replace("clean\n", REPLACED)
     log.add("\nand more")
     log.close()
     assert lines[MOST_LINES + 1 :] == ["The server has replaced the text above by:", "| clean", "| ", "| and more"]
@@ -141,7 +159,7 @@ def test_texts_that_are_replaced_again_and_again_have_a_bound() -> None:
     lines: list[str] = []
     log = AnswerLog(lines.append)
     for number in range(1000):
-        log.replace(f"text {number}\n" * 10, "Replaced:")
+        log.replace(f"text {number}\n" * 10, ("Replaced:", "Replaced:"))
         log.add("more\n")
     log.close()
     assert lines.count("Replaced:") == MOST_TEXTS

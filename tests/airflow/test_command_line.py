@@ -302,7 +302,7 @@ def test_a_pipe_gets_the_answer_byte_for_byte(completion_server: LocalCompletion
     ]
     message_id = completion_server.generations[0].message_id
     summary = r"\d+ tokens \(\d+ in, \d+ out\), 0\.\d+ USD, first text after \d\.\d\d s, \d\.\d\d s in all, message_id "
-    assert re.fullmatch(f"{summary}{message_id}\n", done.errors)
+    assert re.fullmatch(f"{summary}{message_id}, server 1.12.1\n", done.errors)
 
 
 def test_an_answer_that_cannot_be_written(completion_server: LocalCompletionServer) -> None:

@@ -264,7 +264,7 @@ class TestChecks:
         ):
             assert said in str(caught.value)
         assert SECRET not in str(caught.value)
-        assert [call.path for call in completion_server.calls] == ["/v1/parameters"]
+        assert [call.path for call in completion_server.calls] == ["/v1/parameters", "/v1/info"]
 
     def test_case_47_an_app_that_takes_no_files(
         self, completion_server: LocalCompletionServer, completion_app: App, note: Path
@@ -273,7 +273,7 @@ class TestChecks:
         for files in (note, URL):
             with pytest.raises(AirflowFailException, match="takes no files: its file upload is switched off"):
                 attempt(files)
-        assert [call.path for call in completion_server.calls] == ["/v1/parameters"] * 2
+        assert [call.path for call in completion_server.calls] == ["/v1/parameters", "/v1/info"] * 2
 
     def test_a_way_that_the_app_does_not_take(
         self, completion_server: LocalCompletionServer, completion_app: App, note: Path

@@ -198,9 +198,24 @@ def test_the_answer_is_logged_in_whole_lines_and_can_be_switched_off(
     assert re.findall(r"\| (secret \w+)", written) == (["secret one", "secret two"] if log_answer else [])
     assert re.search(
         r"Generation complete: 4 tokens \(1 in, 3 out\), 0\.0000020 USD, first text after \d+\.\d\d s, "
-        r"\d+\.\d\d s in all, message_id [0-9a-f-]{36}",
+        r"\d+\.\d\d s in all, message_id [0-9a-f-]{36}, server 1\.12\.1",
         written,
     )
+
+
+def test_the_log_says_what_became_of_the_text(
+    completion_server: LocalCompletionServer, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    completion_server.fail_next("retry_after", seconds=0)  # before any text
+    completion_server.fail_next("replace_at_end")
+    with caplog.at_level(logging.INFO):
+        CompletionOperator(task_id="ask", inputs={"text": "x"}, do_xcom_push=False).execute(FIRST_TRY)
+    written = caplog.text + "".join(capfd.readouterr())
+    assert "The call is sent again." in written
+    assert "void" not in written
+    assert "The server has replaced the text by:" in written  # of what was replaced no line was whole
+    assert "no usage for an answer with text" not in written
+    assert re.search(r"Generation complete: .* message_id [0-9a-f-]{36}, replaced by the server, server ", written)
 
 
 def test_the_operator_can_be_mapped(completion_server: LocalCompletionServer) -> None:

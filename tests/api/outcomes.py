@@ -146,7 +146,8 @@ COMPLETIONS: dict[str, Outcome] = {
     "err_model_server_midstream": _refused(400, _FAILED, ModelError, retry="delay", billed="yes", task_id="74ddfe13",
                                            message_id="e1159ef1", text=echo("Summarise: x", 2)),
     "err_model_auth_stream": _refused(400, _FAILED, ModelError, message_id="849180b4"),
-    "err_model_quota_stream": _refused(400, _FAILED, ModelError, retry="delay", message_id="d0db2007"),
+    "err_model_quota_stream": _refused(400, _FAILED, ModelError, retry="delay", billed="maybe",
+                                       message_id="d0db2007"),
     "fault_worker_killed_stream": Outcome(error=BrokenAnswerError, retry="delay", billed="maybe", task_id="e5a36643",
                                           message_id="a4907c6b", text=echo("Summarise:", 13)),
 }  # fmt: skip

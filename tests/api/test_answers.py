@@ -25,6 +25,10 @@ PRICED = USAGE.model_copy(update={"total_price": Decimal("0.0000012"), "currency
         ),
         (Completion(answer="x", usage=Usage()), "no usage reported, 0.00 s in all, message_id None"),
         (Completion(answer="x"), "no usage reported, 0.00 s in all, message_id None"),
+        (
+            Completion(answer="x", replaced=True, server_version="1.16.1"),
+            "no usage reported, 0.00 s in all, message_id None, replaced by the server, server 1.16.1",
+        ),
     ],
 )
 def test_a_completion_in_one_line(completion: Completion, summary: str) -> None:

@@ -55,7 +55,10 @@ REPLIES = [
      "never", "no"),
     ("403 archived", 403, {}, said("forbidden", "The workspace's status is archived."), AuthenticationError,
      "never", "no"),
-    ("403 newer code", 403, {}, said("app_api_disabled", "x"), AuthenticationError, "never", "no"),
+    *((f"403 {code}", 403, {}, said(code, "x"), ConfigurationError, "never", "no")
+      for code in ("app_api_disabled", "app_not_found", "app_abnormal_status", "workspace_not_found",
+                   "workspace_archived")),
+    ("403 file", 403, {}, said("file_access_denied", "x"), InvalidRequestError, "never", "no"),
     ("403 edge", 403, HTML, page("Attention Required!", "Ray ID: <b>8f00aa11bb22cc33</b>"), ConfigurationError,
      "never", "no"),
     # §7, by status and code
@@ -87,6 +90,19 @@ REPLIES = [
     ("400 model failed", 400, {}, said("completion_request_error", "[openai] something"), ModelError,
      "never", "maybe"),
     ("404 json", 404, {}, said("not_found", "Message Not Exists."), InvalidRequestError, "never", "no"),
+    ("404 other json", 404, {}, said("not_found", "The requested URL was not found on the server."), ConfigurationError,
+     "never", "no"),
+    ("404 gateway", 404, {}, b'{"detail":"Not Found"}', ConfigurationError, "never", "no"),
+    ("404 file", 404, {}, said("file_not_found", "x"), InvalidRequestError, "never", "no"),
+    ("404 user", 404, {}, said("end_user_not_found", "x"), InvalidRequestError, "never", "no"),
+    ("400 withdrawn", 400, {}, said("message_feedback_rating_required", "x"), InvalidRequestError, "never", "no"),
+    ("400 no such model", 400, {}, said("invalid_param", "Model gpt-9 not exist."), ConfigurationError, "never", "no"),
+    ("400 unreachable file", 400, {}, said("invalid_param", "Reached maximum retries (3) for URL http://x/a.png"),
+     ServerError, "delay", "no"),
+    ("400 https only", 400, HTML, page("400 The plain HTTP request was sent to HTTPS port"), ConfigurationError,
+     "never", "no"),
+    ("400 https only, plain", 400, {}, b"Client sent an HTTP request to an HTTPS server.\n", ConfigurationError,
+     "never", "no"),
     ("404 html", 404, HTML, wire("err_route_404").body, ConfigurationError, "never", "no"),
     ("404 web ui", 404, HTML, NEXT_JS, ConfigurationError, "never", "no"),
     ("405", 405, {}, said("method_not_allowed", "x"), ConfigurationError, "never", "no"),
@@ -186,8 +202,7 @@ TRANSIENT = ["[openai] Rate Limit Error, try", "Error code: 429", "Too many requ
              "temporarily down"]  # fmt: skip
 PERMANENT = ["Incorrect API key provided", "invalid credentials", "insufficient_quota, 429",
              "You exceeded your current quota (429)", "Insufficient Balance", "Arrearage", "context length exceeded",
-             "maximum context is 4096", "content filter", "safety", "The model `x` does not exist",
-             "invalid_request_error"]  # fmt: skip
+             "maximum context is 4096", "content filter", "safety", "invalid_request_error"]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -211,6 +226,7 @@ LIMITS = [
     "[google] Error: 429 RESOURCE_EXHAUSTED. {'error': {'code': 429}}", "[a] Error: HTTP/1.1 429",
     "[oai] Error: API request failed with status code 429: {}", f"req_id: 7f3a-1 PluginInvokeError: [models] {LIMIT}",
     'req_id: 7f3a PluginInvokeError: {"args":{},"error_type":"InvokeRateLimitError","message":"x"}',
+    "Run failed: [openai] Rate Limit Error, 429",
     '{"args": {"description": "[m] x"}, "error_type": "InvokeError", "message": "[m] Error: Error code: 429 - x"}',
 ]  # fmt: skip
 #: The same words where they are a number, an id or what the user wrote.
@@ -233,13 +249,15 @@ def test_a_rate_limit_that_the_provider_names_is_not_billed(code, message, named
     reply = failure_of_reply(400, {}, said(code, message))
     event = failure_of_event(400, code, message, any_text=False)
     after_work = failure_of_event(400, code, message, any_text=False, begun=True)
-    if code == "invalid_param" and not message.startswith(("[", '{"', "req_id")):
-        assert {type(reply), type(event)} == {InvalidRequestError}  # "rate_limit" may be the name of an input
+    if code == "invalid_param" and not message.startswith(("[", '{"', "req_id", "Run failed")):
+        assert type(reply) is InvalidRequestError  # "rate_limit" may be the name of an input
     else:
         assert (type(reply), reply.billed == "no") == (ModelError, named)
-        if named:
-            assert (reply.retry, event.retry, event.billed) == ("delay", "delay", "no")
-        assert after_work.billed == "maybe"
+        assert not named or reply.retry == "delay"
+    assert type(event) is ModelError
+    if named:
+        assert (event.retry, event.billed) == ("delay", "no")
+    assert after_work.billed == "maybe"
     assert failure_of_event(400, code, message, any_text=True).billed == "yes"
 
 
@@ -275,7 +293,7 @@ def test_what_may_have_come_after_the_models_work_may_be_billed(code, message):
 
 @pytest.mark.parametrize(
     ("code", "status", "kind", "retry"),
-    [("completion_request_error", 400, ModelError, "never"), ("invalid_param", 400, InvalidRequestError, "never"),
+    [("completion_request_error", 400, ModelError, "never"), ("invalid_param", 400, ModelError, "never"),
      ("provider_not_initialize", 400, ConfigurationError, "never"),
      ("provider_quota_exceeded", 400, QuotaExceededError, "never"),
      ("model_currently_not_support", 400, ConfigurationError, "never"),
@@ -288,6 +306,122 @@ def test_error_event(code, status, kind, retry, any_text, begun, billed):
     error = failure_of_event(status, code, "x", any_text=any_text, begun=begun)
     assert (type(error), error.retry, error.billed) == (kind, retry, billed)
     assert (error.status, error.code) == (status, code)
+
+
+#: What a stream tells under ``invalid_param``, by which the caller's request cannot be meant any more.
+UPSTREAM_EVENTS = [
+    ("Run failed: [openai] Rate Limit Error, 429", "delay", "no"),
+    ("PluginDaemonInternalServerError: no available node", "delay", "no"),
+    ("PluginDaemonInternalServerError: no available node, please try again later", "delay", "no"),
+    ("PluginDaemonInternalServerError: failed to invoke", "delay", "maybe"),
+    ("PluginDaemonInnerError: Failed to request plugin daemon", "delay", "maybe"),
+    ("Request to Plugin Daemon Service failed-500", "delay", "maybe"),
+    ("Request to Plugin Daemon Service failed-401", "never", "maybe"),
+    ('{"args": {}, "error_type": "InvokeServerUnavailableError", "message": "[m] Server Unavailable Error"}', "delay",
+     "no"),
+    ('{"args":{},"error_type":"InvokeRateLimitError","message":"[m] Rate Limit Error, slow down"}', "delay", "no"),
+    ('{"args":{},"error_type":"InvokeConnectionError","message":"[m] Connection Error, x"}', "delay", "maybe"),
+    ('{"args":{},"error_type":"KeyError","message":"\'choices\'"}', "delay", "maybe"),
+    ('req_id: 7f3a PluginInvokeError: {"args":{},"error_type":"KeyError","message":"x"}', "delay", "maybe"),
+    ('{"args":{},"error_type":"InvokeBadRequestError","message":"[m] Bad Request Error, x"}', "never", "no"),
+    ("Reached maximum retries (3) for URL https://x.example/a.png", "delay", "no"),
+    ("anything", "never", "no"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("message", "retry", "billed"), UPSTREAM_EVENTS)
+def test_an_error_event_is_never_the_callers_wrong_request(message, retry, billed):
+    error = failure_of_event(400, "invalid_param", message, any_text=False)
+    assert (type(error) is InvalidRequestError, error.retry, error.billed) == (False, retry, billed)
+    assert failure_of_event(400, "invalid_param", message, any_text=False, begun=True).billed == "maybe"
+    if message != "anything":  # in blocking mode the same comes as a reply
+        reply = failure_of_reply(400, {}, said("invalid_param", message))
+        assert (type(reply), reply.retry) == (type(error), retry)
+
+
+@pytest.mark.parametrize("status", [200, 204, 302, 400, 401, 403, 404, 405, 407, 408, 413, 415, 503, 504, 520, None])
+@pytest.mark.parametrize("code", [None, "", "internal_server_error", "GATEWAY", "not_found", "unauthorized"])
+def test_an_error_event_is_never_a_gateways_answer(status, code):
+    error = failure_of_event(status, code, "x", any_text=False)
+    assert type(error) in (ModelError, ServerError)
+    assert "gateway" not in str(error)
+    assert "address" not in str(error)
+
+
+def test_a_model_that_is_not_there_is_the_apps_configuration():
+    for code, message in [
+        ("invalid_param", "Model gpt-9 not exist."),
+        ("invalid_param", "Model x does not exist"),
+        ("completion_request_error", "[a] Error: The model `x` does not exist or you lack access"),
+    ]:
+        reply = failure_of_reply(400, {}, said(code, message))
+        event = failure_of_event(400, code, message, any_text=False)
+        for error in (reply, event):
+            assert (type(error), error.retry, error.billed) == (ConfigurationError, "never", "no")
+
+
+#: What a gateway, or a framework, says in its own form.
+GATEWAYS = [
+    ({"detail": "tenant suspended"}, "tenant suspended"),
+    ({"detail": [{"loc": ["body", "user"], "msg": "field required", "input": "SECRET"}]}, "body; user; field required"),
+    ({"error": {"message": "Unsupported parameter", "type": "x"}}, "Unsupported parameter"),
+    ({"type": "about:blank", "title": "Forbidden", "detail": "no plan", "status": 403}, "Forbidden; no plan"),
+    ({"error": "invalid_token", "error_description": "it has expired"}, "invalid_token; it has expired"),
+    ({"errors": [{"code": 7, "message": "zone is locked"}]}, "zone is locked"),
+    ({"fault": {"faultstring": "quota violated", "detail": {"errorcode": "x"}}}, "quota violated"),
+    ({"message": "no route", "error": "no route"}, "no route"),
+    ({"error": {"error": {"error": {"error": {"error": "deep"}}}}}, ""),
+    ({"code": "E7", "error": None, "detail": {}}, ""),
+]
+
+
+@pytest.mark.parametrize(("content", "words"), GATEWAYS)
+@pytest.mark.parametrize("status", [400, 403, 422, 500, 502])
+def test_what_a_gateway_says_is_shown_whatever_it_calls_it(status, content, words):
+    error = failure_of_reply(status, {}, json.dumps(content).encode())
+    assert error.message.partition(": ")[2].rstrip(".") == words
+    assert "SECRET" not in str(error)
+
+
+def test_a_gateway_that_gives_up_on_a_stream_is_not_told_to_stream():
+    for status in (408, 504, 524):
+        streaming, blocking = (failure_of_reply(status, HTML, page("x"), streaming=mode) for mode in (True, False))
+        assert "response_mode" not in streaming.hint
+        assert "pass streams on" in streaming.hint
+        assert 'response_mode="streaming" avoids this' in blocking.hint
+
+
+HINTED = [
+    (400, "invalid_param", "Invalid upload file", "same user"),
+    (400, "message_feedback_rating_required", "x", "withdrawn"),
+    (400, "invalid_param", "rating cannot be None when feedback not exists", "withdrawn"),
+    (403, "file_access_denied", "x", "app that it was made for"),
+    (404, "file_not_found", "x", "once a completion has used it"),
+    (404, "end_user_not_found", "x", "created_by"),
+    (404, "not_found", "End user not found.", "one end user"),
+    (404, "not_found", "Message Not Exists.", "one end user"),
+    (404, "not_found", "The requested URL was not found on the server.", "Base URL"),
+]
+
+
+@pytest.mark.parametrize(("status", "code", "message", "hint"), HINTED)
+def test_the_hint_is_about_what_was_refused(status, code, message, hint):
+    error = failure_of_reply(status, {}, said(code, message))
+    assert hint in error.hint
+    assert hint == "one end user" or "A message belongs" not in error.hint
+
+
+@pytest.mark.parametrize("row", [row for row in failures.CATALOGUE if row.says], ids=lambda row: row.says)
+def test_the_words_of_a_row_are_words_that_lead_to_it(row):
+    status, kind = min(row.statuses, default=400), next(iter(sorted(row.body)), "json")
+    code = next(iter(sorted(row.codes)), None)
+    found = [other for other in failures.CATALOGUE if other.fits(status, kind, code, row.says, "streaming")]
+    assert found[0] is row
+
+
+def test_each_row_that_looks_for_words_shows_some():
+    quiet = [row.what for row in failures.CATALOGUE if row.patterns and not row.says]
+    assert quiet == ["The app's answer was empty, which the server refuses in blocking mode"]  # three lines of them
 
 
 DATE = "Sun, 22 Nov 2026 21:54:00 GMT"

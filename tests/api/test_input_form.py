@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_completion.api import endpoints
+from airflow_provider_completion.api.app import ASKED_FOR
 from airflow_provider_completion.api.endpoints import Reply
 from airflow_provider_completion.api.errors import CompletionError, InvalidRequestError
 from airflow_provider_completion.api.files import FileFacts
@@ -340,6 +342,10 @@ def test_the_type_is_named_and_not_the_value(value, said):
         ({"paragraph": {"variable": "v", "required": None}}, {}, {"v": ""}),
         ({"paragraph": {"variable": "v"}}, {}, {"v": ""}),
         ({"paragraph": {"variable": "v", "label": 5, "default": None}}, {}, {"v": ""}),
+        ({"paragraph": {"variable": "v", "required": True, "default": "x"}}, {}, {"v": "x"}),
+        ({"select": {"variable": "v", "required": True, "default": "b", "options": ["a", "b"]}}, {}, {"v": "b"}),
+        ({"number": {"variable": "v", "required": True, "default": 3}}, {"v": None}, {"v": 3}),
+        ({"checkbox": {"variable": "v", "required": True, "default": True}}, {}, {"v": True}),
         ({"select": {"variable": "v", "options": None}}, {"v": "x"}, {"v": "x"}),
         ({"select": {"variable": "v", "options": "a,b"}}, {"v": "x"}, {"v": "x"}),
         ({"select": {"variable": "v", "options": [{"value": "x"}]}}, {"v": "x"}, {"v": "x"}),
@@ -353,6 +359,21 @@ def test_the_type_is_named_and_not_the_value(value, said):
 )
 def test_case_48_a_form_that_says_less_or_more_is_tolerated(entry, inputs, filled):
     assert form_from([], user_input_form=[entry]).checked(inputs) == filled
+
+
+@pytest.mark.parametrize("default", [None, "", "too long"])
+def test_what_is_required_is_filled_with_a_default_that_fits_only(default):
+    form = form_from(
+        [], user_input_form=[{"paragraph": {"variable": "v", "required": True, "max_length": 3, "default": default}}]
+    )
+    assert "'v' is required" in problems(form, {})
+
+
+def test_names_are_cut_that_nobody_reads():
+    long = "v" * 5000
+    form = form_from([{"type": "number", "variable": long, "required": True}])
+    for inputs in ({}, {long: []}, {long[1:]: 1}):
+        assert len(problems(form, inputs)) < 400
 
 
 def test_case_48_a_maximum_that_is_written_as_text_counts():
@@ -485,7 +506,17 @@ def test_any_form_takes_the_same_inputs_here_as_there(variables, inputs):
     form = [v | ({"options": v.get("options", ["a"])} if v["type"] == "select" else {}) for v in variables]
     names = {variable["variable"] for variable in form}
     inputs = {name: value for name, value in inputs.items() if name in names}
-    there = taken(form, inputs)
+    # What is required and has a default is filled in here; the server would refuse the call.
+    times = Counter(variable["variable"] for variable in form)
+    defaults = {
+        v["variable"]: v["default"]
+        for v in form
+        if v.get("required")
+        and v.get("default") not in (None, "")
+        and times[v["variable"]] == 1
+        and v["type"] in ASKED_FOR
+    }
+    there = taken(form, defaults | {name: value for name, value in inputs.items() if value is not None})
     try:
         here = form_from(form).checked(inputs)
     except InvalidRequestError:

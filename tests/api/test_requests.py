@@ -44,7 +44,8 @@ def test_text_travels_as_it_is():
     [{"user": user} for user in (None, 5, True, "", " ", "\u3000", "u" * 256, "a\nb", "a\x00")]
     + [{"inputs": inputs} for inputs in (None, [], "x", {"a": object()}, {1: "x"}, {"a": b"x"}, {"a": math.nan},
                                          {"a": math.inf}, {"a": "\ud83d"}, {"a": [[object()]]}, {"a": "x\x00"},
-                                         {"a": [{"b": "x\x00"}]}, {"a": [{"\x00": "x"}]}, {"a": 10**5000})]
+                                         {"a": ["x", {"b": "\x00"}]}, {"a": [{"\x00": "x"}]}, {"a\x00": 1},
+                                         {"a": 10**5000})]
     + [{"response_mode": mode} for mode in ("", "Streaming", "sse")]
     + [{"query": query} for query in (5, "x\x00")]
     + [{"files": files} for files in ([5], [{}], [{**FILE, "url": ""}], [{**FILE, "type": "movie"}],
@@ -117,3 +118,17 @@ def test_stop_quotes_the_task():
     assert endpoints.stop("a/b?c#d é", "u").path == "/completion-messages/a%2Fb%3Fc%23d%20%C3%A9/stop"
     with pytest.raises(InvalidRequestError):
         endpoints.stop("t", " ")
+
+
+def test_what_is_wrong_with_a_value_is_what_is_wrong_with_it():
+    def problem(**inputs):
+        with pytest.raises(InvalidRequestError) as caught:
+            CompletionRequest.build(inputs=inputs, user="u")
+        return caught.value.message
+
+    assert "more than 4300 digits" in problem(a=10**5000)
+    assert "NaN" not in problem(a=[{"b": -(10**5000)}])
+    assert "NaN or infinity" in problem(a=math.inf)
+    assert "'a' contains a NUL character" in problem(a=["x", {"b": "\x00"}])
+    assert len(problem(**{"v" * 5000: object()})) < 300
+    assert len(problem(**{"v" * 5000: "\x00"})) < 300

@@ -38,8 +38,10 @@ PING = b"event: ping\n\n"
 END = data("message_end", metadata={})
 
 
-def exchange_of(*pieces, headers=HEADERS, status=200, mode="streaming", seconds=1.0, limit=MAX_FRAME_BYTES, end=True):
-    request = CompletionRequest.build(inputs={}, user="u", response_mode=mode)
+def exchange_of(
+    *pieces, headers=HEADERS, status=200, mode="streaming", seconds=1.0, limit=MAX_FRAME_BYTES, end=True, files=None
+):
+    request = CompletionRequest.build(inputs={}, user="u", response_mode=mode, files=files)
     exchange = CompletionExchange(request, max_frame_bytes=limit)
     exchange.receive_head(status, headers)
     for piece in pieces:
@@ -285,7 +287,45 @@ def test_case_18_a_file_is_no_text():
     assert listed.files == ({"url": "u"},)
 
 
+OWN_UPLOAD, OWN_URL = "0b3f3a52-0000-4000-8000-000000000001", "https://x/own.png"
+OWN_FILES = [
+    {"type": "image", "transfer_method": "local_file", "upload_file_id": OWN_UPLOAD},
+    {"type": "image", "transfer_method": "remote_url", "url": OWN_URL},
+]
+MADE = {"filename": "made.png", "transfer_method": "tool_file", "url": "https://x/made.png", "remote_url": None}
+
+
+def test_the_callers_own_files_are_not_the_models():
+    """Newer servers list all files of a message at its end (contract §13)."""
+    listed = [
+        {"filename": "own.png", "upload_file_id": OWN_UPLOAD, "remote_url": None, "url": "https://x/signed"},
+        {"filename": "own.png", "upload_file_id": None, "remote_url": OWN_URL, "url": OWN_URL},
+        MADE,
+        {"filename": "other.png", "upload_file_id": OWN_UPLOAD[:-1] + "2", "remote_url": ""},
+    ]
+    completion = exchange_of(text("a"), data("message_end", files=listed), files=OWN_FILES).completion()
+    assert [file["filename"] for file in completion.files] == ["made.png", "other.png"]
+    assert exchange_of(text("a"), data("message_end", files=listed[:2]), files=OWN_FILES).completion().files == ()
+    told = [data("message_file", url=f"https://x/{whose}", belongs_to=whose) for whose in ("user", "assistant")]
+    completion = exchange_of(text("a"), *told, END).completion()
+    assert [file["belongs_to"] for file in completion.files] == ["assistant"]
+
+
+def test_a_failure_without_a_word_may_be_a_file_that_the_server_cannot_fetch():
+    failed = data("error", code="internal_server_error", status=500, message="Internal Server Error, please ...")
+    hint = "check that each URL answers"
+    assert hint in error_of(failed, files=OWN_FILES).hint
+    reply = json.dumps({"code": "internal_server_error", "message": "Internal Server Error", "status": 500}).encode()
+    assert hint in error_of(reply, headers={}, status=500, mode="blocking", files=OWN_FILES).hint
+    # Without such a file, once the model has begun, or when the server says what it is.
+    assert hint not in error_of(failed, files=OWN_FILES[:1]).hint
+    assert hint not in error_of(text("a"), failed, files=OWN_FILES).hint
+    named = data("error", code="completion_request_error", status=400, message="[m] Rate limit")
+    assert hint not in error_of(named, files=OWN_FILES).hint
+
+
 REPLACE = data("message_replace", answer="X", reason="")
+NO_USAGE = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0, "prompt_unit_price": "0.0"}
 
 
 @pytest.mark.parametrize(
@@ -296,6 +336,26 @@ REPLACE = data("message_replace", answer="X", reason="")
 )  # fmt: skip
 def test_case_19_moderation_replaces_what_came_before(pieces, answer):
     assert answer_of(*pieces) == answer
+
+
+def spelt(answer, usage=NO_USAGE, size=1):
+    pieces = [text(answer[start : start + size]) for start in range(0, len(answer), size)]
+    return exchange_of(*pieces, data("message_end", metadata={"usage": usage})).completion()
+
+
+def test_an_answer_of_the_servers_own_is_said_to_be_one():
+    replaced = [[REPLACE, END], [text("a"), REPLACE, END], [text("a"), REPLACE, text("b"), END]]
+    assert [exchange_of(*pieces).completion().replaced for pieces in replaced] == [True] * 3
+    # The inputs were refused: nobody says so, but it comes a character at a time, and was not paid for.
+    assert spelt("I cannot answer this.").replaced
+    assert spelt("这个问题我不能回答。").replaced
+    priced = NO_USAGE | {"completion_tokens": 9, "total_tokens": 9}
+    whole_answers = [
+        spelt("I cannot answer this.", priced), spelt("I cannot answer this.", None), spelt("I cannot", size=2),
+        spelt("4"), spelt("yes."), spelt(""), spelt("I cannot answer.", NO_USAGE | {"prompt_unit_price": "0.15"}),
+        exchange_of(text("I cannot answer this."), END).completion(), blocking({"answer": "a"}).completion(),
+    ]  # fmt: skip
+    assert [completion.replaced for completion in whole_answers] == [False] * len(whole_answers)
 
 
 def test_case_20_moderation_right_before_the_end():

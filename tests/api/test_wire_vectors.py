@@ -40,6 +40,17 @@ def test_completion_whole(file):
     COMPLETIONS[file.name].check(exchange_of(file, [file.body]).completion)
 
 
+def test_moderation_is_told_from_all_that_a_model_says():
+    answers = {
+        file.name: exchange_of(file, [file.body]).completion() for file in FILES if not COMPLETIONS[file.name].error
+    }
+    assert {name for name, completion in answers.items() if completion.replaced} == {
+        "moderation_input_stream",
+        "moderation_output_stream",
+    }
+    assert {completion.server_version for completion in answers.values()} == {"1.12.1"}
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_case_07_byte_by_byte(file):
     pieces = (file.body[i : i + 1] for i in range(len(file.body)))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import os
+import re
 import select
 import signal
 import socket
@@ -133,13 +135,14 @@ def test_case_56_connection_refused(calls, call):
         error = failure(calls, settings_for(f"http://127.0.0.1:{port}"), call)
     assert type(error) is ConnectError
     assert (error.retry, error.billed) == ("delay", "no")
-    assert f"http://127.0.0.1:{port}/v1" in str(error)
+    assert error.message == f"No connection to http://127.0.0.1:{port}/v1 (connection refused)."
 
 
 @pytest.mark.parametrize("call", [complete, info], ids=["complete", "info"])
 def test_case_56_no_such_host(calls, call):
     error = failure(calls, settings_for("http://no-such-host.invalid"), call)
     assert type(error) is ConnectError
+    assert re.search(r"[(](there is no such host|the host cannot be looked up)[)]", error.message)
     assert (error.retry, error.billed) == ("delay", "no")
 
 
@@ -235,6 +238,39 @@ def test_info_has_a_silence_limit_and_costs_nothing(calls):
         error = failure(calls, settings_for(server.url, silence_seconds=0.3), info)
         assert isinstance(error, TimeLimitError)
         assert error.billed == "no"
+        assert "nothing for 0.3 s (silence_seconds)" in error.message
+
+
+#: A call, its limits, and which of them it comes to.
+LIMITS = [
+    (info, {"silence_seconds": 0.3}, "0.3 s (silence_seconds)"),
+    (info, {"total_seconds": 0.3}, "0.3 s (total_seconds)"),
+    (complete, {"silence_seconds": 0.3}, "0.3 s (silence_seconds)"),
+    (complete, {"total_seconds": 0.3}, "0.3 s (total_seconds)"),
+    (lambda client: client.complete(INPUTS, response_mode="blocking"),
+     {"silence_seconds": 0.1, "total_seconds": 0.3}, "0.3 s (total_seconds)"),
+    (lambda client: client.text_to_audio("a"), {"silence_seconds": 0.1, "total_seconds": 0.3},
+     "0.3 s (total_seconds)"),
+    (POSTS["stop"], {}, "nothing for 2.5 s."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "changes", "named"), LIMITS)
+def test_the_limit_that_was_reached_is_named(calls, call, changes, named):
+    with RawServer(lambda peer: peer.hold(), stop=lambda peer: peer.hold()) as server:
+        error = failure(calls, settings_for(server.url, **changes), call)
+    assert isinstance(error, TimeLimitError)
+    assert named in error.message
+
+
+@pytest.mark.parametrize(("name", "call"), [("connect_seconds", info), ("total_seconds", info),
+                                            ("connect_seconds", complete), ("total_seconds", complete)])  # fmt: skip
+def test_the_limit_for_the_connection_is_named(calls, name, call):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        settings = settings_for(f"https://127.0.0.1:{listener.getsockname()[1]}", **{name: 0.3})
+        error = failure(calls, settings, call)
+    assert type(error) is ConnectError
+    assert f"within 0.3 s ({name})" in error.message
 
 
 def test_a_connection_that_the_server_closed_when_idle_is_not_used_again(calls):
@@ -427,7 +463,8 @@ def test_case_56_tls_that_is_not_trusted(calls, authority, call):
         error = failure(calls, settings_for(server.url), call)
         assert type(error) is ConnectError
         assert error.billed == "no"
-        assert "CA bundle" in str(error)
+        assert "unable to get local issuer certificate" in error.message
+        assert "CA bundle" in error.hint
         assert server.requests == server.stops == []
 
 
@@ -435,7 +472,20 @@ def test_tls_of_another_host(calls, authority, ca_file):
     with RawServer(answer_all, tls=tls_of(authority, "other.example")) as server:
         error = failure(calls, settings_for(server.url, ca_bundle=ca_file), complete)
         assert type(error) is ConnectError
+        assert "not valid for '127.0.0.1'" in error.message
+        assert "Base URL" in error.hint
         assert server.requests == []
+
+
+def test_tls_of_a_certificate_that_has_expired(calls, authority, ca_file):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    past = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
+    authority.issue_cert("127.0.0.1", not_after=past).configure_cert(context)
+    with RawServer(answer_all, tls=context) as server:
+        error = failure(calls, settings_for(server.url, ca_bundle=ca_file), complete)
+    assert type(error) is ConnectError
+    assert "certificate has expired" in error.message
+    assert "renewed" in error.hint
 
 
 def test_the_ca_bundle_takes_the_place_of_all_other_certificates(calls, authority, ca_file, monkeypatch, tmp_path):
@@ -457,6 +507,14 @@ def test_a_folder_is_a_ca_bundle_too(calls, authority, tmp_path):
 
 def test_tls_verification_switched_off(calls, authority):
     with RawServer(answer_all, tls=tls_of(authority, "other.example")) as server:
+        _, completion = calls.each(settings_for(server.url, disable_tls_verification=True), info, complete)
+        assert completion.answer == "a"
+
+
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_what_is_not_verified_needs_no_certificates(calls, authority, monkeypatch, variable):
+    monkeypatch.setenv(variable, "/was/there/once.pem")
+    with RawServer(answer_all, tls=tls_of(authority)) as server:
         _, completion = calls.each(settings_for(server.url, disable_tls_verification=True), info, complete)
         assert completion.answer == "a"
 
@@ -552,16 +610,39 @@ def test_certificate_files_that_cannot_be_used(calls, authority, ca_file, monkey
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(garbage if wrong != "missing" else tmp_path / "missing.pem"))
     with RawServer(answer_all, tls=tls_of(authority)) as server:
         error = failure(calls, settings_for(server.url, **changes), call)
-        assert isinstance(error, ConfigurationError | ConnectError)
-        assert error.billed == "no"
+        assert type(error) is ConfigurationError
+        assert (error.billed, error.retry) == ("no", "never")
+        file = "missing.pem" if wrong == "missing" else "garbage.pem"
+        assert re.search(f"{file}'(, |).*cannot be used [(](no such file or directory|[a-z ]+)[)]", error.message)
+        assert (wrong if wrong != "missing" else "REQUESTS_CA_BUNDLE") in error.hint
         assert server.requests == []
 
 
+class OnlyHttp(RawServer):
+    """Answers a TLS handshake as web servers do: with plain HTTP."""
+
+    def _serve(self, connection):
+        with connection, contextlib.suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(reply(400, b"Bad Request", "text/plain"))
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(65536):  # or there would be a reset, which can overtake the answer
+                pass
+
+
 def test_plain_http_where_tls_is_spoken_and_the_reverse(calls, authority):
-    with RawServer(answer_all) as server:
+    with RawServer(answer_all) as server:  # which waits for a line, or hangs up on what is none
         error = failure(calls, settings_for(server.url.replace("http:", "https:"), connect_seconds=0.5), complete)
         assert type(error) is ConnectError
         assert error.billed == "no"
+        assert not re.search("[A-Z]\\w+Error", error.message)  # but words
+    with OnlyHttp(answer_all) as server:
+        error = failure(calls, settings_for(server.url.replace("http:", "https:")), complete)
+        assert type(error) is ConnectError
+        assert error.billed == "no"
+        assert "does not speak TLS" in error.message
+        assert "http://" in error.hint
+        assert "certificate" not in str(error)
     with RawServer(answer_all, tls=tls_of(authority)) as server:
         error = failure(calls, settings_for(server.url.replace("https:", "http:")), complete)
         assert isinstance(error, BrokenAnswerError | ConnectError)

@@ -137,6 +137,12 @@ def test_the_caller_is_told_that_the_text_before_is_void():
         assert run.completion.answer == "whole"
 
 
+def test_tries_of_what_is_free_do_not_read_as_if_the_completion_were_sent_again(calls, caplog):
+    with RawServer(one_after_another(UNAVAILABLE, json_reply({"name": "App"}))) as server:
+        calls.each(fast(server.url), info)
+    assert "Try 1 of 4 of GET /info failed, the next one follows" in caplog.text
+
+
 def test_a_stop_ends_the_waiting():
     with RawServer(one_after_another(THROTTLE)) as server:
         settings = fast(server.url, backoff_seconds=60.0)

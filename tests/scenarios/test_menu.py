@@ -8,7 +8,7 @@ from airflow_provider_completion.api.errors import CompletionError, TimeLimitErr
 from airflow_provider_completion.client.settings import ClientSettings
 from airflow_provider_completion.testing import App, LocalCompletionServer
 from airflow_provider_completion.testing.apps import LOCAL_API_KEY
-from airflow_provider_completion.testing.faults import MENU, REPLACEMENT, SEPARATORS
+from airflow_provider_completion.testing.faults import MENU, PRESET, REPLACEMENT, SEPARATORS
 
 PIECES = ["Né ", "日本 ", "🙂 ", "four ", "five"]
 WHOLE = "".join(PIECES)
@@ -21,6 +21,7 @@ ANSWERS = {
     "separators": PIECES[0] + SEPARATORS + "".join(PIECES[1:]),
     "replace_midway": REPLACEMENT + "".join(PIECES[2:]),
     "replace_at_end": REPLACEMENT,
+    "preset_answer": PRESET,
     "big_frame": PIECES[0] + "x" * 5 * 1024 * 1024 + "".join(PIECES[1:]),
 }
 #: Parameters that keep a test short.
