@@ -16,6 +16,8 @@ unexport VIRTUAL_ENV
 # What runs here runs the installed wheel, as a user has it. Without these Python would find the checkout's package first.
 export PYTHONSAFEPATH := 1
 unexport PYTHONPATH
+# Each process would compile Airflow anew, and there are some hundred.
+unexport PYTHONDONTWRITEBYTECODE
 PACKAGE := $(shell find airflow_provider_completion -name __pycache__ -prune -o -print)
 
 .PHONY: demo test check docs $(NEWEST:%=test-%) $(OLDEST:%=test-%) bench soak clean
