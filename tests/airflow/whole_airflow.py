@@ -74,6 +74,9 @@ class Airflow:
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
             "AIRFLOW__WEBSERVER__WEB_SERVER_PORT": port,
             "AIRFLOW_CONN_COMPLETION_DEFAULT": connection,
+            # The Dags do not change, and are read again by a process each time. Unread for 10 minutes they are stale.
+            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "300",
+            "AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "300",
             # What Airflow would hide from the test otherwise.
             "AIRFLOW__CORE__FERNET_KEY": "",
             "AIRFLOW__SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "2",
