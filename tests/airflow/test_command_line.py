@@ -262,7 +262,7 @@ def test_a_connection_that_is_wrong(
 def test_a_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     connection = {"conn_type": "completion", "host": "http://127.0.0.1:1", "password": KEY}
     monkeypatch.setenv("AIRFLOW_CONN_NOWHERE", json.dumps(connection))
-    (line,) = ran("check", "nowhere").failure
+    line, *_ = ran("check", "nowhere").failure
     assert line.startswith("No connection to http://127.0.0.1:1")
 
 
@@ -662,7 +662,7 @@ def test_what_the_server_fills_is_not_offered_as_a_name(monkeypatch: pytest.Monk
     app = App(form=[{"type": "paragraph", "variable": "text"}, looked_up])
     with LocalCompletionServer(app) as server:
         monkeypatch.setenv("AIRFLOW_CONN_LOOKS_UP", server.connection_json())
-        (line,) = ran("ask", "looks_up", "looked=x").failure
+        line, *_ = ran("ask", "looks_up", "looked=x").failure
         assert "'looked' is none of its variables, which are 'text'." in line
         assert "looked_up" not in ran("form", "looks_up").out.decode()
         assert server.generations == []

@@ -187,8 +187,11 @@ def outcome_of(way: Callable[..., Any], context: Any, server: LocalCompletionSer
         result = way(context, **arguments)
     except CompletionError as failure:
         error = failure
-        # Of a broken connection each client names the error of its own library.
-        told = {**failure.as_json(), "message": re.sub(r" \(\w+\)", "", failure.message.replace(server.base_url, ""))}
+        # Why a connection broke each client says in words of its own.
+        told = {
+            **failure.as_json(),
+            "message": re.sub(r" \([\w ]+\)", "", failure.message.replace(server.base_url, "")),
+        }
     ids = {generation.task_id: "task" for generation in server.generations}
     ids |= {generation.message_id: "message" for generation in server.generations}
     xcoms = xcoms_of(context, *KEYS)

@@ -104,6 +104,7 @@ def test_airflow_lists_the_provider() -> None:
 PARSE = """
 import sys
 from airflow.providers.common.compat.sdk import BaseOperator
+BaseOperator(task_id="any")  # for which Airflow imports what it needs
 before = set(sys.modules)
 from airflow_provider_completion.operators.completion import CompletionOperator
 CompletionOperator(task_id="ask", inputs={"text": "{{ params.text }}"})

@@ -64,6 +64,10 @@ def shown(page: str) -> str:
     return " ".join(" ".join(re.findall(r"```text\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)).split())
 
 
+def in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
 def inputs_of(server: LocalCompletionServer) -> list[dict[str, Any]]:
     return [dict(generation.prompt.inputs) for generation in server.generations]
 
@@ -157,10 +161,10 @@ def test_what_does_not_fit_the_form_is_told_as_documented(
     report.write_text("a,b")
     with pytest.raises(CompletionError) as caught:
         CompletionHook().complete({"txt": "A text.", "language": "Latin"})
-    assert str(caught.value) in shown("inputs.md")
+    assert in_one_line(caught.value) in shown("inputs.md")
     with pytest.raises(CompletionError) as caught:
         CompletionHook().complete({"text": "A text."}, files=str(report))
-    assert str(caught.value) in shown("files.md")
+    assert in_one_line(caught.value) in shown("files.md")
     assert completion_server.generations == []
 
 
@@ -183,7 +187,7 @@ def test_what_the_server_rewrites_is_warned_of(
 def test_an_answer_that_does_not_fit_is_told_as_documented() -> None:
     with pytest.raises(CompletionError) as caught:
         OutputType(Ticket).read('{"product": "kettle", "urgency": "soon"}')
-    assert str(caught.value) in shown("structured-answers.md")
+    assert in_one_line(caught.value) in shown("structured-answers.md")
 
 
 def test_the_schema_as_an_input(completion_server: LocalCompletionServer) -> None:
@@ -224,7 +228,7 @@ def test_the_hook_in_plain_code(completion_server: LocalCompletionServer, capsys
     print(completion.answer, completion.summary)
     line = capsys.readouterr().out.splitlines()[-1]  # Airflow 2 writes its log there, too
     assert line.startswith("A text. ")
-    assert line.endswith(f", message_id {completion_server.generations[0].message_id}")
+    assert f", message_id {completion_server.generations[0].message_id}, server " in line
 
 
 def test_failures_of_single_calls(completion_server: LocalCompletionServer) -> None:
@@ -237,7 +241,7 @@ def test_failures_of_single_calls(completion_server: LocalCompletionServer) -> N
 
     with pytest.raises(CompletionError) as caught:
         ask()
-    assert str(caught.value) in shown("errors-and-retries.md")
+    assert in_one_line(caught.value) in shown("errors-and-retries.md")
     assert type(caught.value).__mro__[1].__name__ == "AuthenticationError"
     assert "AirflowFailException" in [kind.__name__ for kind in type(caught.value).__mro__]
 

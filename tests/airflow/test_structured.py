@@ -313,7 +313,7 @@ class TestAskingAgain:
         assert instance.pushed["usage"]["total_tokens"] == tokens(generations) > tokens(generations[2:])
         shown = caplog.text + "".join(capfd.readouterr())
         # Airflow 2 writes each line twice here.
-        ended = dict.fromkeys(re.findall(r"Generation complete: .* message_id (\S+)", shown))
+        ended = dict.fromkeys(re.findall(r"Generation complete: .* message_id ([\w-]+)", shown))
         assert list(ended) == [generation.message_id for generation in generations]
         times = dict.fromkeys(re.findall(r"Asking again, which is paid again: (\d of at most \d) times", shown))
         assert list(times) == ["1 of at most 2", "2 of at most 2"]
@@ -387,8 +387,8 @@ class TestAskingAgain:
             ({"feedback_input": "worng"}, "'worng' is none of its variables, did you mean 'wrong'?"),
             ({"feedback_input": "count"}, "feedback_input 'count' takes no text"),
             ({"feedback_input": "short"}, "feedback_input 'short' takes no text"),
-            ({"inputs": None}, "inputs: input should be a valid dictionary"),
-            ({"inputs": "text"}, "inputs: input should be a valid dictionary"),
+            ({"inputs": None}, "inputs is NoneType, not a mapping"),
+            ({"inputs": "text"}, "inputs is str, not a mapping"),
             ({"output_type": Review | str, "multiple_outputs": True}, "multiple_outputs needs an output_type that is"),
             ({"output_type": list[Review], "multiple_outputs": True}, "multiple_outputs needs an output_type that is"),
             ({"output_type": "Reveiw"}, "output_type is no type"),

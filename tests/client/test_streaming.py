@@ -75,7 +75,7 @@ def test_options_of_a_call(calls):
 
 def test_a_wrong_request_is_not_sent(calls):
     with RawServer(b"") as server:
-        for bad in ({"user": " "}, {"response_mode": "sse"}, {"query": None}):
+        for bad in ({"user": " "}, {"response_mode": "sse"}, {"query": 5}):
             with pytest.raises(InvalidRequestError):
                 calls.each(settings_for(server.url), lambda client, bad=bad: client.complete(INPUTS, **bad))
         assert server.requests == []
