@@ -19,8 +19,10 @@ if Path(airflow_provider_completion.__file__).parents[1] == ROOT:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # What waits for a whole Airflow leaves the processor to others: so it does not come last, when there are none.
-    items.sort(key=lambda item: item.get_closest_marker("whole_airflow") is None)
+    # What waits leaves the processor to others: so it does not come last, when there are none. Most of all a whole
+    # Airflow is waited for, then sockets.
+    airflows = ROOT / "tests" / "airflow"
+    items.sort(key=lambda item: (item.get_closest_marker("whole_airflow") is None, airflows in item.path.parents))
 
 
 @pytest.fixture
