@@ -7,7 +7,7 @@ NEWEST := 3.3.2
 OLDEST := $(shell $(PYTHON) -c 'import sys; print("2.11.2" if sys.version_info < (3, 13) else "")')
 AIRFLOW_HOME := $(CURDIR)/.airflow/demo
 # Files in the order in which they are collected.
-IN_PARALLEL := -q -n 3 --dist loadfile --no-loadscope-reorder
+IN_PARALLEL := -q -n 2 --dist loadfile --no-loadscope-reorder
 # What a target prints comes at its end, and not mixed with the others' (make of macOS cannot).
 AT_ONCE := --no-print-directory --jobs $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 

@@ -41,7 +41,7 @@ from tests.airflow import dags
 
 COMMAND = [sys.executable, "-m", "airflow_provider_completion"]
 KEY = "app-canary-Zx81Qr"
-PATIENCE = 60.0
+PATIENCE = 600.0
 #: Bytes that a text layer on the way would change, colour, a direction, a script without ASCII, no end of line.
 WILD = "\x1b[31mred\x1b[0m \u202eback\r\nline\n日本 😀\rend"
 HIDDEN = {"\x1b": "\\u001b", "\u202e": "\\u202e"}
