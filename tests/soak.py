@@ -31,7 +31,7 @@ from airflow_provider_completion.client.settings import ClientSettings
 from airflow_provider_completion.client.sync import CompletionClient
 from airflow_provider_completion.testing import App, LocalCompletionServer, Prompt
 from airflow_provider_completion.testing.apps import LOCAL_API_KEY
-from airflow_provider_completion.testing.faults import COMPLETIONS, MENU, REPLACEMENT, SEPARATORS
+from airflow_provider_completion.testing.faults import COMPLETIONS, MENU, PRESET, REPLACEMENT, SEPARATORS
 from airflow_provider_completion.testing.generation import Generation
 
 IN_FLIGHT, THREADS = 200, 8
@@ -66,6 +66,7 @@ CHANGED = {
     "separators": f"{{before}}{SEPARATORS}{{later}}",
     "replace_midway": f"{REPLACEMENT}{{later}}",
     "replace_at_end": REPLACEMENT,
+    "preset_answer": PRESET,
     "big_frame": "{before}" + "x" * 1024 * 1024 + "{later}",
 }
 #: The statuses of a gateway that does not know what has become of a call.
