@@ -52,7 +52,7 @@ def frames_of(pieces):
 
 
 @given(st.lists(SCRAPS | st.binary(max_size=20), max_size=20).map(b"".join), CUTS)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_frames_do_not_depend_on_the_pieces(stream, cuts):
     assert frames_of(pieces_of(stream, cuts)) == frames_of([stream])
     assert frames_of(stream[i : i + 1] for i in range(len(stream))) == frames_of([stream])
@@ -71,7 +71,7 @@ def outcome_of(pieces, *, status=200, content_type="text/event-stream", cut=Fals
 
 
 @given(STREAMS, CUTS, st.booleans())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_a_stream_is_an_answer_or_a_typed_error_whatever_the_pieces(stream, cuts, cut):
     outcome = outcome_of([stream], cut=cut)
     assert repr(outcome_of(pieces_of(stream, cuts), cut=cut)) == repr(outcome)
@@ -87,7 +87,7 @@ def test_a_stream_is_an_answer_or_a_typed_error_whatever_the_pieces(stream, cuts
     STREAMS | JSON.map(lambda content: json.dumps(content).encode()),
     st.booleans(),
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_an_answer_of_any_status_and_kind_is_an_answer_or_a_typed_error(status, content_type, body, cut):
     outcome = outcome_of([body], status=status, content_type=content_type, cut=cut)
     assert status == 200 or not isinstance(outcome, Completion)
@@ -95,7 +95,7 @@ def test_an_answer_of_any_status_and_kind_is_an_answer_or_a_typed_error(status, 
 
 
 @given(JSON | st.dictionaries(st.sampled_from(KEYS), JSON, max_size=6), st.sampled_from([200, 404, 500]))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_info_and_parameters_are_read_or_a_typed_error(content, status):
     for endpoint in (endpoints.info(), endpoints.parameters()):
         with contextlib.suppress(CompletionError):
