@@ -11,6 +11,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import pytest
@@ -70,11 +71,15 @@ class Scene:
         """Wait until the scheduler has noted that the worker is done: up to Airflow 3.2 it takes a task that is
         resumed before for a crashed one, and retries it.
         """
-        ((number,),) = self.airflow.query("SELECT try_number FROM task_instance WHERE task_id = ?", task)
-        noted = re.compile(rf"Received executor event .* task_id='{task}', .*\btry_number={number}\b")
-        self.airflow.eventually(
-            f"the end of the worker of {task}", lambda: noted.search(self.airflow.scheduler.log.read_text())
-        )
+        ((began,),) = self.airflow.query("SELECT start_date FROM task_instance WHERE task_id = ?", task)
+        # Known by its time: the numbers of tries differ, when a scheduler has been replaced meanwhile.
+        event = re.compile(rf"^\[?(\S+?)[\]\s].*Received executor event .* task_id='{task}',", re.MULTILINE)
+
+        def noted() -> bool:
+            times = event.findall(self.airflow.scheduler.log.read_text())
+            return any(datetime.fromisoformat(time) > datetime.fromisoformat(f"{began}+00:00") for time in times)
+
+        self.airflow.eventually(f"the end of the worker of {task}", noted)
 
     def posts(self, task: str) -> int:
         return sum(
