@@ -9,12 +9,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from airflow.models.connection import Connection
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseHook
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_provider_completion.exceptions import (
     AuthenticationError,
@@ -23,11 +24,12 @@ from airflow_provider_completion.exceptions import (
     failing_for_good,
 )
 from airflow_provider_completion.hooks.completion import CompletionHook
-from airflow_provider_completion.hooks.connection_form import EXTRA_FIELDS
 from airflow_provider_completion.testing import App, LocalCompletionServer
 
 KEY = "app-canary-Xq7Zp1"
 VARIABLE = "AIRFLOW_CONN_COMPLETION_DEFAULT"
+#: What a real browser's form posted when the Test button was pressed, by the Airflow; with another address and key.
+POSTED: dict[str, Any] = json.loads((Path(__file__).parent / "posted_forms.json").read_text())
 
 
 @pytest.fixture
@@ -250,28 +252,17 @@ class TestTestConnection:
             assert "xkcdqb" not in message.lower()
             assert "billed" not in message
 
-    @pytest.mark.skipif(AIRFLOW_V_3_0_PLUS, reason="the form of Airflow 2")
-    def test_what_the_form_of_airflow_2_posts_is_understood(self, completion_server: LocalCompletionServer) -> None:
-        from airflow.api_connexion.schemas.connection_schema import connection_schema
-        from airflow.models.connection import Connection
-
-        extras = {field.name: "" if field.default is None else str(field.default) for field in EXTRA_FIELDS}
-        del extras["disable_tls_verification"], extras["disable_trace_headers"]  # boxes that are not checked
+    @pytest.mark.parametrize("posted", POSTED)
+    def test_what_the_test_buttons_post_is_understood(
+        self, posted: str, completion_server: LocalCompletionServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         served = json.loads(completion_server.connection_json())
-        body = {
-            "connection_id": "any",
-            "conn_type": "completion",
-            "description": "",
-            "host": served["host"],
-            "login": "",
-            "password": served["password"],
-            # Its script writes each under both of the names that it has had.
-            "extra": json.dumps({**extras, **{f"extra__completion__{name}": value for name, value in extras.items()}}),
-        }
-        tested = Connection(**{**connection_schema.load(body), "conn_id": "xkcdqb"})
-        with pytest.MonkeyPatch.context() as patch:  # as the endpoint behind the Test button does it
-            patch.setenv("AIRFLOW_CONN_XKCDQB", tested.get_uri())
-            ok, message = tested.test_connection()
+        fields = {name: value for name, value in POSTED[posted].items() if name != "connection_id" and value}
+        # Airflow 3 puts the stored key in the place of the stars.
+        fields |= {"host": served["host"], "password": served["password"]}
+        # As the endpoint behind the button hands it on.
+        monkeypatch.setenv("AIRFLOW_CONN_XKCDQB", Connection(conn_id="xkcdqb", **fields).get_uri())
+        ok, message = CompletionHook("xkcdqb").test_connection()
         assert (ok, message.partition(".")[0]) == (True, "Connected to “Summarise”")
 
 
