@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +17,7 @@ from airflow_provider_completion.operators.completion import CompletionOperator
 from airflow_provider_completion.operators.feedback import CompletionFeedbackOperator
 from airflow_provider_completion.testing import App, LocalCompletionServer
 from tests.airflow.dags import run
+from tests.client.raw_server import RawServer, json_reply
 
 KEY = "app-canary-Xq7Zp1"
 SECRET = "canary-comment-Lm3"
@@ -102,6 +105,27 @@ def test_a_rating_is_withdrawn_once_and_then_there_is_nothing_to_do(
         assert rate(message_id, "withdraw") is None
     shown = caplog.text + "".join(capfd.readouterr())
     assert f"The message {message_id} has no rating of this user, so there is none to withdraw." in shown
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "nothing"),
+    [
+        ("message_feedback_rating_required", "x", True),
+        ("invalid_param", "rating cannot be None when feedback not exists", True),
+        ("invalid_param", "Arg user must be provided.", False),
+        ("GATEWAY", "rating cannot be None when feedback not exists", False),
+    ],
+)
+def test_a_withdrawal_has_nothing_to_do_only_where_the_server_says_so(
+    monkeypatch: pytest.MonkeyPatch, code: str, message: str, nothing: bool
+) -> None:
+    with RawServer(json_reply({"code": code, "message": message, "status": 400}, 400)) as server:
+        monkeypatch.setenv(
+            "AIRFLOW_CONN_COMPLETION_DEFAULT",
+            json.dumps({"conn_type": "completion", "host": server.url, "password": KEY}),
+        )
+        with nullcontext() if nothing else pytest.raises(AirflowFailException, match="refused the request"):
+            assert rate(NO_MESSAGE, "withdraw") is None
 
 
 @pytest.mark.parametrize("rating", ["like", "withdraw"])
