@@ -296,7 +296,7 @@ class CrashSafety:
                 "Try %d has left the generation %s behind, which could not be stopped on the server: %s",
                 orphan.try_number,
                 orphan.task_id,
-                error,
+                error.message if isinstance(error, CompletionError) else error,
             )
             return False
         log.info(
