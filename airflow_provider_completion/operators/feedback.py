@@ -107,10 +107,13 @@ class CompletionFeedbackOperator(BaseOperator):
     def _check_content(self) -> None:
         from airflow_provider_completion.exceptions import InvalidRequestError
 
+        dag, native = self.get_dag(), ""
+        if dag is not None and dag.render_template_as_native_obj:
+            native = " The Dag has render_template_as_native_obj=True: for text write {{ '%r' | format(...) }}."
         # The server's refusal would not name the comment.
         if self.content is not None and not isinstance(self.content, str):
             raise InvalidRequestError(
-                f"content is no text, but {type(self.content).__name__}.", hint="Nothing was sent."
+                f"content is no text, but {type(self.content).__name__}.", hint=f"Nothing was sent.{native}"
             )
         if self.content == "None":
             self.log.warning("The comment is the word None, as a template makes of a value that is not there.")

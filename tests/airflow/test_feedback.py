@@ -16,7 +16,7 @@ from airflow_provider_completion.hooks.completion import CompletionHook
 from airflow_provider_completion.operators.completion import CompletionOperator
 from airflow_provider_completion.operators.feedback import CompletionFeedbackOperator
 from airflow_provider_completion.testing import App, LocalCompletionServer
-from tests.airflow.dags import run
+from tests.airflow.dags import new_dag, run
 from tests.client.raw_server import RawServer, json_reply
 
 KEY = "app-canary-Xq7Zp1"
@@ -172,6 +172,17 @@ def test_what_upstream_tasks_may_leave_is_a_clear_error_and_nothing_is_sent(
         assert "Nothing was sent" in str(caught.value)
         assert SECRET not in str(caught.value)
     assert not completion_server.calls
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_a_comment_that_native_rendering_has_made_a_number_says_what_to_write(
+    completion_server: LocalCompletionServer, native: bool
+) -> None:
+    with new_dag(render_template_as_native_obj=native):
+        operator = CompletionFeedbackOperator(task_id="rate", message_id=NO_MESSAGE, rating="like", content=42)  # type: ignore[arg-type]
+    with pytest.raises(AirflowFailException, match="content is no text, but int") as caught:
+        operator.execute({})
+    assert ("'%r' | format" in str(caught.value)) is native
 
 
 def test_what_the_server_cannot_do_at_the_moment_is_left_to_airflows_retries(
