@@ -119,6 +119,17 @@ def test_a_retry_pushes_what_the_crashed_try_would_have_pushed(
     assert completion_server.count("POST", "/completion-messages") == 2
 
 
+def test_a_replay_says_that_the_answer_is_the_servers_own(
+    completion_server: LocalCompletionServer, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    completion_server.fail_next("replace_at_end")
+    crash_before_xcom(store)
+    with caplog.at_level("INFO"):
+        attempt(store, Instance(try_number=2))
+    [line] = [record.getMessage() for record in caplog.records if "already got the answer" in record.getMessage()]
+    assert ", replaced by the server, " in line
+
+
 def test_replays_go_on_until_the_task_succeeds(completion_server: LocalCompletionServer, store: Store) -> None:
     crash_before_xcom(store)
     with pytest.raises(WorkerDied):
