@@ -204,7 +204,7 @@ CATALOGUE: tuple[Failure, ...] = (
          says="Incorrect API key provided",
          hint="The app's own model credentials, quota or prompt need attention; this connection is fine."),
     _row("", "The model provider's rate limit is reached", errors.ModelError, body="provider",
-         codes="rate_limit_error", retry="delay", billed="no", hint=_LIMIT_HINT),
+         codes="rate_limit_error", retry="delay", billed="no", hint=_LIMIT_HINT, says="[models] Rate Limit Error, ..."),
     _row("", "The model provider's rate limit is reached", errors.ModelError, body="provider",
          patterns=(_RATE_LIMIT,), retry="delay", billed="no", hint=_LIMIT_HINT, says="[...] Rate Limit Error, ..."),
     _row("", "No plugin of the app's model is at work", errors.ModelError, body="provider", patterns=(_NO_NODE,),
@@ -247,12 +247,13 @@ CATALOGUE: tuple[Failure, ...] = (
          patterns=(re.compile("rating cannot be None"),), says="rating cannot be None when feedback not exists",
          hint=_WITHDRAWN_HINT),
     _row("403", "The API of this app is switched off", errors.ConfigurationError, codes="app_api_disabled",
-         hint=_SWITCH_HINT),
+         says="The app's API service has been disabled.", hint=_SWITCH_HINT),
     _row("403", "The API of this app is switched off", errors.ConfigurationError, codes="forbidden",
          patterns=(re.compile("API service has been disabled"),), says="The app's API service has been disabled.",
          hint=_SWITCH_HINT),
     _row("403", "The app or its workspace is deleted, archived or out of order", errors.ConfigurationError,
          codes="app_not_found app_abnormal_status workspace_not_found workspace_archived",
+         says="The app's status is abnormal",
          hint="Look at the app on the server, or use the key of another one."),
     # All else that a stream tells. What follows is about replies.
     _row("", "The app's server failed", errors.ServerError, body="event", hint=_WAIT_HINT,
@@ -262,6 +263,7 @@ CATALOGUE: tuple[Failure, ...] = (
     _row("404", "The server does not know the file", errors.InvalidRequestError, codes="file_not_found",
          hint="It knows an upload by the upload's id, and gives it out once a completion has used it."),
     _row("404", "The server does not know the end user", errors.InvalidRequestError, codes="end_user_not_found",
+         says="End user not found",
          hint="Its id is the one that uploads (created_by) and feedback name, not the user that a call names."),
     _row("404", "The server does not know it", errors.InvalidRequestError, codes="not_found",
          patterns=(re.compile(r"\b(?:message|end user)\b.{0,40}not (?:exist|found)", re.IGNORECASE),),
@@ -284,7 +286,8 @@ CATALOGUE: tuple[Failure, ...] = (
     _row("405", "The address does not take this kind of request", errors.ConfigurationError, hint=_BASE_URL_HINT),
     _row("407", "The proxy before the server wants a user and a password", errors.ConfigurationError,
          hint="Put them into the proxy's address: http://user:password@host:port."),
-    _row("413", "The request is too large", errors.InvalidRequestError, hint="Send less, or a smaller file."),
+    _row("413", "The request is too large", errors.InvalidRequestError, hint="Send less, or a smaller file.",
+         says="File size exceeded."),
     _row("408 504 524", "A gateway gave up waiting for the app", errors.BrokenAnswerError, mode="streaming",
          hint="The generation may have gone on and been billed. A stream begins within 10 s unless the server is busy "
               "or the gateway holds it back: send fewer requests at a time, or let the gateway pass streams on."),
@@ -301,8 +304,8 @@ CATALOGUE: tuple[Failure, ...] = (
          says="The workspace's status is archived.",
          hint="The app or its workspace may be archived, deleted or out of its plan."),
     _row("429", "Too many requests", errors.ThrottledError, hint=_WAIT_HINT),
-    _row("400-499", "The server refused the request", errors.InvalidRequestError),
-    _row("500-599", "The app's server failed", errors.ServerError, hint=_WAIT_HINT),
+    _row("400-499", "The server refused the request", errors.InvalidRequestError, says="... is required in input form"),
+    _row("500-599", "The app's server failed", errors.ServerError, hint=_WAIT_HINT, says="Internal Server Error"),
 )  # fmt: skip
 
 _UNKNOWN = Failure(
