@@ -15,7 +15,7 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-provider-completion",
         "name": "Completion",
-        "description": 'Run text-generation ("completion") apps from Airflow.',
+        "description": 'Run text-generation ("completion") apps of Dify from Airflow.',
         "versions": [__version__],
         "integrations": [{"integration-name": _INTEGRATION, "tags": ["service"]}],
         "hooks": [

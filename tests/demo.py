@@ -11,6 +11,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 #: The last of them in a log is why the Dag has failed, with what to do on the line below.
 REASON = re.compile(r"(?:^|[\s.])(?P<error>\w+(?:Error|Exception): .+)")
+#: How the line of an error ends that has what to do on the one below.
+ENDED = re.compile(r"billed[^)]*\)$")
 SHOWN = re.compile(r"\| .*|Generation complete:.*|Answer: .*|Message: .*")
 
 
@@ -51,7 +53,7 @@ def reason_in(lines: list[str]) -> str:
     """Return the last error of a log, in one line."""
     for number in range(len(lines) - 1, -1, -1):
         if found := REASON.search(lines[number]):
-            below = lines[number + 1] if lines[number].endswith(("billed)", "billed\x1b[0m)")) else ""
+            below = lines[number + 1] if ENDED.search(lines[number]) else ""
             return " ".join(filter(None, (found["error"].strip(), below.strip())))
     return lines[-1] if lines else "There is no log."
 

@@ -14,6 +14,8 @@ TOLD = "ConfigurationError: No app. (not billed)"
     [
         (["a", f"airflow_provider_completion.api.errors.{TOLD}", "Check the key.", "2026 [info] ended"],
          f"{TOLD} Check the key."),
+        ([f"{TOLD[:-1]}, task_id t-1, message_id m-1)", "Check the key."],
+         f"{TOLD[:-1]}, task_id t-1, message_id m-1) Check the key."),
         (["ValueError: first", "  File x", "sqlalchemy.exc.OperationalError: no such table", "DagRun failed"],
          "OperationalError: no such table"),
         (["no error here"], "no error here"),

@@ -100,6 +100,8 @@ _RATE_LIMIT = re.compile(
     rf'|\{{.{{0,4000}}?(?<!\\)"(?:error_type"\s?:\s?"\w{{0,40}}RateLimit|message"\s?:\s?"{_LABELS}{_LIMIT}))',
     re.IGNORECASE | re.DOTALL,
 )
+#: The daemon of plugins has found none to hand the request to, so nothing was generated.
+_NO_NODE = re.compile(rf"\A{_LABELS}no available node", re.IGNORECASE)
 #: A plugin that failed by itself, not by what its model provider said: its errors begin with "Invoke". The model may
 #: have answered before.
 _PLUGIN_BROKE = re.compile(
@@ -181,6 +183,8 @@ _LIMIT_HINT = "Send fewer requests at a time, or ask the provider for a higher l
 _SWITCH_HINT = "Switch it on in the app's settings."
 _MODEL_HINT = "Give the app a model that there is, and its credentials, on the server."
 _SAME_USER_HINT = "A message belongs to one app and one end user; both must be the same as when it was made."
+#: What a withdrawal of nothing is told, by which it is known (contract §6, §13).
+NO_RATING = "There is no rating to withdraw"
 _WITHDRAWN_HINT = "A rating can be withdrawn once; there was none, or it is withdrawn already."
 
 #: What a row with these codes stands for is the app's own word, in a reply or in a stream: in replies, codes count only
@@ -194,13 +198,17 @@ CATALOGUE: tuple[Failure, ...] = (
          hint="Check that the server, which is not this worker, can reach the file's address."),
     _row("", "The app's model is not set up", errors.ConfigurationError, body="provider", patterns=(_NO_MODEL,),
          says="Model ... not exist", hint=_MODEL_HINT),
+    _row("", "The app's model is not set up", errors.ConfigurationError, codes="invalid_param",
+         patterns=(_NO_MODEL_OR_PROVIDER,), says="Provider ... does not exist", hint=_MODEL_HINT),
     _row("", "The model provider refused", errors.ModelError, body="provider", patterns=(_PERMANENT,), billed="no",
          says="Incorrect API key provided",
          hint="The app's own model credentials, quota or prompt need attention; this connection is fine."),
     _row("", "The model provider's rate limit is reached", errors.ModelError, body="provider",
-         codes="rate_limit_error", retry="delay", billed="no", hint=_LIMIT_HINT),
+         codes="rate_limit_error", retry="delay", billed="no", hint=_LIMIT_HINT, says="[models] Rate Limit Error, ..."),
     _row("", "The model provider's rate limit is reached", errors.ModelError, body="provider",
          patterns=(_RATE_LIMIT,), retry="delay", billed="no", hint=_LIMIT_HINT, says="[...] Rate Limit Error, ..."),
+    _row("", "No plugin of the app's model is at work", errors.ModelError, body="provider", patterns=(_NO_NODE,),
+         retry="delay", billed="no", hint=_WAIT_HINT, says="PluginDaemonInternalServerError: no available node"),
     _row("", "The model provider failed", errors.ModelError, body="provider", patterns=(_TRANSIENT,), retry="delay",
          hint=_WAIT_HINT, says="Request to Plugin Daemon Service failed-500"),
     _row("", "The plugin of the app's model failed", errors.ModelError, body="provider", patterns=(_PLUGIN_BROKE,),
@@ -220,42 +228,46 @@ CATALOGUE: tuple[Failure, ...] = (
     _row("", "The key belongs to an app of another kind, or the app was never published", errors.ConfigurationError,
          codes="app_unavailable not_chat_app not_workflow_app agent_not_published conversation_completed",
          says="App unavailable, please check your app configurations.",
-         hint="Use the key of a published text-generation app; the connection's Test button names the app's kind."),
+         hint="Use the key of a published text-generation app; `python -m airflow_provider_completion check` says what "
+              "kind this key's app is."),
     _row("", "The app's model is not set up", errors.ConfigurationError,
          codes="provider_not_initialize model_currently_not_support", hint=_MODEL_HINT),
-    _row("", "The app's model is not set up", errors.ConfigurationError, codes="invalid_param",
-         patterns=(_NO_MODEL_OR_PROVIDER,), says="Provider ... does not exist", hint=_MODEL_HINT),
     _row("400", "The app's answer was empty, which the server refuses in blocking mode", errors.ModelError,
          codes="invalid_param", patterns=_ANSWER_REFUSED, billed="yes",
          hint='response_mode="streaming" receives an empty answer as what it is.'),
-    _row("400", "The server does not take the upload for this end user", errors.InvalidRequestError,
-         codes="invalid_param", patterns=(re.compile("Invalid upload file"),), says="Invalid upload file",
-         hint="An upload is for the end user that it was made for: upload the file with the same user as the call."),
-    _row("400", "There is no rating to withdraw", errors.InvalidRequestError,
+    _row("400", "An upload's id is missing or wrong", errors.InvalidRequestError, codes="invalid_param",
+         patterns=(re.compile("Invalid upload file id"),), says="Invalid upload file id format",
+         hint="It is the id that the server gave for the upload."),
+    _row("400", "The server does not take the upload", errors.InvalidRequestError, codes="invalid_param",
+         patterns=(re.compile("Invalid upload file"),), says="Invalid upload file",
+         hint="It has no such upload, or not for this end user: upload the file with the same user as the call."),
+    _row("400", NO_RATING, errors.InvalidRequestError, body="json",
          codes="message_feedback_rating_required", hint=_WITHDRAWN_HINT),
-    _row("400", "There is no rating to withdraw", errors.InvalidRequestError, codes="invalid_param",
+    _row("400", NO_RATING, errors.InvalidRequestError, codes="invalid_param",
          patterns=(re.compile("rating cannot be None"),), says="rating cannot be None when feedback not exists",
          hint=_WITHDRAWN_HINT),
     _row("403", "The API of this app is switched off", errors.ConfigurationError, codes="app_api_disabled",
-         hint=_SWITCH_HINT),
+         says="The app's API service has been disabled.", hint=_SWITCH_HINT),
     _row("403", "The API of this app is switched off", errors.ConfigurationError, codes="forbidden",
          patterns=(re.compile("API service has been disabled"),), says="The app's API service has been disabled.",
          hint=_SWITCH_HINT),
     _row("403", "The app or its workspace is deleted, archived or out of order", errors.ConfigurationError,
          codes="app_not_found app_abnormal_status workspace_not_found workspace_archived",
+         says="The app's status is abnormal",
          hint="Look at the app on the server, or use the key of another one."),
+    # All else that a stream tells. What follows is about replies.
+    _row("", "The app's server failed", errors.ServerError, body="event", hint=_WAIT_HINT,
+         says="Internal Server Error, please contact support."),
     _row("403", "The file belongs to another app", errors.InvalidRequestError, codes="file_access_denied",
          hint="An upload can be used and fetched with the key of the app that it was made for only."),
     _row("404", "The server does not know the file", errors.InvalidRequestError, codes="file_not_found",
          hint="It knows an upload by the upload's id, and gives it out once a completion has used it."),
     _row("404", "The server does not know the end user", errors.InvalidRequestError, codes="end_user_not_found",
+         says="End user not found",
          hint="Its id is the one that uploads (created_by) and feedback name, not the user that a call names."),
     _row("404", "The server does not know it", errors.InvalidRequestError, codes="not_found",
          patterns=(re.compile(r"\b(?:message|end user)\b.{0,40}not (?:exist|found)", re.IGNORECASE),),
          says="Message Not Exists.", hint=_SAME_USER_HINT),
-    # All else that a stream tells. What follows is about replies.
-    _row("", "The app's server failed", errors.ServerError, body="event", hint=_WAIT_HINT,
-         says="Internal Server Error, please contact support."),
     # Pages that are not the API's: a proxy, an edge, a web site.
     _row("200-299", "The server answered with a web page", errors.ConfigurationError, body="html", hint=_BASE_URL_HINT),
     _row(
@@ -274,7 +286,8 @@ CATALOGUE: tuple[Failure, ...] = (
     _row("405", "The address does not take this kind of request", errors.ConfigurationError, hint=_BASE_URL_HINT),
     _row("407", "The proxy before the server wants a user and a password", errors.ConfigurationError,
          hint="Put them into the proxy's address: http://user:password@host:port."),
-    _row("413", "The request is too large", errors.InvalidRequestError, hint="Send less, or a smaller file."),
+    _row("413", "The request is too large", errors.InvalidRequestError, hint="Send less, or a smaller file.",
+         says="File size exceeded."),
     _row("408 504 524", "A gateway gave up waiting for the app", errors.BrokenAnswerError, mode="streaming",
          hint="The generation may have gone on and been billed. A stream begins within 10 s unless the server is busy "
               "or the gateway holds it back: send fewer requests at a time, or let the gateway pass streams on."),
@@ -291,8 +304,8 @@ CATALOGUE: tuple[Failure, ...] = (
          says="The workspace's status is archived.",
          hint="The app or its workspace may be archived, deleted or out of its plan."),
     _row("429", "Too many requests", errors.ThrottledError, hint=_WAIT_HINT),
-    _row("400-499", "The server refused the request", errors.InvalidRequestError),
-    _row("500-599", "The app's server failed", errors.ServerError, hint=_WAIT_HINT),
+    _row("400-499", "The server refused the request", errors.InvalidRequestError, says="... is required in input form"),
+    _row("500-599", "The app's server failed", errors.ServerError, hint=_WAIT_HINT, says="Internal Server Error"),
 )  # fmt: skip
 
 _UNKNOWN = Failure(

@@ -176,7 +176,7 @@ class CompletionRequest(BaseModel):
     @property
     def words_none(self) -> list[str]:
         """Names of inputs, ``query`` and ``user``, where they are the word None: a template's for what is not there."""
-        given = {repr(name): value for name, value in self.inputs.items()} | {"query": self.query, "user": self.user}
+        given = {quoted(name): value for name, value in self.inputs.items()} | {"query": self.query, "user": self.user}
         return [name for name, value in given.items() if isinstance(value, str) and value.strip() == "None"]
 
     def body(self) -> bytes:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import socket
 import ssl
 import time
@@ -259,9 +260,16 @@ def in_words(error: BaseException) -> str:
             return said.rstrip(".")
         if isinstance(cause, socket.gaierror):
             return "there is no such host" if cause.errno == socket.EAI_NONAME else "the host cannot be looked up"
-        if isinstance(cause, OSError) and cause.errno:
-            return os.strerror(cause.errno).lower()
+        if isinstance(cause, OSError) and (number := cause.errno or _last_number_in(str(cause))):
+            return os.strerror(number).lower()
+    if type(causes[-1]) is OSError:
+        return "the connection failed"
     return next((words for kind, words in _WORDS if isinstance(causes[-1], kind)), type(causes[-1]).__name__)
+
+
+def _last_number_in(text: str) -> int:
+    """Return the last error number of a text, 0 if it has none: aiohttp joins the failures of several addresses."""
+    return int(["0", *re.findall(r"\[Errno (\d{1,4})\]", text)][-1])
 
 
 def refuses_the_client(error: BaseException) -> bool:

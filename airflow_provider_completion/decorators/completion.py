@@ -17,6 +17,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_completion.exceptions import InvalidRequestError
 from airflow_provider_completion.operators.completion import CompletionOperator
+from airflow_provider_completion.operators.failing import failing_briefly
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -62,6 +63,7 @@ class _CompletionDecoratedOperator(DecoratedOperator, CompletionOperator):
             raise TypeError("@task.completion takes no inputs: the function returns them.")
         super().__init__(inputs={}, **kwargs)
 
+    @failing_briefly
     def execute(self, context: Context) -> Any:
         """Ask for what the function returns."""
         # Before the call: what ends the function early has cost nothing, and is Airflow's to try again.

@@ -333,7 +333,8 @@ class CompletionOperator(BaseOperator):
         try:
             yield
         except InvalidRequestError as error:
-            if error.status is None and self._has_made_no_text():
+            told = ("must be text", "should be a valid string", "which JSON does not have")
+            if error.status is None and any(words in error.message for words in told) and self._has_made_no_text():
                 error.hint += (
                     " The Dag has render_template_as_native_obj=True, so a template makes the number 42 of the text "
                     "42. For text write {{ '%r' | format(...) }}, or hand over a task's output without a template."

@@ -180,10 +180,10 @@ class CrashSafety:
             )
             return None
         log.info(
-            "Try %d already got the answer to this request, message_id %s. It is used again: nothing is sent, and "
-            "nothing is billed.",
+            "Try %d already got the answer to this request: %s. It is used again: nothing is sent, and nothing is "
+            "billed.",
             earlier.try_number,
-            earlier.completion.message_id,
+            earlier.completion.summary,
         )
         return EarlierAnswer(earlier.completion, earlier.try_number)
 
@@ -296,7 +296,7 @@ class CrashSafety:
                 "Try %d has left the generation %s behind, which could not be stopped on the server: %s",
                 orphan.try_number,
                 orphan.task_id,
-                error,
+                error.message if isinstance(error, CompletionError) else error,
             )
             return False
         log.info(

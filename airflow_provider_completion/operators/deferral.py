@@ -151,7 +151,7 @@ class Deferral:
         try:
             self._hook.stop(received.task_id, self.waiting.user)
         except CompletionError as error:
-            log.warning("The generation %s could not be stopped on the server: %s", received.task_id, error)
+            log.warning("The generation %s could not be stopped on the server: %s", received.task_id, error.message)
             return {"task_id": received.task_id}
         return {"task_id": received.task_id, "stopped": True}
 

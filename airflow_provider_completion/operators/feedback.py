@@ -71,6 +71,7 @@ class CompletionFeedbackOperator(BaseOperator):
 
         :raises InvalidRequestError: the rating is none, or the app has no such message for this user
         """
+        from airflow_provider_completion.api.failures import NO_RATING
         from airflow_provider_completion.exceptions import InvalidRequestError
 
         with self.hook.failing_for_good():
@@ -81,8 +82,7 @@ class CompletionFeedbackOperator(BaseOperator):
                     self.message_id, rating, content=self.content or None, user=self.user
                 )
             except InvalidRequestError as error:
-                # All that the server has against a withdrawal: there is nothing to withdraw (contract §6).
-                if rating is not None or error.status != 400:
+                if rating is not None or not error.message.startswith(NO_RATING):
                     raise
                 self.log.info(
                     "The message %s has no rating of this user, so there is none to withdraw.", self.message_id
@@ -107,10 +107,13 @@ class CompletionFeedbackOperator(BaseOperator):
     def _check_content(self) -> None:
         from airflow_provider_completion.exceptions import InvalidRequestError
 
-        # The server's refusal would look like one of a withdrawal.
+        dag, native = self.get_dag(), ""
+        if dag is not None and dag.render_template_as_native_obj:
+            native = " The Dag has render_template_as_native_obj=True: for text write {{ '%r' | format(...) }}."
+        # The server's refusal would not name the comment.
         if self.content is not None and not isinstance(self.content, str):
             raise InvalidRequestError(
-                f"content is no text, but {type(self.content).__name__}.", hint="Nothing was sent."
+                f"content is no text, but {type(self.content).__name__}.", hint=f"Nothing was sent.{native}"
             )
         if self.content == "None":
             self.log.warning("The comment is the word None, as a template makes of a value that is not there.")

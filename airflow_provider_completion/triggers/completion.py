@@ -204,7 +204,9 @@ class CompletionTrigger(BaseTrigger):
             async with self._client() as client:
                 await client.stop(received.task_id, self.request["user"])
         except CompletionError as error:
-            self.log.warning("The generation %s could not be stopped on the server: %s", received.task_id, error)
+            self.log.warning(
+                "The generation %s could not be stopped on the server: %s", received.task_id, error.message
+            )
             return {**lost, "task_id": received.task_id}
         return {**lost, "task_id": received.task_id, "stopped": True}
 

@@ -249,6 +249,14 @@ def test_nothing_is_said_of_native_rendering_where_it_has_made_text(completion_s
     assert "native" not in str(caught.value)
 
 
+def test_nothing_is_said_of_native_rendering_where_no_text_is_missing(completion_server: LocalCompletionServer) -> None:
+    with pytest.raises(AirflowFailException, match="'txt' is none of its variables") as caught:
+        rendered({"txt": "x", "sentences": "{{ params.n }}"}, native=True, n="3").execute(
+            {"ti": SimpleNamespace(try_number=1)}
+        )
+    assert "native" not in str(caught.value)
+
+
 @pytest.mark.parametrize("field", ["query", "user", "files"])
 def test_none_from_upstream_is_nothing(completion_server: LocalCompletionServer, field: str) -> None:
     CompletionOperator(task_id="ask", inputs={"text": "x"}, do_xcom_push=False, **{field: None}).execute(

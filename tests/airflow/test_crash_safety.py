@@ -119,6 +119,17 @@ def test_a_retry_pushes_what_the_crashed_try_would_have_pushed(
     assert completion_server.count("POST", "/completion-messages") == 2
 
 
+def test_a_replay_says_that_the_answer_is_the_servers_own(
+    completion_server: LocalCompletionServer, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    completion_server.fail_next("replace_at_end")
+    crash_before_xcom(store)
+    with caplog.at_level("INFO"):
+        attempt(store, Instance(try_number=2))
+    [line] = [record.getMessage() for record in caplog.records if "already got the answer" in record.getMessage()]
+    assert ", replaced by the server, " in line
+
+
 def test_replays_go_on_until_the_task_succeeds(completion_server: LocalCompletionServer, store: Store) -> None:
     crash_before_xcom(store)
     with pytest.raises(WorkerDied):
@@ -482,7 +493,10 @@ def test_a_long_answer_is_kept_whole(
 
 
 def test_what_could_not_be_stopped_is_stopped_by_a_later_try(
-    completion_server: LocalCompletionServer, store: Store, monkeypatch: pytest.MonkeyPatch
+    completion_server: LocalCompletionServer,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_COMPLETION_DEFAULT", completion_server.connection_json(max_tries=1))
     crash_half_way(store)
@@ -490,5 +504,7 @@ def test_what_could_not_be_stopped_is_stopped_by_a_later_try(
     completion_server.fail_next("throttle_429")
     with pytest.raises(CompletionError):
         attempt(store, Instance(try_number=2), **MAY_PAY)
+    [failed] = [record.getMessage() for record in caplog.records if "could not be stopped" in record.getMessage()]
+    assert failed.endswith("disabled.")  # what a call costs, and that it may be sent again, is not said of a stop
     attempt(store, Instance(try_number=3), **MAY_PAY)
     assert completion_server.count("POST", f"/{completion_server.generations[0].task_id}/stop") == 2

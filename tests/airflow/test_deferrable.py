@@ -674,7 +674,11 @@ def test_a_trigger_whose_task_has_resumed_sends_and_stops_nothing(completion_ser
     ("fails", "said"), [(1, "The server was asked to stop it"), (2, "could not be asked to stop it")]
 )
 def test_a_stop_that_fails_in_the_trigger_is_tried_again_on_the_worker(
-    completion_server: LocalCompletionServer, fails: int, said: str
+    completion_server: LocalCompletionServer,
+    fails: int,
+    said: str,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     def body(context: Any) -> None:
         trigger = left_behind(context, sent=True, task_id="t-1")
@@ -685,6 +689,10 @@ def test_a_stop_that_fails_in_the_trigger_is_tried_again_on_the_worker(
     with pytest.raises(BrokenAnswerError, match=said):
         in_a_task(body)
     assert completion_server.count("POST", "/stop") == 2
+    lines = (caplog.text + "".join(capfd.readouterr())).splitlines()
+    failed = [line for line in lines if "t-1 could not be stopped on the server" in line]
+    assert failed
+    assert not [line for line in failed if "billed" in line]
 
 
 def test_what_was_lost_may_be_retried_if_the_user_said_so(completion_server: LocalCompletionServer) -> None:

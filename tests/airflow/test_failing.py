@@ -70,6 +70,14 @@ def test_an_expected_failure_has_no_frames_of_ours_and_its_hint_on_a_line_of_its
     assert AIRFLOW_V_3_0_PLUS or "airflow_provider_completion/client/sync.py" in caplog.text
 
 
+def test_a_function_that_returns_no_request_fails_as_briefly(completion_server: LocalCompletionServer) -> None:
+    with dags.new_dag():
+        operator = task.completion(task_id="ask")(lambda: 42)().operator
+    with pytest.raises(CompletionError, match="returned int") as caught:
+        operator.execute({"ti": Instance()})
+    assert own_frames(caught.value) in (["failing"], ["execute", "failing"])
+
+
 class Buggy(CompletionOperator):
     """An operator with a bug in what handles its answer."""
 

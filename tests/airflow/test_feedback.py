@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +16,8 @@ from airflow_provider_completion.hooks.completion import CompletionHook
 from airflow_provider_completion.operators.completion import CompletionOperator
 from airflow_provider_completion.operators.feedback import CompletionFeedbackOperator
 from airflow_provider_completion.testing import App, LocalCompletionServer
-from tests.airflow.dags import run
+from tests.airflow.dags import new_dag, run
+from tests.client.raw_server import RawServer, json_reply
 
 KEY = "app-canary-Xq7Zp1"
 SECRET = "canary-comment-Lm3"
@@ -104,6 +107,27 @@ def test_a_rating_is_withdrawn_once_and_then_there_is_nothing_to_do(
     assert f"The message {message_id} has no rating of this user, so there is none to withdraw." in shown
 
 
+@pytest.mark.parametrize(
+    ("code", "message", "nothing"),
+    [
+        ("message_feedback_rating_required", "x", True),
+        ("invalid_param", "rating cannot be None when feedback not exists", True),
+        ("invalid_param", "Arg user must be provided.", False),
+        ("GATEWAY", "rating cannot be None when feedback not exists", False),
+    ],
+)
+def test_a_withdrawal_has_nothing_to_do_only_where_the_server_says_so(
+    monkeypatch: pytest.MonkeyPatch, code: str, message: str, nothing: bool
+) -> None:
+    with RawServer(json_reply({"code": code, "message": message, "status": 400}, 400)) as server:
+        monkeypatch.setenv(
+            "AIRFLOW_CONN_COMPLETION_DEFAULT",
+            json.dumps({"conn_type": "completion", "host": server.url, "password": KEY}),
+        )
+        with nullcontext() if nothing else pytest.raises(AirflowFailException, match="refused the request"):
+            assert rate(NO_MESSAGE, "withdraw") is None
+
+
 @pytest.mark.parametrize("rating", ["like", "withdraw"])
 @pytest.mark.parametrize("whose", ["another user's", "nobody's"])
 def test_case_57_a_message_that_this_user_does_not_have_fails_for_good_and_says_why(
@@ -148,6 +172,17 @@ def test_what_upstream_tasks_may_leave_is_a_clear_error_and_nothing_is_sent(
         assert "Nothing was sent" in str(caught.value)
         assert SECRET not in str(caught.value)
     assert not completion_server.calls
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_a_comment_that_native_rendering_has_made_a_number_says_what_to_write(
+    completion_server: LocalCompletionServer, native: bool
+) -> None:
+    with new_dag(render_template_as_native_obj=native):
+        operator = CompletionFeedbackOperator(task_id="rate", message_id=NO_MESSAGE, rating="like", content=42)  # type: ignore[arg-type]
+    with pytest.raises(AirflowFailException, match="content is no text, but int") as caught:
+        operator.execute({})
+    assert ("'%r' | format" in str(caught.value)) is native
 
 
 def test_what_the_server_cannot_do_at_the_moment_is_left_to_airflows_retries(

@@ -81,6 +81,10 @@ def test_a_connections_own_uri_leads_to_the_same_settings(monkeypatch: pytest.Mo
     assert (settings.user, settings.total_seconds, settings.disable_tls_verification) == ("me", 99.0, True)
 
 
+#: What the edit page of Airflow 2.11 posts for a stored secret, and for one that was left empty.
+UNTOUCHED = "RATHER_LONG_SENSITIVE_FIELD_PLACEHOLDER"
+
+
 @pytest.mark.parametrize(
     ("extra", "expected"),
     [
@@ -90,6 +94,8 @@ def test_a_connections_own_uri_leads_to_the_same_settings(monkeypatch: pytest.Mo
         ({"connect_seconds": 0.5, "disable_tls_verification": "true"}, (0.5, 60, 1260, 10, True, None)),
         ({"proxy": "http://proxy:3128"}, (10, 60, 1260, 10, False, "http://proxy:3128")),
         ({"extra__completion__connect_seconds": "7", "extra__completion__proxy": ""}, (7, 60, 1260, 10, False, None)),
+        ({"proxy": UNTOUCHED}, (10, 60, 1260, 10, False, None)),
+        ({"proxy": UNTOUCHED, "extra__completion__proxy": "http://p:1"}, (10, 60, 1260, 10, False, "http://p:1")),
     ],
 )
 def test_extras_are_read_as_every_form_writes_them(

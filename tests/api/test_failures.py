@@ -337,6 +337,15 @@ def test_an_error_event_is_never_the_callers_wrong_request(message, retry, bille
     if message != "anything":  # in blocking mode the same comes as a reply
         reply = failure_of_reply(400, {}, said("invalid_param", message))
         assert (type(reply), reply.retry) == (type(error), retry)
+        assert reply.billed == "no" or "no available node" not in message
+
+
+@pytest.mark.parametrize("message", ["x", "Message Not Exists.", "Invalid upload file", "rating cannot be None"])
+def test_an_error_event_is_never_the_callers_wrong_request_whatever_its_code(message):
+    for status, codes in failures._OWN_CODES.items():
+        for code in codes:
+            error = failure_of_event(status, code, message, any_text=False)
+            assert not isinstance(error, InvalidRequestError), code
 
 
 @pytest.mark.parametrize("status", [200, 204, 302, 400, 401, 403, 404, 405, 407, 408, 413, 415, 503, 504, 520, None])
@@ -352,6 +361,7 @@ def test_a_model_that_is_not_there_is_the_apps_configuration():
     for code, message in [
         ("invalid_param", "Model gpt-9 not exist."),
         ("invalid_param", "Model x does not exist"),
+        ("invalid_param", "Provider langgenius/openai/openai does not exist."),
         ("completion_request_error", "[a] Error: The model `x` does not exist or you lack access"),
     ]:
         reply = failure_of_reply(400, {}, said(code, message))
@@ -393,6 +403,8 @@ def test_a_gateway_that_gives_up_on_a_stream_is_not_told_to_stream():
 
 HINTED = [
     (400, "invalid_param", "Invalid upload file", "same user"),
+    (400, "invalid_param", "Invalid upload file id", "id that the server gave"),
+    (400, "invalid_param", "Invalid upload file id format", "id that the server gave"),
     (400, "message_feedback_rating_required", "x", "withdrawn"),
     (400, "invalid_param", "rating cannot be None when feedback not exists", "withdrawn"),
     (403, "file_access_denied", "x", "app that it was made for"),

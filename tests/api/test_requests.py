@@ -132,3 +132,9 @@ def test_what_is_wrong_with_a_value_is_what_is_wrong_with_it():
     assert "'a' contains a NUL character" in problem(a=["x", {"b": "\x00"}])
     assert len(problem(**{"v" * 5000: object()})) < 300
     assert len(problem(**{"v" * 5000: "\x00"})) < 300
+
+
+def test_a_long_name_whose_value_is_the_word_none_is_cut_in_the_warning():
+    [named] = CompletionRequest.build(inputs={"n" * 1000: "None"}, user="u").words_none
+    assert named.endswith("n…'")
+    assert len(named) < 100

@@ -102,4 +102,4 @@ def test_case_42_it_says_where_to_look(calls):
     with RawServer(CASES["42 app_unavailable"][0]) as server, pytest.raises(ConfigurationError) as caught:
         calls.each(settings_for(server.url), lambda client: client.complete(INPUTS))
     assert "another kind" in str(caught.value)
-    assert "Test button" in str(caught.value)
+    assert "airflow_provider_completion check" in str(caught.value)

@@ -23,6 +23,7 @@ from airflow_provider_completion.api.errors import (
     ConnectError,
     TimeLimitError,
 )
+from airflow_provider_completion.client.reaching import in_words
 from airflow_provider_completion.client.sync import CompletionClient
 from tests.client.conftest import INPUTS, KEY, complete, info, settings_for
 from tests.client.raw_server import END, LAST_CHUNK, STREAM_HEAD, RawServer, chunk, json_reply, message, reply
@@ -136,6 +137,13 @@ def test_case_56_connection_refused(calls, call):
     assert type(error) is ConnectError
     assert (error.retry, error.billed) == ("delay", "no")
     assert error.message == f"No connection to http://127.0.0.1:{port}/v1 (connection refused)."
+
+
+def test_several_addresses_that_failed_each_in_its_way_are_said_in_plain_words():
+    # As aiohappyeyeballs raises it.
+    joined = "Multiple exceptions: [Errno 101] Connect call failed ('::1', 1), [Errno 111] Connect call failed ('1', 1)"
+    assert in_words(OSError(joined)) == "connection refused"
+    assert in_words(OSError("no number")) == "the connection failed"
 
 
 @pytest.mark.parametrize("call", [complete, info], ids=["complete", "info"])
