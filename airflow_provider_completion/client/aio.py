@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import aclosing, suppress
-from typing import Any, TypeVar
+from functools import partial, wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import aiohttp
 import tenacity
 
 from airflow_provider_completion.api import endpoints
-from airflow_provider_completion.api.answers import WHOLE, Completion, Finish, checked_accept
-from airflow_provider_completion.api.app import AppInfo, AppMeta, AppParameters, AppSite, EndUser
-from airflow_provider_completion.api.endpoints import Audio, Endpoint, Reply
-from airflow_provider_completion.api.errors import CompletionError, ConfigurationError, InvalidRequestError
+from airflow_provider_completion.api.answers import Completion
+from airflow_provider_completion.api.endpoints import Endpoint, Reply
+from airflow_provider_completion.api.errors import CompletionError
 from airflow_provider_completion.api.events import Event
 from airflow_provider_completion.api.exchange import State
-from airflow_provider_completion.api.feedback import Feedback, Rating
-from airflow_provider_completion.api.files import FileReference, Multipart, UploadedFile
+from airflow_provider_completion.api.feedback import Feedback
+from airflow_provider_completion.api.files import Multipart
 from airflow_provider_completion.api.input_form import InputForm
 from airflow_provider_completion.api.requests import CompletionRequest
+from airflow_provider_completion.client import calls
 from airflow_provider_completion.client.files import (
     ArrivingFile,
-    FileArgument,
-    FilePath,
     MultipartStream,
     WholeBody,
-    content_of,
 )
 from airflow_provider_completion.client.form_cache import FormCache
 from airflow_provider_completion.client.reaching import Reach, Transfer, refuses_the_client
@@ -43,8 +40,50 @@ from airflow_provider_completion.client.settings import (
 from airflow_provider_completion.paying import OnMaybeBilled
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 _CLOSED = "The client was closed before the call was sent."
+
+
+def _taken(
+    call: Callable[Concatenate[ClientSettings, P], calls.Steps[T]],
+) -> Callable[Concatenate[AsyncCompletionClient, P], Coroutine[Any, Any, T]]:
+    """Return the method that takes the steps of a named call."""
+
+    @wraps(call)
+    async def method(client: AsyncCompletionClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await client._take(call(client.settings, *args, **kwargs))
+
+    return method
+
+
+def _begun(
+    call: Callable[Concatenate[ClientSettings, P], calls.Wanted],
+) -> Callable[Concatenate[AsyncCompletionClient, P], AsyncCompletionRun]:
+    """Return the method that returns the run of a generation."""
+
+    @wraps(call)
+    def method(client: AsyncCompletionClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncCompletionRun:
+        wanted = call(client.settings, *args, **kwargs)
+        return AsyncCompletionRun(client, wanted.request, wanted.on_maybe_billed)
+
+    return method
+
+
+def _whole(
+    call: Callable[Concatenate[ClientSettings, P], calls.Wanted],
+) -> Callable[Concatenate[AsyncCompletionClient, P], Coroutine[Any, Any, Completion]]:
+    """Return the method that waits for a generation and returns its answer."""
+
+    @wraps(call)
+    async def method(client: AsyncCompletionClient, /, *args: P.args, **kwargs: P.kwargs) -> Completion:
+        wanted = call(client.settings, *args, **kwargs)
+        async with AsyncCompletionRun(client, wanted.request, wanted.on_maybe_billed) as run:
+            async for _ in run:
+                pass
+        return run.completion.accepted(wanted.accept)
+
+    return method
 
 
 class AsyncCompletionClient:
@@ -99,184 +138,52 @@ class AsyncCompletionClient:
         task.add_done_callback(self._stops.discard)
         return task
 
-    async def complete(
-        self,
-        inputs: Mapping[str, Any],
-        *,
-        query: str | None = "",
-        files: Sequence[Mapping[str, Any] | FileReference] | None = None,
-        user: str | None = None,
-        response_mode: str = "streaming",
-        accept: Collection[Finish] = WHOLE,
-        on_maybe_billed: OnMaybeBilled = "fail",
-    ) -> Completion:
-        """Generate one answer and return it when it is whole.
+    complete = _whole(calls.complete)
+    stream = _begun(calls.stream)
+    stop = _taken(calls.stop)
+    info = _taken(calls.info)
+    parameters = _taken(calls.parameters)
+    give_feedback = _taken(calls.give_feedback)
+    upload = _taken(calls.upload)
+    download = _taken(calls.download)
+    text_to_audio = _taken(calls.text_to_audio)
 
-        Parameters and errors as for :meth:`airflow_provider_completion.client.sync.CompletionClient.complete`.
-        """
-        checked_accept(accept)
-        async with self.stream(
-            inputs,
-            query=query,
-            files=files,
-            user=user,
-            response_mode=response_mode,
-            on_maybe_billed=on_maybe_billed,
-        ) as run:
-            async for _ in run:
-                pass
-        return run.completion.accepted(accept)
-
-    def stream(
-        self,
-        inputs: Mapping[str, Any],
-        *,
-        query: str | None = "",
-        files: Sequence[Mapping[str, Any] | FileReference] | None = None,
-        user: str | None = None,
-        response_mode: str = "streaming",
-        on_maybe_billed: OnMaybeBilled = "fail",
-    ) -> AsyncCompletionRun:
-        """Generate one answer and iterate over its events as they come; parameters as for :meth:`complete`.
-
-        Nothing is sent before the first step of the iteration. Use it in an ``async with`` block: leaving that early
-        stops the generation on the server. After a :class:`~airflow_provider_completion.api.events.SentAgain` event the
-        text before it is void.
-
-        :raises InvalidRequestError: the request is wrong; nothing was sent
-        """
-        request = CompletionRequest.build(
-            inputs=inputs, user=self._user(user), response_mode=response_mode, query=query, files=files
-        )
-        return AsyncCompletionRun(self, request, on_maybe_billed)
-
-    async def stop(self, task_id: str, user: str | None = None) -> None:
-        """Stop a generation. Only the user that it was made for can; the server never says whether it did."""
-        endpoint = endpoints.stop(task_id, self._user(user))
-        in_all = STOP_CONNECT_SECONDS + STOP_SILENCE_SECONDS
-        await self._perform(endpoint, Transfer(STOP_CONNECT_SECONDS, STOP_SILENCE_SECONDS, in_all))
-
-    async def info(self) -> AppInfo:
-        """Return what the app is. Free of charge."""
-        return await self.perform(endpoints.info())
-
-    async def parameters(self) -> AppParameters:
-        """Return what the app takes. Free of charge."""
-        return await self.perform(endpoints.parameters())
-
+    @calls.documented_by(calls.form)
     async def form(self) -> InputForm:
-        """Return the app's input form, read once and kept for 5 minutes. Free of charge."""
         failures = self._forms.failures
         async with self._form_lock:
-            if form := self._forms.fresh(failures):
-                return form
-            try:
-                return self._forms.keep(await self.parameters())
-            except CompletionError as error:
-                self._forms.fail(error)
-                raise
+            return await self._take(calls.form(self._forms, failures))
 
+    @calls.documented_by(calls.against_form)
     async def against_form(self, check: Callable[[InputForm], T]) -> T:
-        """Return what a check makes of the app's form. Where it refuses, the app is asked what it is.
+        return await self._take(calls.against_form(await self.form(), check))
 
-        :raises ConfigurationError: it is no completion app, which explains what does not fit
-        """
-        form = await self.form()
-        try:
-            return check(form)
-        except InvalidRequestError:
-            other_kind = ""
-            with suppress(CompletionError):
-                other_kind = (await self.info()).other_kind
-            if other_kind:
-                raise ConfigurationError(other_kind, hint="Nothing was sent.") from None
-            raise
-
-    async def meta(self) -> AppMeta:
-        """Return the icons of the app's tools. Free of charge."""
-        return await self.perform(endpoints.meta())
-
-    async def site(self) -> AppSite:
-        """Return how the app's own web page looks. Free of charge."""
-        return await self.perform(endpoints.site())
-
-    async def end_user(self, end_user_id: str) -> EndUser:
-        """Return whom calls were made for, by the id that uploads and feedback name. Newer servers only."""
-        return await self.perform(endpoints.end_user(end_user_id))
-
-    async def give_feedback(
-        self, message_id: str, rating: Rating, *, content: str | None = None, user: str | None = None
-    ) -> None:
-        """Rate an answer; what was said before is replaced. Free of charge.
-
-        :param message_id: of the answer
-        :param rating: ``like``, ``dislike``, or None to withdraw
-        :param content: a comment
-        :param user: the end user that the answer was made for, by default the one of the settings
-        :raises InvalidRequestError: the app has no such message for this user, or there is nothing to withdraw
-        """
-        await self.perform(endpoints.feedback(message_id, rating, self._user(user), content))
-
+    @calls.documented_by(calls.FeedbackPages)
     async def iter_feedbacks(self) -> AsyncIterator[Feedback]:
-        """Iterate over all feedback of the app, of all its end users, the newest first. Free of charge.
-
-        It is read page by page. Feedback that comes in meanwhile is not seen, and moves no other twice into view.
-        """
-        page_before: list[Feedback] = []
-        for page in itertools.count(1):
-            entries = await self.perform(endpoints.feedbacks(page))
-            for entry in endpoints.unseen(entries, page_before):
+        pages = calls.FeedbackPages()
+        while pages.next is not None:
+            for entry in pages.take(await self.perform(pages.next)):
                 yield entry
-            if len(entries) < endpoints.FEEDBACKS_PER_PAGE:
-                return
-            page_before = entries
 
-    async def upload(self, file: FileArgument, *, user: str | None = None) -> UploadedFile:
-        """Upload a file for completions of the same end user. It is read piece by piece. Free of charge.
+    async def _take(self, steps: calls.Steps[T]) -> T:
+        """Take the steps of a call, and return what comes of them."""
+        take: Callable[[], calls.Ask] = partial(next, steps)
+        while True:
+            try:
+                ask = take()
+            except StopIteration as end:
+                value: T = end.value
+                return value
+            try:
+                take = partial(steps.send, await self._answer_to(ask))
+            except CompletionError as error:
+                take = partial(steps.throw, error)
 
-        :param file: a path, anything with ``name``, ``stat()`` and ``open()``, or a
-            :class:`~airflow_provider_completion.api.files.FileContent`
-        :param user: the end user, by default the one of the settings
-        :raises InvalidRequestError: the file cannot be read, or the server does not take it
-        """
-        return await self.perform(endpoints.upload(content_of(file), self._user(user)))
-
-    async def download(self, file_id: str, path: FilePath) -> None:
-        """Write the content of an upload into a file, piece by piece. The server knows it once a completion has used
-        it. Free of charge.
-
-        :param path: a path, or what has the methods of one. The file has its name once it is whole; one that is there
-            is replaced
-        :raises InvalidRequestError: the server does not know the upload, or the file cannot be written
-        """
-        await self.perform(endpoints.download(file_id), ArrivingFile(path))
-
-    async def text_to_audio(
-        self,
-        text: str | None = None,
-        *,
-        message_id: str | None = None,
-        voice: str | None = None,
-        user: str | None = None,
-    ) -> Audio:
-        """Speak a text, or the saved answer of a message. It costs what the app's speech model costs.
-
-        :param voice: one of the model's voices, by default the app's
-        :raises CompletionError: there is no audio; one that may have been billed is never sent again
-        """
-        endpoint = endpoints.text_to_audio(self._user(user), text=text, message_id=message_id, voice=voice)
-        return await self.perform(endpoint)
-
-    async def audio_to_text(self, file: FileArgument, *, user: str | None = None) -> str:
-        """Write down what is spoken in a file of mp3, m4a, wav, amr or mpga. It costs what the app's model costs.
-
-        :param file: as for :meth:`upload`
-        :raises CompletionError: there is no text; one that may have been billed is never sent again
-        """
-        return await self.perform(endpoints.audio_to_text(content_of(file), self._user(user)))
-
-    def _user(self, user: str | None) -> str:
-        return self.settings.user if user is None else user
+    async def _answer_to(self, ask: calls.Ask) -> Any:
+        if not ask.ending:
+            return await self.perform(ask.endpoint, ask.into)
+        in_all = STOP_CONNECT_SECONDS + STOP_SILENCE_SECONDS
+        return await self._perform(ask.endpoint, Transfer(STOP_CONNECT_SECONDS, STOP_SILENCE_SECONDS, in_all))
 
     async def perform(self, endpoint: Endpoint[T], into: ArrivingFile | None = None) -> T:
         """Perform any call whose answer is read as a whole.
