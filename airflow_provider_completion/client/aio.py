@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import aclosing, suppress
+from contextlib import asynccontextmanager, suppress
 from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import aiohttp
-import tenacity
 
 from airflow_provider_completion.api import endpoints
 from airflow_provider_completion.api.answers import Completion
 from airflow_provider_completion.api.endpoints import Endpoint, Reply
 from airflow_provider_completion.api.errors import CompletionError
 from airflow_provider_completion.api.events import Event
-from airflow_provider_completion.api.exchange import State
 from airflow_provider_completion.api.feedback import Feedback
 from airflow_provider_completion.api.files import Multipart
 from airflow_provider_completion.api.input_form import InputForm
@@ -30,7 +28,7 @@ from airflow_provider_completion.client.files import (
 )
 from airflow_provider_completion.client.form_cache import FormCache
 from airflow_provider_completion.client.reaching import Reach, Transfer, refuses_the_client
-from airflow_provider_completion.client.retries import policy
+from airflow_provider_completion.client.retries import Tries
 from airflow_provider_completion.client.run import Run, log_unknown
 from airflow_provider_completion.client.settings import (
     STOP_CONNECT_SECONDS,
@@ -65,6 +63,7 @@ def _begun(
     @wraps(call)
     def method(client: AsyncCompletionClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncCompletionRun:
         wanted = call(client.settings, *args, **kwargs)
+        client.warned.of(wanted.request)
         return AsyncCompletionRun(client, wanted.request, wanted.on_maybe_billed)
 
     return method
@@ -78,6 +77,7 @@ def _whole(
     @wraps(call)
     async def method(client: AsyncCompletionClient, /, *args: P.args, **kwargs: P.kwargs) -> Completion:
         wanted = call(client.settings, *args, **kwargs)
+        client.warned.of(wanted.request)
         async with AsyncCompletionRun(client, wanted.request, wanted.on_maybe_billed) as run:
             async for _ in run:
                 pass
@@ -101,6 +101,8 @@ class AsyncCompletionClient:
         self._slots = asyncio.Semaphore(settings.max_concurrency)
         self._runs: set[AsyncCompletionRun] = set()
         self._stops: set[asyncio.Task[None]] = set()
+        #: What was said of requests.
+        self.warned = calls.Warned()
         self._forms = FormCache()
         self._form_lock = asyncio.Lock()
 
@@ -194,11 +196,14 @@ class AsyncCompletionClient:
         settings = self.settings
         silence = settings.total_seconds if endpoint.paid else settings.silence_seconds
 
-        async def call() -> T:
+        tries = Tries(settings, what=f"{endpoint.method} {endpoint.path}")
+        while True:
             transfer = Transfer(settings.connect_seconds, silence, settings.total_seconds)
-            return await self._perform(endpoint, transfer, into)
-
-        return await tenacity.AsyncRetrying(**policy(settings, what=f"{endpoint.method} {endpoint.path}"))(call)
+            try:
+                return await self._perform(endpoint, transfer, into)
+            except CompletionError as error:
+                seconds = tries.seconds_after(error)
+            await asyncio.sleep(seconds)
 
     async def _perform(self, endpoint: Endpoint[T], transfer: Transfer, into: ArrivingFile | None = None) -> T:
         started = time.monotonic()
@@ -287,10 +292,9 @@ class AsyncCompletionRun(Run):
     def __init__(
         self, client: AsyncCompletionClient, request: CompletionRequest, on_maybe_billed: OnMaybeBilled
     ) -> None:
-        super().__init__(request, client.settings)
+        super().__init__(request, client.settings, on_maybe_billed)
         self._client = client
         self._stop_wanted = asyncio.Event()
-        self._rules = policy(client.settings, on_maybe_billed, self._stop_wanted.is_set)
         self._events = self._run()
 
     def __aiter__(self) -> AsyncIterator[Event]:
@@ -321,83 +325,94 @@ class AsyncCompletionRun(Run):
 
     async def _stop(self) -> None:
         if task_id := self._task_to_stop():
-            try:
-                await self._client.stop(task_id, self.request.user)
-            except Exception as error:
-                self._log_stop(task_id, error)
-            else:
-                self._log_stop(task_id, None)
+            await self._stop_task(task_id)
+
+    async def _stop_task(self, task_id: str) -> None:
+        try:
+            await self._client.stop(task_id, self.request.user)
+        except Exception as error:
+            self._log_stop(task_id, error)
+        else:
+            self._log_stop(task_id, None)
 
     async def _run(self) -> AsyncGenerator[Event, None]:
         if self._settings.check_inputs:
             self.request = await self._client.against_form(self.request.fitting)
         with self._whole_call():
-            async for attempt in tenacity.AsyncRetrying(**self._rules, sleep=self._wait):
-                with attempt:
-                    if attempt.retry_state.attempt_number > 1:
-                        if self._stop_wanted.is_set():  # while it waited
-                            self._exchange.completion()
-                        yield self._begin_again()
-                    async with aclosing(self._try()) as events:
-                        async for event in events:
-                            yield event
+            tries = Tries(self._settings, self._on_maybe_billed, self._stop_wanted.is_set)
+            while True:
+                try:
+                    # One generator for all: each that an event goes through on its way to the caller costs time.
+                    async with self._answering() as body:
+                        while not self._exchange.finished:
+                            for event in await self._next_events(body):
+                                log_unknown(event)
+                                yield event
+                    self._exchange.completion()
+                    return
+                except CompletionError as error:
+                    seconds = tries.seconds_after(error)
+                await self._wait(seconds)
+                if self._stop_wanted.is_set():
+                    self._exchange.completion()
+                yield self._begin_again()
 
     async def _wait(self, seconds: float) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stop_wanted.wait()
 
-    async def _try(self) -> AsyncGenerator[Event, None]:
+    @asynccontextmanager
+    async def _answering(self) -> AsyncIterator[_LimitedBody]:
+        """Around one try: its slot, its connection, and the stop of what would go on without anybody."""
+        client, settings = self._client, self._settings
         try:
-            async with self._client._slots, aclosing(self._receive()) as events:
-                if self._client._closed:
+            async with client._slots:
+                if client._closed:
                     self._give_up_unsent(_CLOSED)
                 if self._stop_wanted.is_set():
                     self._give_up_unsent()
-                async for event in events:
-                    yield event
+                path, content = endpoints.complete(self.request)
+                transfer = Transfer(settings.connect_seconds, settings.silence_of(self.request), settings.total_seconds)
+                self._is_sent = lambda: transfer.sent
+                ends_at = asyncio.get_running_loop().time() + settings.total_seconds
+                try:
+                    async with asyncio.timeout_at(ends_at):
+                        response = await client._send(transfer, "POST", path, content, self._headers)
+                except (aiohttp.ClientError, TimeoutError) as error:
+                    self._exchange.fail(client._typed(error, transfer))
+                if self._exchange.finished:  # not said in the block above: aiohttp's error may show the key
+                    self._exchange.completion()
+                body = _LimitedBody(response, transfer, ends_at)
+                try:
+                    transfer.answered = True
+                    self._exchange.receive_head(response.status, response.headers)
+                    yield body
+                finally:
+                    body.close()
         finally:
-            if not self._exchange.ended_by_server:
+            if not self._exchange.ended_by_server and (task_id := self._task_to_stop()):
                 # Also after an error, a cancellation or when the caller has lost interest: the model would run on and
                 # be billed. Shielded, since what cancelled the call may cancel again.
-                await asyncio.shield(self._client.outliving(self._stop()))
-        self._exchange.completion()
+                await asyncio.shield(client.outliving(self._stop_task(task_id)))
 
-    async def _receive(self) -> AsyncGenerator[Event, None]:
-        exchange, client, settings = self._exchange, self._client, self._client.settings
-        path, body = endpoints.complete(self.request)
-        transfer = Transfer(settings.connect_seconds, settings.silence_of(self.request), settings.total_seconds)
-        self._is_sent = lambda: transfer.sent
-        started = time.monotonic()
-        loop = asyncio.get_running_loop()
-        ends_at = loop.time() + settings.total_seconds
-
-        def elapsed() -> float:
-            return time.monotonic() - started
-
+    async def _next_events(self, body: _LimitedBody) -> list[Event]:
+        """Return what the next bytes of the answer say."""
+        exchange, transfer = self._exchange, body.transfer
         try:
-            async with asyncio.timeout_at(ends_at):
-                response = await client._send(transfer, "POST", path, body, self._headers)
-            async with response:
-                transfer.answered = True
-                exchange.receive_head(response.status, response.headers)
-                answer = _Body(response)
-                while not exchange.finished:
-                    # Not around the whole loop: the limits must not fire while the caller works on an event. The one
-                    # for silence is aiohttp's too, but there it is lost after a broken chunk.
-                    async with asyncio.timeout_at(min(ends_at, loop.time() + transfer.silence)):
-                        data = await answer.read()
-                    events = exchange.receive_data(data, elapsed()) if data else exchange.receive_end(elapsed())
-                    if self._stop_wanted.is_set():
-                        await self._stop()
-                    for event in events:
-                        log_unknown(event)
-                        yield event
-        except (aiohttp.ClientError, TimeoutError) as error:
-            if isinstance(error, TimeoutError) or exchange.state is State.AWAITING_HEAD:
-                exchange.fail(client._typed(error, transfer))
-            for event in exchange.receive_break(elapsed(), "The connection ended before the answer did."):
-                yield event
+            data = await body.read()
+        except TimeoutError as error:  # aiohttp's own are these too
+            exchange.fail(self._client._typed(error, transfer))
+            return self._broken(transfer)
+        except aiohttp.ClientError:
+            return self._broken(transfer)
+        events = exchange.receive_data(data, transfer.elapsed) if data else exchange.receive_end(transfer.elapsed)
+        if self._stop_wanted.is_set():
+            await self._stop()
+        return events
+
+    def _broken(self, transfer: Transfer) -> list[Event]:
+        return self._exchange.receive_break(transfer.elapsed, "The connection ended before the answer did.")
 
 
 async def _note_sent(_session: aiohttp.ClientSession, call: Any, _what: object) -> None:
@@ -424,7 +439,7 @@ class _Body:
         """
         try:
             return await self._content.readany()
-        except (aiohttp.ClientError, RuntimeError) as error:
+        except (aiohttp.ClientError, RuntimeError, TimeoutError) as error:
             if rest := self._content._read_nowait(-1):
                 return rest
             if isinstance(error, RuntimeError):  # what the reader says when it is asked after the connection's end
@@ -446,6 +461,55 @@ class _Body:
         closed.exception()
         if not self._content.is_eof() and self._content.exception() is None:
             self._content.set_exception(aiohttp.ClientPayloadError())
+
+
+class _LimitedBody(_Body):
+    """Reads an answer piece by piece, within the limits of its call, with one timer for all of them.
+
+    The limits count while somebody reads, not while the caller works on an event. The one for silence is aiohttp's
+    too, but there it is lost after a broken chunk.
+
+    :param ends_at: when the time for all of the call is over, by the loop's clock
+    """
+
+    def __init__(self, response: aiohttp.ClientResponse, transfer: Transfer, ends_at: float) -> None:
+        super().__init__(response)
+        self.transfer = transfer
+        self._response = response
+        self._ends_at = ends_at
+        self._loop = asyncio.get_running_loop()
+        #: When the read that is under way has taken too long.
+        self._due: float | None = None
+        self._timer = self._loop.call_at(min(ends_at, self._loop.time() + transfer.silence), self._look)
+
+    async def read(self) -> bytes:
+        """Return the next bytes, none at the end.
+
+        :raises TimeoutError: they have not come in time
+        :raises aiohttp.ClientError: the connection ended before the body did
+        """
+        now = self._loop.time()
+        if now >= self._ends_at:  # what is there already is in time
+            async with asyncio.timeout_at(now):
+                return await super().read()
+        self._due = min(self._ends_at, now + self.transfer.silence)
+        try:
+            return await super().read()
+        finally:
+            self._due = None
+
+    def close(self) -> None:
+        """Close the connection, unless the answer has come to its end."""
+        self._timer.cancel()
+        self._response.close()
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        if self._due is not None and now >= self._due and not self._content._buffer:
+            self._content.set_exception(TimeoutError())
+        elif now < self._ends_at:
+            due = self._due if self._due is not None and self._due > now else now + self.transfer.silence
+            self._timer = self._loop.call_at(min(self._ends_at, due), self._look)
 
 
 def _new_session(settings: ClientSettings, reach: Reach) -> aiohttp.ClientSession:

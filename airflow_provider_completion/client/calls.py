@@ -6,6 +6,7 @@ whichever transport, has the call.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from airflow_provider_completion.client.files import ArrivingFile, FileArgument,
 from airflow_provider_completion.client.form_cache import FormCache
 from airflow_provider_completion.client.settings import ClientSettings
 from airflow_provider_completion.paying import OnMaybeBilled
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -76,6 +79,20 @@ class Wanted(NamedTuple):
     request: CompletionRequest
     on_maybe_billed: OnMaybeBilled
     accept: Collection[Finish] = WHOLE
+
+
+class Warned:
+    """What was said of the requests of one client. A million rows of one kind are one line in the log."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def of(self, request: CompletionRequest) -> None:
+        """Log what may be wrong with a request, unless it was said before."""
+        for warning in request.warnings:
+            if warning not in self._said:
+                self._said.add(warning)
+                log.warning(warning)
 
 
 def complete(

@@ -14,7 +14,6 @@ from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import requests
-import tenacity
 import urllib3.exceptions
 
 from airflow_provider_completion.api import endpoints
@@ -39,7 +38,7 @@ from airflow_provider_completion.client.files import (
 )
 from airflow_provider_completion.client.form_cache import FormCache
 from airflow_provider_completion.client.reaching import Reach, Transfer, causes_of, refuses_the_client
-from airflow_provider_completion.client.retries import policy
+from airflow_provider_completion.client.retries import Tries
 from airflow_provider_completion.client.run import Run, log_unknown
 from airflow_provider_completion.client.settings import (
     STOP_CONNECT_SECONDS,
@@ -76,6 +75,7 @@ def _begun(
     @wraps(call)
     def method(client: CompletionClient, /, *args: P.args, **kwargs: P.kwargs) -> CompletionRun:
         wanted = call(client.settings, *args, **kwargs)
+        client.warned.of(wanted.request)
         return CompletionRun(client, wanted.request, wanted.on_maybe_billed)
 
     return method
@@ -89,6 +89,7 @@ def _whole(
     @wraps(call)
     def method(client: CompletionClient, /, *args: P.args, **kwargs: P.kwargs) -> Completion:
         wanted = call(client.settings, *args, **kwargs)
+        client.warned.of(wanted.request)
         with CompletionRun(client, wanted.request, wanted.on_maybe_billed) as run:
             for _ in run:
                 pass
@@ -107,6 +108,8 @@ class CompletionClient:
     def __init__(self, settings: ClientSettings) -> None:
         self.settings = settings
         self._reach = Reach(settings)
+        #: What was said of requests.
+        self.warned = calls.Warned()
         self._forms = FormCache()
         self._form_lock = threading.Lock()
         self._pid = os.getpid()
@@ -178,11 +181,14 @@ class CompletionClient:
         settings = self.settings
         silence = settings.total_seconds if endpoint.paid else settings.silence_seconds
 
-        def call() -> T:
+        tries = Tries(settings, what=f"{endpoint.method} {endpoint.path}")
+        while True:
             transfer = Transfer(settings.connect_seconds, silence, settings.total_seconds)
-            return self._perform(endpoint, transfer, into)
-
-        return tenacity.Retrying(**policy(settings, what=f"{endpoint.method} {endpoint.path}"))(call)
+            try:
+                return self._perform(endpoint, transfer, into)
+            except CompletionError as error:
+                seconds = tries.seconds_after(error)
+            time.sleep(seconds)
 
     def _perform(self, endpoint: Endpoint[T], transfer: Transfer, into: ArrivingFile | None = None) -> T:
         started = time.monotonic()
@@ -260,10 +266,9 @@ class CompletionRun(Run):
     """
 
     def __init__(self, client: CompletionClient, request: CompletionRequest, on_maybe_billed: OnMaybeBilled) -> None:
-        super().__init__(request, client.settings)
+        super().__init__(request, client.settings, on_maybe_billed)
         self._client = client
         self._stop_wanted = _Wish()
-        self._rules = policy(client.settings, on_maybe_billed, lambda: self._stop_wanted.told)
         self._events = self._run()
 
     def __iter__(self) -> Iterator[Event]:
@@ -302,13 +307,17 @@ class CompletionRun(Run):
         if self._settings.check_inputs:
             self.request = self._client.against_form(self.request.fitting)
         with self._whole_call():
-            for attempt in tenacity.Retrying(**self._rules, sleep=self._stop_wanted.wait):
-                with attempt:
-                    if attempt.retry_state.attempt_number > 1:
-                        if self._stop_wanted.told:  # while it waited
-                            self._exchange.completion()
-                        yield self._begin_again()
+            tries = Tries(self._settings, self._on_maybe_billed, lambda: self._stop_wanted.told)
+            while True:
+                try:
                     yield from self._try()
+                    return
+                except CompletionError as error:
+                    seconds = tries.seconds_after(error)
+                self._stop_wanted.wait(seconds)
+                if self._stop_wanted.told:
+                    self._exchange.completion()
+                yield self._begin_again()
 
     def _try(self) -> Generator[Event, None, None]:
         if self._stop_wanted.told:
@@ -326,17 +335,13 @@ class CompletionRun(Run):
         path, body = endpoints.complete(self.request)
         transfer = Transfer(settings.connect_seconds, settings.silence_of(self.request), settings.total_seconds)
         self._is_sent = lambda: transfer.sent
-        started = time.monotonic()
-
-        def elapsed() -> float:
-            return time.monotonic() - started
-
         try:
             with client._send(transfer, "POST", path, body, self._headers) as response:
                 exchange.receive_head(response.status_code, response.headers)
                 while not exchange.finished:
                     data: bytes = response.raw.read1(_READ_SIZE, decode_content=True)
-                    events = exchange.receive_data(data, elapsed()) if data else exchange.receive_end(elapsed())
+                    elapsed = transfer.elapsed
+                    events = exchange.receive_data(data, elapsed) if data else exchange.receive_end(elapsed)
                     if self._stop_wanted.told:
                         self._stop()
                     for event in events:
@@ -346,7 +351,7 @@ class CompletionRun(Run):
             typed = client._typed(error, transfer)
             if isinstance(typed, TimeLimitError) or exchange.state is State.AWAITING_HEAD:
                 exchange.fail(typed)
-            yield from exchange.receive_break(elapsed(), "The connection ended before the answer did.")
+            yield from exchange.receive_break(transfer.elapsed, "The connection ended before the answer did.")
 
 
 class _Wish:

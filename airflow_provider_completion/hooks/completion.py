@@ -279,6 +279,7 @@ class CompletionHook(BaseHook):
             request = CompletionRequest.build(
                 inputs=inputs, query=query, files=references, user=user, response_mode=response_mode
             )
+            client.warned.of(request)
             return client.against_form(request.fitting) if client.settings.check_inputs else request
 
     def _references(
