@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,10 @@ def test_the_api_does_no_io() -> None:
     doing = {"socket", "ssl", "time", "asyncio", "threading", "subprocess", "os", "io", "pathlib", "logging", "http"}
     for file in sorted((PACKAGE / "api").rglob("*.py")):
         assert not {module.partition(".")[0] for module in imports_of(file)} & doing, file.name
+
+
+@pytest.mark.parametrize("room", ["api", "client"])
+def test_no_circle(room: str) -> None:
+    names = {file.stem: f"{OURS}.{room}.{file.stem}" for file in (PACKAGE / room).glob("*.py")}
+    arrows = {name: imports_of(PACKAGE / room / f"{stem}.py") & set(names.values()) for stem, name in names.items()}
+    tuple(TopologicalSorter(arrows).static_order())  # which a circle has none of

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, time
+from functools import cached_property
 from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
@@ -144,12 +145,46 @@ class CompletionRequest(BaseModel):
         request.body()
         return request
 
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> CompletionRequest:
+        """Return a copy, with a body of its own."""
+        copied = super().model_copy(update=update, deep=deep)
+        vars(copied).pop("_written", None)
+        return copied
+
     def fitting(self, form: InputForm) -> CompletionRequest:
         """Return this request with what is absent filled in.
 
         :raises InvalidRequestError: it does not fit the form
         """
-        return self.model_copy(update={"inputs": form.checked(self.inputs, [file.facts for file in self.files])})
+        inputs = form.checked(self.inputs, [file.facts for file in self.files])
+        # By identity: True, 1 and 1.0 are equal, and not the same to an app.
+        if inputs.keys() == self.inputs.keys() and all(inputs[name] is self.inputs[name] for name in inputs):
+            return self
+        return self.model_copy(update={"inputs": inputs})
+
+    @property
+    def warnings(self) -> list[str]:
+        """What may be wrong with this request though it can be sent. No values are named."""
+        found: list[str] = []
+        if rewritten := self.rewritten_inputs:
+            found.append(
+                "The server rewrites {{...}} and <|...|> in inputs before the model sees them; here in: "
+                f"{', '.join(map(quoted, rewritten))}. Perhaps a template was not rendered."
+            )
+        if unseen := self.unseen_files:
+            found.append(
+                "A file of the type 'custom' is paid for, and the model gets no more of it than the words "
+                f'"[Unsupported file type ...]": {", ".join(unseen)}.'
+            )
+        if unrendered := self.unrendered_inputs:
+            found.append(
+                f"Inputs look as if they hold a template that was not rendered: {', '.join(map(quoted, unrendered))}."
+            )
+        if words_none := self.words_none:
+            found.append(
+                f"The word None is sent, as a template makes of a value that is not there: {', '.join(words_none)}."
+            )
+        return found
 
     @property
     def rewritten_inputs(self) -> list[str]:
@@ -180,10 +215,14 @@ class CompletionRequest(BaseModel):
         return [name for name, value in given.items() if isinstance(value, str) and value.strip() == "None"]
 
     def body(self) -> bytes:
-        """Return the request's JSON.
+        """Return the request's JSON, written once.
 
         :raises InvalidRequestError: a value cannot be written as JSON in UTF-8
         """
+        return self._written
+
+    @cached_property
+    def _written(self) -> bytes:
         content: dict[str, Any] = {
             "inputs": self.inputs,
             "user": self.user,

@@ -3,37 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
-from contextlib import aclosing, suppress
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager, suppress
+from functools import partial, wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import aiohttp
-import tenacity
 
 from airflow_provider_completion.api import endpoints
-from airflow_provider_completion.api.answers import WHOLE, Completion, Finish, checked_accept
-from airflow_provider_completion.api.app import AppInfo, AppMeta, AppParameters, AppSite, EndUser
-from airflow_provider_completion.api.endpoints import Audio, Endpoint, Reply
-from airflow_provider_completion.api.errors import CompletionError, ConfigurationError, InvalidRequestError
+from airflow_provider_completion.api.answers import Completion
+from airflow_provider_completion.api.endpoints import Endpoint, Reply
+from airflow_provider_completion.api.errors import CompletionError
 from airflow_provider_completion.api.events import Event
-from airflow_provider_completion.api.exchange import State
-from airflow_provider_completion.api.feedback import Feedback, Rating
-from airflow_provider_completion.api.files import FileReference, Multipart, UploadedFile
+from airflow_provider_completion.api.feedback import Feedback
+from airflow_provider_completion.api.files import Multipart
 from airflow_provider_completion.api.input_form import InputForm
 from airflow_provider_completion.api.requests import CompletionRequest
+from airflow_provider_completion.client import calls
 from airflow_provider_completion.client.files import (
     ArrivingFile,
-    FileArgument,
-    FilePath,
     MultipartStream,
     WholeBody,
-    content_of,
 )
 from airflow_provider_completion.client.form_cache import FormCache
 from airflow_provider_completion.client.reaching import Reach, Transfer, refuses_the_client
-from airflow_provider_completion.client.retries import policy
+from airflow_provider_completion.client.retries import Tries
 from airflow_provider_completion.client.run import Run, log_unknown
 from airflow_provider_completion.client.settings import (
     STOP_CONNECT_SECONDS,
@@ -43,8 +38,52 @@ from airflow_provider_completion.client.settings import (
 from airflow_provider_completion.paying import OnMaybeBilled
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 _CLOSED = "The client was closed before the call was sent."
+
+
+def _taken(
+    call: Callable[Concatenate[ClientSettings, P], calls.Steps[T]],
+) -> Callable[Concatenate[AsyncCompletionClient, P], Coroutine[Any, Any, T]]:
+    """Return the method that takes the steps of a named call."""
+
+    @wraps(call)
+    async def method(client: AsyncCompletionClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await client._take(call(client.settings, *args, **kwargs))
+
+    return method
+
+
+def _begun(
+    call: Callable[Concatenate[ClientSettings, P], calls.Wanted],
+) -> Callable[Concatenate[AsyncCompletionClient, P], AsyncCompletionRun]:
+    """Return the method that returns the run of a generation."""
+
+    @wraps(call)
+    def method(client: AsyncCompletionClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncCompletionRun:
+        wanted = call(client.settings, *args, **kwargs)
+        client.warned.of(wanted.request)
+        return AsyncCompletionRun(client, wanted.request, wanted.on_maybe_billed)
+
+    return method
+
+
+def _whole(
+    call: Callable[Concatenate[ClientSettings, P], calls.Wanted],
+) -> Callable[Concatenate[AsyncCompletionClient, P], Coroutine[Any, Any, Completion]]:
+    """Return the method that waits for a generation and returns its answer."""
+
+    @wraps(call)
+    async def method(client: AsyncCompletionClient, /, *args: P.args, **kwargs: P.kwargs) -> Completion:
+        wanted = call(client.settings, *args, **kwargs)
+        client.warned.of(wanted.request)
+        async with AsyncCompletionRun(client, wanted.request, wanted.on_maybe_billed) as run:
+            async for _ in run:
+                pass
+        return run.completion.accepted(wanted.accept)
+
+    return method
 
 
 class AsyncCompletionClient:
@@ -62,6 +101,8 @@ class AsyncCompletionClient:
         self._slots = asyncio.Semaphore(settings.max_concurrency)
         self._runs: set[AsyncCompletionRun] = set()
         self._stops: set[asyncio.Task[None]] = set()
+        #: What was said of requests.
+        self.warned = calls.Warned()
         self._forms = FormCache()
         self._form_lock = asyncio.Lock()
 
@@ -99,184 +140,52 @@ class AsyncCompletionClient:
         task.add_done_callback(self._stops.discard)
         return task
 
-    async def complete(
-        self,
-        inputs: Mapping[str, Any],
-        *,
-        query: str | None = "",
-        files: Sequence[Mapping[str, Any] | FileReference] | None = None,
-        user: str | None = None,
-        response_mode: str = "streaming",
-        accept: Collection[Finish] = WHOLE,
-        on_maybe_billed: OnMaybeBilled = "fail",
-    ) -> Completion:
-        """Generate one answer and return it when it is whole.
+    complete = _whole(calls.complete)
+    stream = _begun(calls.stream)
+    stop = _taken(calls.stop)
+    info = _taken(calls.info)
+    parameters = _taken(calls.parameters)
+    give_feedback = _taken(calls.give_feedback)
+    upload = _taken(calls.upload)
+    download = _taken(calls.download)
+    text_to_audio = _taken(calls.text_to_audio)
 
-        Parameters and errors as for :meth:`airflow_provider_completion.client.sync.CompletionClient.complete`.
-        """
-        checked_accept(accept)
-        async with self.stream(
-            inputs,
-            query=query,
-            files=files,
-            user=user,
-            response_mode=response_mode,
-            on_maybe_billed=on_maybe_billed,
-        ) as run:
-            async for _ in run:
-                pass
-        return run.completion.accepted(accept)
-
-    def stream(
-        self,
-        inputs: Mapping[str, Any],
-        *,
-        query: str | None = "",
-        files: Sequence[Mapping[str, Any] | FileReference] | None = None,
-        user: str | None = None,
-        response_mode: str = "streaming",
-        on_maybe_billed: OnMaybeBilled = "fail",
-    ) -> AsyncCompletionRun:
-        """Generate one answer and iterate over its events as they come; parameters as for :meth:`complete`.
-
-        Nothing is sent before the first step of the iteration. Use it in an ``async with`` block: leaving that early
-        stops the generation on the server. After a :class:`~airflow_provider_completion.api.events.SentAgain` event the
-        text before it is void.
-
-        :raises InvalidRequestError: the request is wrong; nothing was sent
-        """
-        request = CompletionRequest.build(
-            inputs=inputs, user=self._user(user), response_mode=response_mode, query=query, files=files
-        )
-        return AsyncCompletionRun(self, request, on_maybe_billed)
-
-    async def stop(self, task_id: str, user: str | None = None) -> None:
-        """Stop a generation. Only the user that it was made for can; the server never says whether it did."""
-        endpoint = endpoints.stop(task_id, self._user(user))
-        in_all = STOP_CONNECT_SECONDS + STOP_SILENCE_SECONDS
-        await self._perform(endpoint, Transfer(STOP_CONNECT_SECONDS, STOP_SILENCE_SECONDS, in_all))
-
-    async def info(self) -> AppInfo:
-        """Return what the app is. Free of charge."""
-        return await self.perform(endpoints.info())
-
-    async def parameters(self) -> AppParameters:
-        """Return what the app takes. Free of charge."""
-        return await self.perform(endpoints.parameters())
-
+    @calls.documented_by(calls.form)
     async def form(self) -> InputForm:
-        """Return the app's input form, read once and kept for 5 minutes. Free of charge."""
         failures = self._forms.failures
         async with self._form_lock:
-            if form := self._forms.fresh(failures):
-                return form
-            try:
-                return self._forms.keep(await self.parameters())
-            except CompletionError as error:
-                self._forms.fail(error)
-                raise
+            return await self._take(calls.form(self._forms, failures))
 
+    @calls.documented_by(calls.against_form)
     async def against_form(self, check: Callable[[InputForm], T]) -> T:
-        """Return what a check makes of the app's form. Where it refuses, the app is asked what it is.
+        return await self._take(calls.against_form(await self.form(), check))
 
-        :raises ConfigurationError: it is no completion app, which explains what does not fit
-        """
-        form = await self.form()
-        try:
-            return check(form)
-        except InvalidRequestError:
-            other_kind = ""
-            with suppress(CompletionError):
-                other_kind = (await self.info()).other_kind
-            if other_kind:
-                raise ConfigurationError(other_kind, hint="Nothing was sent.") from None
-            raise
-
-    async def meta(self) -> AppMeta:
-        """Return the icons of the app's tools. Free of charge."""
-        return await self.perform(endpoints.meta())
-
-    async def site(self) -> AppSite:
-        """Return how the app's own web page looks. Free of charge."""
-        return await self.perform(endpoints.site())
-
-    async def end_user(self, end_user_id: str) -> EndUser:
-        """Return whom calls were made for, by the id that uploads and feedback name. Newer servers only."""
-        return await self.perform(endpoints.end_user(end_user_id))
-
-    async def give_feedback(
-        self, message_id: str, rating: Rating, *, content: str | None = None, user: str | None = None
-    ) -> None:
-        """Rate an answer; what was said before is replaced. Free of charge.
-
-        :param message_id: of the answer
-        :param rating: ``like``, ``dislike``, or None to withdraw
-        :param content: a comment
-        :param user: the end user that the answer was made for, by default the one of the settings
-        :raises InvalidRequestError: the app has no such message for this user, or there is nothing to withdraw
-        """
-        await self.perform(endpoints.feedback(message_id, rating, self._user(user), content))
-
+    @calls.documented_by(calls.FeedbackPages)
     async def iter_feedbacks(self) -> AsyncIterator[Feedback]:
-        """Iterate over all feedback of the app, of all its end users, the newest first. Free of charge.
-
-        It is read page by page. Feedback that comes in meanwhile is not seen, and moves no other twice into view.
-        """
-        page_before: list[Feedback] = []
-        for page in itertools.count(1):
-            entries = await self.perform(endpoints.feedbacks(page))
-            for entry in endpoints.unseen(entries, page_before):
+        pages = calls.FeedbackPages()
+        while pages.next is not None:
+            for entry in pages.take(await self.perform(pages.next)):
                 yield entry
-            if len(entries) < endpoints.FEEDBACKS_PER_PAGE:
-                return
-            page_before = entries
 
-    async def upload(self, file: FileArgument, *, user: str | None = None) -> UploadedFile:
-        """Upload a file for completions of the same end user. It is read piece by piece. Free of charge.
+    async def _take(self, steps: calls.Steps[T]) -> T:
+        """Take the steps of a call, and return what comes of them."""
+        take: Callable[[], calls.Ask] = partial(next, steps)
+        while True:
+            try:
+                ask = take()
+            except StopIteration as end:
+                value: T = end.value
+                return value
+            try:
+                take = partial(steps.send, await self._answer_to(ask))
+            except CompletionError as error:
+                take = partial(steps.throw, error)
 
-        :param file: a path, anything with ``name``, ``stat()`` and ``open()``, or a
-            :class:`~airflow_provider_completion.api.files.FileContent`
-        :param user: the end user, by default the one of the settings
-        :raises InvalidRequestError: the file cannot be read, or the server does not take it
-        """
-        return await self.perform(endpoints.upload(content_of(file), self._user(user)))
-
-    async def download(self, file_id: str, path: FilePath) -> None:
-        """Write the content of an upload into a file, piece by piece. The server knows it once a completion has used
-        it. Free of charge.
-
-        :param path: a path, or what has the methods of one. The file has its name once it is whole; one that is there
-            is replaced
-        :raises InvalidRequestError: the server does not know the upload, or the file cannot be written
-        """
-        await self.perform(endpoints.download(file_id), ArrivingFile(path))
-
-    async def text_to_audio(
-        self,
-        text: str | None = None,
-        *,
-        message_id: str | None = None,
-        voice: str | None = None,
-        user: str | None = None,
-    ) -> Audio:
-        """Speak a text, or the saved answer of a message. It costs what the app's speech model costs.
-
-        :param voice: one of the model's voices, by default the app's
-        :raises CompletionError: there is no audio; one that may have been billed is never sent again
-        """
-        endpoint = endpoints.text_to_audio(self._user(user), text=text, message_id=message_id, voice=voice)
-        return await self.perform(endpoint)
-
-    async def audio_to_text(self, file: FileArgument, *, user: str | None = None) -> str:
-        """Write down what is spoken in a file of mp3, m4a, wav, amr or mpga. It costs what the app's model costs.
-
-        :param file: as for :meth:`upload`
-        :raises CompletionError: there is no text; one that may have been billed is never sent again
-        """
-        return await self.perform(endpoints.audio_to_text(content_of(file), self._user(user)))
-
-    def _user(self, user: str | None) -> str:
-        return self.settings.user if user is None else user
+    async def _answer_to(self, ask: calls.Ask) -> Any:
+        if not ask.ending:
+            return await self.perform(ask.endpoint, ask.into)
+        in_all = STOP_CONNECT_SECONDS + STOP_SILENCE_SECONDS
+        return await self._perform(ask.endpoint, Transfer(STOP_CONNECT_SECONDS, STOP_SILENCE_SECONDS, in_all))
 
     async def perform(self, endpoint: Endpoint[T], into: ArrivingFile | None = None) -> T:
         """Perform any call whose answer is read as a whole.
@@ -287,11 +196,14 @@ class AsyncCompletionClient:
         settings = self.settings
         silence = settings.total_seconds if endpoint.paid else settings.silence_seconds
 
-        async def call() -> T:
+        tries = Tries(settings, what=f"{endpoint.method} {endpoint.path}")
+        while True:
             transfer = Transfer(settings.connect_seconds, silence, settings.total_seconds)
-            return await self._perform(endpoint, transfer, into)
-
-        return await tenacity.AsyncRetrying(**policy(settings, what=f"{endpoint.method} {endpoint.path}"))(call)
+            try:
+                return await self._perform(endpoint, transfer, into)
+            except CompletionError as error:
+                seconds = tries.seconds_after(error)
+            await asyncio.sleep(seconds)
 
     async def _perform(self, endpoint: Endpoint[T], transfer: Transfer, into: ArrivingFile | None = None) -> T:
         started = time.monotonic()
@@ -380,10 +292,9 @@ class AsyncCompletionRun(Run):
     def __init__(
         self, client: AsyncCompletionClient, request: CompletionRequest, on_maybe_billed: OnMaybeBilled
     ) -> None:
-        super().__init__(request, client.settings)
+        super().__init__(request, client.settings, on_maybe_billed)
         self._client = client
         self._stop_wanted = asyncio.Event()
-        self._rules = policy(client.settings, on_maybe_billed, self._stop_wanted.is_set)
         self._events = self._run()
 
     def __aiter__(self) -> AsyncIterator[Event]:
@@ -414,83 +325,94 @@ class AsyncCompletionRun(Run):
 
     async def _stop(self) -> None:
         if task_id := self._task_to_stop():
-            try:
-                await self._client.stop(task_id, self.request.user)
-            except Exception as error:
-                self._log_stop(task_id, error)
-            else:
-                self._log_stop(task_id, None)
+            await self._stop_task(task_id)
+
+    async def _stop_task(self, task_id: str) -> None:
+        try:
+            await self._client.stop(task_id, self.request.user)
+        except Exception as error:
+            self._log_stop(task_id, error)
+        else:
+            self._log_stop(task_id, None)
 
     async def _run(self) -> AsyncGenerator[Event, None]:
         if self._settings.check_inputs:
             self.request = await self._client.against_form(self.request.fitting)
         with self._whole_call():
-            async for attempt in tenacity.AsyncRetrying(**self._rules, sleep=self._wait):
-                with attempt:
-                    if attempt.retry_state.attempt_number > 1:
-                        if self._stop_wanted.is_set():  # while it waited
-                            self._exchange.completion()
-                        yield self._begin_again()
-                    async with aclosing(self._try()) as events:
-                        async for event in events:
-                            yield event
+            tries = Tries(self._settings, self._on_maybe_billed, self._stop_wanted.is_set)
+            while True:
+                try:
+                    # One generator for all: each that an event goes through on its way to the caller costs time.
+                    async with self._answering() as body:
+                        while not self._exchange.finished:
+                            for event in await self._next_events(body):
+                                log_unknown(event)
+                                yield event
+                    self._exchange.completion()
+                    return
+                except CompletionError as error:
+                    seconds = tries.seconds_after(error)
+                await self._wait(seconds)
+                if self._stop_wanted.is_set():
+                    self._exchange.completion()
+                yield self._begin_again()
 
     async def _wait(self, seconds: float) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stop_wanted.wait()
 
-    async def _try(self) -> AsyncGenerator[Event, None]:
+    @asynccontextmanager
+    async def _answering(self) -> AsyncIterator[_LimitedBody]:
+        """Around one try: its slot, its connection, and the stop of what would go on without anybody."""
+        client, settings = self._client, self._settings
         try:
-            async with self._client._slots, aclosing(self._receive()) as events:
-                if self._client._closed:
+            async with client._slots:
+                if client._closed:
                     self._give_up_unsent(_CLOSED)
                 if self._stop_wanted.is_set():
                     self._give_up_unsent()
-                async for event in events:
-                    yield event
+                path, content = endpoints.complete(self.request)
+                transfer = Transfer(settings.connect_seconds, settings.silence_of(self.request), settings.total_seconds)
+                self._is_sent = lambda: transfer.sent
+                ends_at = asyncio.get_running_loop().time() + settings.total_seconds
+                try:
+                    async with asyncio.timeout_at(ends_at):
+                        response = await client._send(transfer, "POST", path, content, self._headers)
+                except (aiohttp.ClientError, TimeoutError) as error:
+                    self._exchange.fail(client._typed(error, transfer))
+                if self._exchange.finished:  # not said in the block above: aiohttp's error may show the key
+                    self._exchange.completion()
+                body = _LimitedBody(response, transfer, ends_at)
+                try:
+                    transfer.answered = True
+                    self._exchange.receive_head(response.status, response.headers)
+                    yield body
+                finally:
+                    body.close()
         finally:
-            if not self._exchange.ended_by_server:
+            if not self._exchange.ended_by_server and (task_id := self._task_to_stop()):
                 # Also after an error, a cancellation or when the caller has lost interest: the model would run on and
                 # be billed. Shielded, since what cancelled the call may cancel again.
-                await asyncio.shield(self._client.outliving(self._stop()))
-        self._exchange.completion()
+                await asyncio.shield(client.outliving(self._stop_task(task_id)))
 
-    async def _receive(self) -> AsyncGenerator[Event, None]:
-        exchange, client, settings = self._exchange, self._client, self._client.settings
-        path, body = endpoints.complete(self.request)
-        transfer = Transfer(settings.connect_seconds, settings.silence_of(self.request), settings.total_seconds)
-        self._is_sent = lambda: transfer.sent
-        started = time.monotonic()
-        loop = asyncio.get_running_loop()
-        ends_at = loop.time() + settings.total_seconds
-
-        def elapsed() -> float:
-            return time.monotonic() - started
-
+    async def _next_events(self, body: _LimitedBody) -> list[Event]:
+        """Return what the next bytes of the answer say."""
+        exchange, transfer = self._exchange, body.transfer
         try:
-            async with asyncio.timeout_at(ends_at):
-                response = await client._send(transfer, "POST", path, body, self._headers)
-            async with response:
-                transfer.answered = True
-                exchange.receive_head(response.status, response.headers)
-                answer = _Body(response)
-                while not exchange.finished:
-                    # Not around the whole loop: the limits must not fire while the caller works on an event. The one
-                    # for silence is aiohttp's too, but there it is lost after a broken chunk.
-                    async with asyncio.timeout_at(min(ends_at, loop.time() + transfer.silence)):
-                        data = await answer.read()
-                    events = exchange.receive_data(data, elapsed()) if data else exchange.receive_end(elapsed())
-                    if self._stop_wanted.is_set():
-                        await self._stop()
-                    for event in events:
-                        log_unknown(event)
-                        yield event
-        except (aiohttp.ClientError, TimeoutError) as error:
-            if isinstance(error, TimeoutError) or exchange.state is State.AWAITING_HEAD:
-                exchange.fail(client._typed(error, transfer))
-            for event in exchange.receive_break(elapsed(), "The connection ended before the answer did."):
-                yield event
+            data = await body.read()
+        except TimeoutError as error:  # aiohttp's own are these too
+            exchange.fail(self._client._typed(error, transfer))
+            return self._broken(transfer)
+        except aiohttp.ClientError:
+            return self._broken(transfer)
+        events = exchange.receive_data(data, transfer.elapsed) if data else exchange.receive_end(transfer.elapsed)
+        if self._stop_wanted.is_set():
+            await self._stop()
+        return events
+
+    def _broken(self, transfer: Transfer) -> list[Event]:
+        return self._exchange.receive_break(transfer.elapsed, "The connection ended before the answer did.")
 
 
 async def _note_sent(_session: aiohttp.ClientSession, call: Any, _what: object) -> None:
@@ -517,7 +439,7 @@ class _Body:
         """
         try:
             return await self._content.readany()
-        except (aiohttp.ClientError, RuntimeError) as error:
+        except (aiohttp.ClientError, RuntimeError, TimeoutError) as error:
             if rest := self._content._read_nowait(-1):
                 return rest
             if isinstance(error, RuntimeError):  # what the reader says when it is asked after the connection's end
@@ -539,6 +461,55 @@ class _Body:
         closed.exception()
         if not self._content.is_eof() and self._content.exception() is None:
             self._content.set_exception(aiohttp.ClientPayloadError())
+
+
+class _LimitedBody(_Body):
+    """Reads an answer piece by piece, within the limits of its call, with one timer for all of them.
+
+    The limits count while somebody reads, not while the caller works on an event. The one for silence is aiohttp's
+    too, but there it is lost after a broken chunk.
+
+    :param ends_at: when the time for all of the call is over, by the loop's clock
+    """
+
+    def __init__(self, response: aiohttp.ClientResponse, transfer: Transfer, ends_at: float) -> None:
+        super().__init__(response)
+        self.transfer = transfer
+        self._response = response
+        self._ends_at = ends_at
+        self._loop = asyncio.get_running_loop()
+        #: When the read that is under way has taken too long.
+        self._due: float | None = None
+        self._timer = self._loop.call_at(min(ends_at, self._loop.time() + transfer.silence), self._look)
+
+    async def read(self) -> bytes:
+        """Return the next bytes, none at the end.
+
+        :raises TimeoutError: they have not come in time
+        :raises aiohttp.ClientError: the connection ended before the body did
+        """
+        now = self._loop.time()
+        if now >= self._ends_at:  # what is there already is in time
+            async with asyncio.timeout_at(now):
+                return await super().read()
+        self._due = min(self._ends_at, now + self.transfer.silence)
+        try:
+            return await super().read()
+        finally:
+            self._due = None
+
+    def close(self) -> None:
+        """Close the connection, unless the answer has come to its end."""
+        self._timer.cancel()
+        self._response.close()
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        if self._due is not None and now >= self._due and not self._content._buffer:
+            self._content.set_exception(TimeoutError())
+        elif now < self._ends_at:
+            due = self._due if self._due is not None and self._due > now else now + self.transfer.silence
+            self._timer = self._loop.call_at(min(self._ends_at, due), self._look)
 
 
 def _new_session(settings: ClientSettings, reach: Reach) -> aiohttp.ClientSession:

@@ -60,23 +60,28 @@ class Transfer:
         self.connect = min(connect, total)
         self.silence = silence
         self.total = total
-        self._ends_at = time.monotonic() + total
+        self._begun = time.monotonic()
         #: Whether any of the request has left, or is about to. Until then nothing can have been processed.
         self.sent = False
         #: Whether the head of the answer has come.
         self.answered = False
 
     @property
+    def elapsed(self) -> float:
+        """Seconds since the call began."""
+        return time.monotonic() - self._begun
+
+    @property
     def over(self) -> bool:
         """Whether the time for all of the call is."""
-        return time.monotonic() >= self._ends_at
+        return self.elapsed >= self.total
 
     def limit_next(self, sock: socket.socket, *, connected: bool) -> None:
         """Make the next read or write fail in time.
 
         :raises TimeoutError: there is no time left
         """
-        left = self._ends_at - time.monotonic()
+        left = self.total - self.elapsed
         if left <= 0:
             raise TimeoutError("the time for the call is over")
         sock.settimeout(min(self.silence if connected else self.connect, left))

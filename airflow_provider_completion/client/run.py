@@ -11,11 +11,10 @@ from airflow_provider_completion.api.answers import Completion
 from airflow_provider_completion.api.errors import Billed, CompletionError
 from airflow_provider_completion.api.events import Event, SentAgain, UnknownEvent
 from airflow_provider_completion.api.exchange import CompletionExchange
-from airflow_provider_completion.api.input_form import quoted
 from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.client.settings import ClientSettings
 from airflow_provider_completion.client.telemetry import CallSpan
-from airflow_provider_completion.paying import accounting
+from airflow_provider_completion.paying import OnMaybeBilled, accounting, checked_on_maybe_billed
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +27,15 @@ class Run:
 
     :param request: what is asked
     :param settings: how to reach the app
+    :param on_maybe_billed: what to do about a failed try that may have been billed
     """
 
-    def __init__(self, request: CompletionRequest, settings: ClientSettings) -> None:
+    def __init__(
+        self, request: CompletionRequest, settings: ClientSettings, on_maybe_billed: OnMaybeBilled = "fail"
+    ) -> None:
         self.request = request
         self._settings = settings
+        self._on_maybe_billed = checked_on_maybe_billed(on_maybe_billed)
         self._stop_sent = False
         #: Whether any of this try's request may have left.
         self._is_sent: Callable[[], bool] = lambda: False
@@ -40,26 +43,6 @@ class Run:
         self._in_block = False
         self._exchange = CompletionExchange(request, secret=settings.api_key)
         self._span: CallSpan | None = None
-        if rewritten := request.rewritten_inputs:
-            log.warning(
-                "The server rewrites {{...}} and <|...|> in inputs before the model sees them; here in: %s. "
-                "Perhaps a template was not rendered.",
-                ", ".join(map(quoted, rewritten)),
-            )
-        if unseen := request.unseen_files:
-            log.warning(
-                "A file of the type 'custom' is paid for, and the model gets no more of it than the words "
-                '"[Unsupported file type ...]": %s.',
-                ", ".join(unseen),
-            )
-        if unrendered := request.unrendered_inputs:
-            log.warning(
-                "Inputs look as if they hold a template that was not rendered: %s.", ", ".join(map(quoted, unrendered))
-            )
-        if words_none := request.words_none:
-            log.warning(
-                "The word None is sent, as a template makes of a value that is not there: %s.", ", ".join(words_none)
-            )
 
     def _expect_block(self, word: str) -> None:
         """Refuse to be iterated over where nothing would notice that the caller has left.

@@ -13,7 +13,7 @@ from airflow_provider_completion.api.address import normalised_base_url
 from airflow_provider_completion.api.endpoints import checked_user
 from airflow_provider_completion.api.errors import ConfigurationError, InvalidRequestError
 from airflow_provider_completion.api.requests import CompletionRequest
-from airflow_provider_completion.client.telemetry import Observer, Origin
+from airflow_provider_completion.client.observing import Observer, Origin
 
 USER_AGENT = f"airflow-provider-completion/{__version__}"
 #: A stop is sent while something is ending, and Airflow leaves a killed task about 5 s.

@@ -13,7 +13,7 @@ attribute                                  value
 ``gen_ai.output.type``                     ``text``
 ``gen_ai.request.stream``                  whether the answer was asked for as a stream
 ``gen_ai.response.id``                     the ``message_id``
-``gen_ai.response.finish_reasons``         one: see :attr:`CallReport.ending`; not for errors
+``gen_ai.response.finish_reasons``         one: see ``CallReport.ending``; not for errors
 ``gen_ai.response.time_to_first_chunk``    seconds until the first text
 ``gen_ai.usage.input_tokens``              where the server reports usage
 ``gen_ai.usage.output_tokens``             where the server reports usage
@@ -35,10 +35,9 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from opentelemetry import trace
@@ -47,10 +46,9 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from airflow_provider_completion import __version__
 from airflow_provider_completion.api.answers import Completion
 from airflow_provider_completion.api.errors import CompletionError
-from airflow_provider_completion.api.requests import CompletionRequest, ResponseMode
-
-if TYPE_CHECKING:
-    from airflow_provider_completion.client.settings import ClientSettings
+from airflow_provider_completion.api.requests import CompletionRequest
+from airflow_provider_completion.client.observing import CallReport, Origin
+from airflow_provider_completion.client.settings import ClientSettings
 
 log = logging.getLogger(__name__)
 
@@ -60,50 +58,6 @@ _OPERATION = "text_completion"
 # Named here, not imported: opentelemetry-semantic-conventions comes with the SDK, and renames its constants.
 _ERROR_TYPE = "error.type"
 _PROPAGATOR = TraceContextTextMapPropagator()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
-    """What calls are made for.
-
-    :param trace_id: what the server's own trace is to be found by, sent as ``X-Trace-Id``; it takes up to 128 letters,
-        digits, ``-`` and ``_`` and ignores anything else without a word (contract §2.1)
-    :param parent: the span to hang calls under where none is current, as W3C header fields
-    :param attributes: attributes of the span beside its own
-    """
-
-    trace_id: str | None = None
-    parent: Mapping[str, str] = field(default_factory=dict)
-    attributes: Mapping[str, str | int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallReport:
-    """One call that has ended.
-
-    :param response_mode: how the answer was asked for
-    :param outcome: the completion, whatever its ``finish``, or what ended the call instead
-    :param seconds: from the first try to the end
-    :param tries: how often it was tried, the first time included
-    """
-
-    response_mode: ResponseMode
-    outcome: Completion | BaseException
-    seconds: float
-    tries: int
-
-    @property
-    def ending(self) -> str:
-        """The outcome in one word: the completion's ``finish``; ``abandoned``, when the caller left before the end; or
-        the name of the error's class.
-        """
-        if isinstance(self.outcome, Completion):
-            return self.outcome.finish
-        return "abandoned" if isinstance(self.outcome, GeneratorExit) else type(self.outcome).__name__
-
-
-#: Is told of every call that has ended, from the thread or event loop that made it.
-Observer = Callable[[CallReport], None]
 
 
 class CallSpan:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from functools import cached_property, partial, wraps
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast
 
 from airflow import __version__ as airflow_version
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
     from airflow_provider_completion.api.answers import Completion, Finish
-    from airflow_provider_completion.api.app import AppInfo, AppMeta, AppParameters, AppSite, EndUser
-    from airflow_provider_completion.api.endpoints import Audio
-    from airflow_provider_completion.api.feedback import Feedback, Rating
+    from airflow_provider_completion.api.feedback import Feedback
     from airflow_provider_completion.api.files import FileReference, UploadedFile
     from airflow_provider_completion.api.requests import CompletionRequest
     from airflow_provider_completion.client.aio import AsyncCompletionClient
@@ -31,6 +29,9 @@ if TYPE_CHECKING:
     from airflow_provider_completion.exceptions import OnMaybeBilled
     from airflow_provider_completion.hooks.files import FileItems, Uploads
 
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _WHOLE: tuple[Finish, ...] = ("complete",)
 
@@ -45,6 +46,33 @@ class CallOptions(TypedDict, total=False):
     files: FileItems
     user: str | None
     response_mode: str
+
+
+class _Forward(Generic[P, T]):
+    """A method of the hook that is a named call of its client, see :mod:`airflow_provider_completion.client.calls`.
+
+    Errors leave it as they leave all of the hook's own methods.
+
+    :param call: the client's method
+    :param paid: whether it costs money
+    """
+
+    def __init__(self, call: Callable[[CompletionClient], Callable[P, T]], *, paid: bool = False) -> None:
+        self._call = call
+        self._paid = paid
+
+    def __get__(self, hook: CompletionHook | None, _: type) -> Callable[P, T]:
+        from airflow_provider_completion.client.sync import CompletionClient
+
+        if hook is None:
+            return self._call(cast("CompletionClient", CompletionClient))  # for who reads its docstring
+
+        @wraps(self._call(cast("CompletionClient", CompletionClient)))
+        def method(*args: P.args, **kwargs: P.kwargs) -> T:
+            with hook._paying_for_speech() if self._paid else hook.failing_for_good():
+                return self._call(hook.get_conn())(*args, **kwargs)
+
+        return method
 
 
 class CompletionHook(BaseHook):
@@ -251,6 +279,7 @@ class CompletionHook(BaseHook):
             request = CompletionRequest.build(
                 inputs=inputs, query=query, files=references, user=user, response_mode=response_mode
             )
+            client.warned.of(request)
             return client.against_form(request.fitting) if client.settings.check_inputs else request
 
     def _references(
@@ -266,49 +295,10 @@ class CompletionHook(BaseHook):
 
         return Uploads(self.get_conn())
 
-    def stop(self, task_id: str, user: str | None = None) -> None:
-        """Stop a generation. Only the user that it was made for can; the server never says whether it did."""
-        with self.failing_for_good():
-            self.get_conn().stop(task_id, user)
-
-    def info(self) -> AppInfo:
-        """Return what the app is. Free of charge."""
-        with self.failing_for_good():
-            return self.get_conn().info()
-
-    def parameters(self) -> AppParameters:
-        """Return what the app takes. Free of charge."""
-        with self.failing_for_good():
-            return self.get_conn().parameters()
-
-    def meta(self) -> AppMeta:
-        """Return the icons of the app's tools. Free of charge."""
-        with self.failing_for_good():
-            return self.get_conn().meta()
-
-    def site(self) -> AppSite:
-        """Return how the app's own web page looks. Free of charge."""
-        with self.failing_for_good():
-            return self.get_conn().site()
-
-    def end_user(self, end_user_id: str) -> EndUser:
-        """Return whom calls were made for, by the id that uploads and feedback name. Newer servers only."""
-        with self.failing_for_good():
-            return self.get_conn().end_user(end_user_id)
-
-    def give_feedback(
-        self, message_id: str, rating: Rating, *, content: str | None = None, user: str | None = None
-    ) -> None:
-        """Rate an answer; what was said before is replaced. Free of charge.
-
-        :param message_id: of the answer
-        :param rating: ``like``, ``dislike``, or None to withdraw
-        :param content: a comment
-        :param user: the end user that the answer was made for, by default the connection's
-        :raises InvalidRequestError: the app has no such message for this user, or there is nothing to withdraw
-        """
-        with self.failing_for_good():
-            self.get_conn().give_feedback(message_id, rating, content=content, user=user)
+    stop = _Forward(lambda client: client.stop)
+    info = _Forward(lambda client: client.info)
+    parameters = _Forward(lambda client: client.parameters)
+    give_feedback = _Forward(lambda client: client.give_feedback)
 
     def iter_feedbacks(self) -> Iterator[Feedback]:
         """Iterate over all feedback of the app, of all its end users, the newest first. Free of charge."""
@@ -334,28 +324,7 @@ class CompletionHook(BaseHook):
         with self.failing_for_good():
             self.get_conn().download(file_id, self._path(path))
 
-    def text_to_audio(
-        self,
-        text: str | None = None,
-        *,
-        message_id: str | None = None,
-        voice: str | None = None,
-        user: str | None = None,
-    ) -> Audio:
-        """Speak a text, or the saved answer of a message. It costs what the app's speech model costs.
-
-        :param voice: one of the model's voices, by default the app's
-        """
-        with self._paying_for_speech():
-            return self.get_conn().text_to_audio(text, message_id=message_id, voice=voice, user=user)
-
-    def audio_to_text(self, file: str | os.PathLike[str] | ObjectStoragePath, *, user: str | None = None) -> str:
-        """Write down what is spoken in a file of mp3, m4a, wav, amr or mpga. It costs what the app's model costs.
-
-        :param file: as for :meth:`upload`
-        """
-        with self._paying_for_speech():
-            return self.get_conn().audio_to_text(self._path(file), user=user)
+    text_to_audio = _Forward(lambda client: client.text_to_audio, paid=True)
 
     @staticmethod
     def _path(file: str | os.PathLike[str] | ObjectStoragePath) -> os.PathLike[str] | ObjectStoragePath:

@@ -30,7 +30,7 @@ from typing import Any
 from airflow.providers.common.compat.sdk import AirflowException, Stats, get_current_context
 
 from airflow_provider_completion.api.answers import Completion
-from airflow_provider_completion.client.telemetry import CallReport, Origin
+from airflow_provider_completion.client.observing import CallReport, Origin
 
 #: The most that the server takes (contract §2.1).
 _TRACE_ID_LENGTH = 128

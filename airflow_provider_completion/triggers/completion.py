@@ -20,8 +20,8 @@ from airflow_provider_completion.api.answers import Completion
 from airflow_provider_completion.api.errors import CompletionError, error_of
 from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.client.aio import AsyncCompletionClient, AsyncCompletionRun
+from airflow_provider_completion.client.observing import Origin
 from airflow_provider_completion.client.settings import ClientSettings
-from airflow_provider_completion.client.telemetry import Origin
 from airflow_provider_completion.exceptions import OnMaybeBilled
 from airflow_provider_completion.hooks.completion import CompletionHook
 from airflow_provider_completion.triggers.mark import CallMarks, Place, Received
@@ -48,7 +48,7 @@ class CompletionTrigger(BaseTrigger):
     :param call_id: the call; each deferral has another
     :param noted_within: seconds that Airflow may take to note that the task was deferred. No event is fired before:
         Airflow would take the task that is about to resume for one that was killed, and start it over
-    :param origin: what the call is made for, see :class:`~airflow_provider_completion.client.telemetry.Origin`
+    :param origin: what the call is made for, see :class:`~airflow_provider_completion.client.observing.Origin`
     """
 
     def __init__(

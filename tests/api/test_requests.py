@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 
 import pytest
 
 from airflow_provider_completion.api import endpoints
+from airflow_provider_completion.api.app import AppParameters
 from airflow_provider_completion.api.errors import InvalidRequestError
+from airflow_provider_completion.api.input_form import InputForm
 from airflow_provider_completion.api.requests import CompletionRequest
-from airflow_provider_completion.client.run import Run
-from airflow_provider_completion.client.settings import ClientSettings
 from tests.api.effort import ending
 
 FILE = {"type": "image", "transfer_method": "remote_url", "url": "https://x/f.png"}
@@ -32,6 +33,22 @@ def build(**changes):
 )  # fmt: skip
 def test_case_04_body(changes, body):
     assert json.loads(build(**changes).body()) == body
+
+
+def test_a_copy_is_sent_as_it_is_and_not_as_what_it_was_made_of():
+    first = build()
+    assert first.body() is first.body()
+    for copied in (first.model_copy(update={"inputs": {"query": "y"}}), copy.copy(first).model_copy(deep=True)):
+        assert json.loads(copied.body())["inputs"] == copied.inputs
+
+
+def test_what_the_form_fills_in_is_sent_and_a_request_that_lacks_nothing_stays_what_it_is():
+    form = InputForm(
+        AppParameters.model_validate({"user_input_form": [{"text-input": {"variable": "a", "default": "b"}}]})
+    )
+    assert json.loads(build(inputs={}).fitting(form).body())["inputs"] == {"a": "b"}
+    whole = build(inputs={"a": "x"})
+    assert whole.fitting(form) is whole
 
 
 def test_text_travels_as_it_is():
@@ -98,12 +115,11 @@ def test_openings_that_are_never_closed_are_read_once(piece):
         assert (request.rewritten_inputs, request.unrendered_inputs) == ([], [])
 
 
-def test_many_inputs_are_warned_of_in_one_pass(caplog):
+def test_many_inputs_are_warned_of_in_one_pass():
     inputs = {f"{number:06}": "{{x}} {% y %}" for number in range(100_000)} | {"last": "{% y %}"}
     request = build().model_copy(update={"inputs": inputs})
     with ending():
-        Run(request, ClientSettings(base_url="http://x", api_key="app-0"))
-    rewritten, unrendered = caplog.messages
+        rewritten, unrendered = request.warnings
     assert "'000000', '000001'" in rewritten
     assert unrendered.endswith(": 'last'.")
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_completion.api import endpoints
+from airflow_provider_completion.api.endpoints import Endpoint
 from airflow_provider_completion.api.errors import (
     AuthenticationError,
     BrokenAnswerError,
@@ -24,7 +26,7 @@ from airflow_provider_completion.client import form_cache
 from airflow_provider_completion.client.aio import AsyncCompletionClient
 from airflow_provider_completion.client.sync import CompletionClient
 from airflow_provider_completion.testing import App, GenerationError, LocalCompletionServer
-from tests.client.conftest import KEY, failure, fast, in_turn, settings_for
+from tests.client.conftest import KEY, Call, failure, fast, in_turn, settings_for
 from tests.client.raw_server import (
     END,
     Peer,
@@ -68,19 +70,23 @@ def paths(server: RawServer) -> list[str]:
     return [f"{request.method} {request.path.removeprefix('/v1')}" for request in server.requests]
 
 
+def performing(endpoint: Endpoint[Any]) -> Call:
+    return lambda client: client.perform(endpoint)
+
+
 # -- what an app says of itself ---------------------------------------------------------------------------------------
 
 
 def test_what_an_app_says_of_itself(calls, server):
     def end_user(client):
-        return client.end_user(next(iter(server._end_users)))
+        return client.perform(endpoints.end_user(next(iter(server._end_users))))
 
     info, told, meta, site, _, user = calls.each(
         settings_for(server.base_url),
         lambda client: client.info(),
         lambda client: client.parameters(),
-        lambda client: client.meta(),
-        lambda client: client.site(),
+        performing(endpoints.meta()),
+        performing(endpoints.site()),
         lambda client: client.complete({"query": "x"}),
         end_user,
     )
@@ -95,23 +101,29 @@ def test_what_an_app_says_of_itself(calls, server):
 def test_what_a_live_server_said(calls):
     file = wire("site_rich")
     with RawServer(replay(file, "whole")) as server:
-        (site,) = calls.each(settings_for(server.url), lambda client: client.site())
+        (site,) = calls.each(settings_for(server.url), performing(endpoints.site()))
     said = json.loads(file.body)
     assert (site.title, site.default_language) == (said["title"], said["default_language"])
     with RawServer(replay(wire("meta_rich"), "random")) as server:
-        (meta,) = calls.each(settings_for(server.url), lambda client: client.meta())
+        (meta,) = calls.each(settings_for(server.url), performing(endpoints.meta()))
     assert meta.tool_icons == {}
 
 
 def test_an_old_server_has_no_such_route(calls):
     with RawServer(replay(wire("err_route_404"), "whole")) as server:
-        for call in (lambda client: client.site(), lambda client: client.end_user(ID)):
+        for call in (
+            performing(endpoints.site()),
+            lambda client: client.perform(endpoints.end_user(ID)),
+        ):
             error = failure(calls, server.url, call)
             assert (type(error), error.billed) == (ConfigurationError, "no")
 
 
 def test_an_end_user_that_is_not_there(calls, server):
-    assert failure(calls, server.base_url, lambda client: client.end_user(ID)).code == "end_user_not_found"
+    assert (
+        failure(calls, server.base_url, lambda client: client.perform(endpoints.end_user(ID))).code
+        == "end_user_not_found"
+    )
 
 
 # -- feedback ---------------------------------------------------------------------------------------------------------

@@ -8,8 +8,9 @@ import threading
 import time
 
 import pytest
+import tenacity
 
-from airflow_provider_completion.api import endpoints
+from airflow_provider_completion.api import endpoints, requests
 from airflow_provider_completion.api.errors import CompletionError, ConnectError, InvalidRequestError, ThrottledError
 from airflow_provider_completion.api.events import Message, SentAgain
 from airflow_provider_completion.api.exchange import CompletionExchange
@@ -191,6 +192,33 @@ def test_the_waits_grow_with_jitter_up_to_a_minute(failure, tries, least, most):
     waits = {policy(ClientSettings(base_url="http://x", api_key="k"))["wait"](state) for _ in range(50)}
     assert least <= min(waits) <= max(waits) <= most
     assert len(waits) > 1 or failure.retry_after is not None
+
+
+def test_what_does_not_fail_or_has_one_try_only_does_without_tenacity(calls, monkeypatch):
+    def asked(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr(tenacity, "Retrying", asked)
+    with RawServer(one_after_another(whole, THROTTLE)) as server:
+        assert calls.each(fast(server.url), complete)[0].answer == "whole"
+        with pytest.raises(ThrottledError):
+            calls.each(fast(server.url, max_tries=1), complete)
+
+
+def test_what_many_calls_have_in_common_is_warned_of_once(calls, caplog):
+    with RawServer(whole) as server:
+        calls.each(settings_for(server.url), *[lambda client: client.complete({"text": "{{x}}"})] * 3)
+    assert [record.message[:19] for record in caplog.records if "{{...}}" in record.message] == ["The server rewrites"]
+
+
+def test_a_request_is_written_once_for_all_tries(calls, monkeypatch):
+    written = []
+    write = requests._json
+    monkeypatch.setattr(requests, "_json", lambda content: written.append(content) or write(content))
+    with RawServer(one_after_another(THROTTLE, THROTTLE, whole)) as server:
+        calls.each(fast(server.url), complete)
+    assert len(written) == 1
+    assert len(server.requests) == 3
 
 
 def test_a_body_is_sent_whole_each_time(calls):

@@ -21,7 +21,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 from airflow_provider_completion.api.answers import Completion, Usage
 from airflow_provider_completion.api.errors import BrokenAnswerError, ThrottledError
 from airflow_provider_completion.api.requests import CompletionRequest
-from airflow_provider_completion.client.telemetry import CallReport, CallSpan, Origin
+from airflow_provider_completion.client.observing import CallReport, Origin
+from airflow_provider_completion.client.telemetry import CallSpan
 from tests.client.conftest import INPUTS, KEY, settings_for
 
 CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"

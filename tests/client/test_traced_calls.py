@@ -17,8 +17,8 @@ from airflow_provider_completion.api.answers import Completion
 from airflow_provider_completion.api.errors import CompletionError, InvalidRequestError
 from airflow_provider_completion.api.events import ErrorEvent, Message, MessageEnd, SentAgain
 from airflow_provider_completion.client.aio import AsyncCompletionClient
+from airflow_provider_completion.client.observing import CallReport, Origin
 from airflow_provider_completion.client.settings import ClientSettings
-from airflow_provider_completion.client.telemetry import CallReport, Origin
 from airflow_provider_completion.testing import App, LocalCompletionServer, Prompt
 from airflow_provider_completion.testing.server import Call
 from tests.client.conftest import INPUTS, KEY, Calls, Watch, complete, settings_for

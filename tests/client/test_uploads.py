@@ -641,7 +641,7 @@ def test_a_download_that_is_cancelled_leaves_nothing(tmp_path):
 
 
 def listen(file: Any) -> Callable[[Any], Any]:
-    return lambda client: client.audio_to_text(file)
+    return lambda client: client.perform(endpoints.audio_to_text(content_of(file), "user-7"))
 
 
 LISTENER = App(api_key=KEY, speech_to_text=lambda audio: f"{len(audio)} bytes of 🙂")
