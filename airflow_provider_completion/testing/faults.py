@@ -21,7 +21,7 @@ from typing import Any, Literal, NoReturn, TypeAlias
 
 from aiohttp import web
 
-from airflow_provider_completion.testing.apps import GenerationError
+from airflow_provider_completion.testing.prompt import GenerationError
 from airflow_provider_completion.testing.writing import PING, ApiError, GatewayAnswer, framed
 
 #: The request header that asks for a fault.

@@ -22,7 +22,7 @@ from urllib.parse import quote
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from airflow_provider_completion.testing.apps import App, GenerationError
+from airflow_provider_completion.testing.apps import App
 from airflow_provider_completion.testing.descriptions import info, parameters, site
 from airflow_provider_completion.testing.faults import (
     COMPLETIONS,
@@ -43,6 +43,7 @@ from airflow_provider_completion.testing.files import (
 )
 from airflow_provider_completion.testing.form import BadInputError, ServerCrashError, accepted_inputs
 from airflow_provider_completion.testing.generation import Generation, audio_pieces, heard, prompt_of, spoken
+from airflow_provider_completion.testing.prompt import GenerationError
 from airflow_provider_completion.testing.records import DEFAULT_USER, EndUser, Feedback, end_user_id
 from airflow_provider_completion.testing.writing import (
     COMMON,
