@@ -13,26 +13,32 @@ OURS = "airflow_provider_completion"
 PACKAGE = Path(__file__).parent.parent / OURS
 STDLIB = sys.stdlib_module_names
 
+#: An address that users' Dags have, and nothing here: what it had has moved down into a room of its own.
+OLD_OUTPUT = "api.output"
+
 #: What each room may import of the others. A room imports nothing that stands below it.
 ROOMS: dict[str, set[str]] = {
     "api": set(),
+    "structured": {"api"},
     "paying": {"api"},
     "client": {"api", "paying"},
     "testing": {"api"},
-    "exceptions": {"api", "paying"},
+    "exceptions": {"api", "structured", "paying"},
     "retry_policy": {"api"},
     "hooks": {"api", "paying", "client", "exceptions"},
     "triggers": {"api", "paying", "client", "exceptions", "hooks"},
-    "operators": {"api", "paying", "client", "exceptions", "hooks", "triggers"},
-    "decorators": {"exceptions", "hooks", "operators"},
+    "operators": {"api", "structured", "paying", "client", "exceptions", "hooks", "triggers"},
+    "decorators": {"structured", "exceptions", "hooks", "operators"},
     "cli": {"api", "client", "hooks", "operators"},
     "get_provider_info": {"hooks"},
     "__main__": {"api", "cli", "operators"},
+    OLD_OUTPUT: {"structured"},
 }
 
 #: What a room without Airflow may import of what others have made, beside the standard library.
 THIRD_PARTIES = {
     "api": {"pydantic", "pydantic_core"},
+    "structured": {"pydantic"},
     "paying": set(),
     "client": {"pydantic", "requests", "urllib3", "aiohttp", "certifi", "opentelemetry", "tenacity"},
     "testing": {"pydantic", "aiohttp", "pytest"},
@@ -70,6 +76,8 @@ IMPORTS = {name: imports_of(file) for name, file in MODULES.items()}
 
 def room_of(module: str) -> str:
     """Return the room that a module of ours is in, ``""`` for the package itself, which has but its version."""
+    if module == f"{OURS}.{OLD_OUTPUT}":
+        return OLD_OUTPUT
     return module.split(".")[1] if "." in module else ""
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from airflow_provider_completion.hooks.files import FileItems, GivenFile
     from airflow_provider_completion.operators.crash_safety import CrashSafety
     from airflow_provider_completion.operators.deferral import Deferral
-    from airflow_provider_completion.operators.structured import Output
+    from airflow_provider_completion.structured.output import Output
 
 
 _WHOLE: tuple[Finish, ...] = ("complete",)
@@ -167,9 +167,9 @@ class CompletionOperator(BaseOperator):
             )
 
     def _output(self, longest: int | None = None) -> Output:
-        from airflow_provider_completion.operators.structured import Output
+        from airflow_provider_completion.operators.structured import output_of
 
-        return Output(
+        return output_of(
             self.output_type,
             output_retries=self.output_retries,
             feedback_input=self.feedback_input,
@@ -380,7 +380,7 @@ class CompletionOperator(BaseOperator):
 
         :param pushed: is called once the side keys are in XCom
         """
-        from airflow_provider_completion.api.output import OutputError
+        from airflow_provider_completion.structured.output_type import OutputError
 
         completion = answer.completion
         self._spent.answer = answer
