@@ -20,6 +20,8 @@ OLD_OUTPUT = "api.output"
 ROOMS: dict[str, set[str]] = {
     "api": set(),
     "structured": {"api"},
+    "plain": set(),
+    "following": {"api", "plain"},
     "paying": {"api"},
     "client": {"api", "paying"},
     "testing": {"api"},
@@ -27,11 +29,11 @@ ROOMS: dict[str, set[str]] = {
     "retry_policy": {"api"},
     "hooks": {"api", "paying", "client", "exceptions"},
     "triggers": {"api", "paying", "client", "exceptions", "hooks"},
-    "operators": {"api", "structured", "paying", "client", "exceptions", "hooks", "triggers"},
+    "operators": {"api", "structured", "following", "paying", "client", "exceptions", "hooks", "triggers"},
     "decorators": {"structured", "exceptions", "hooks", "operators"},
-    "cli": {"api", "client", "hooks", "operators"},
+    "cli": {"api", "plain", "following", "client", "hooks"},
     "get_provider_info": {"hooks"},
-    "__main__": {"api", "cli", "operators"},
+    "__main__": {"api", "plain", "cli"},
     OLD_OUTPUT: {"structured"},
 }
 
@@ -39,6 +41,8 @@ ROOMS: dict[str, set[str]] = {
 THIRD_PARTIES = {
     "api": {"pydantic", "pydantic_core"},
     "structured": {"pydantic"},
+    "plain": set(),
+    "following": set(),
     "paying": set(),
     "client": {"pydantic", "requests", "urllib3", "aiohttp", "certifi", "opentelemetry", "tenacity"},
     "testing": {"pydantic", "aiohttp", "pytest"},

@@ -245,7 +245,7 @@ class CompletionOperator(BaseOperator):
 
     def _resume(self, context: Context, deferral: Deferral, event: dict[str, Any] | None) -> Any:
         from airflow_provider_completion.api.errors import CompletionError
-        from airflow_provider_completion.operators.answer_log import AnswerLog
+        from airflow_provider_completion.following import AnswerLog
         from airflow_provider_completion.paying import may_be_sent_again
 
         with self._resuming():
@@ -465,20 +465,13 @@ class CompletionOperator(BaseOperator):
             answer.safety.end_without_answer("yes")
 
     def _follow(self, run: CompletionRun, safety: CrashSafety) -> None:
-        from airflow_provider_completion.api.events import Message, MessageReplace, SentAgain
-        from airflow_provider_completion.operators.answer_log import REPLACED, SENT_AGAIN, AnswerLog
+        from airflow_provider_completion.following import AnswerLog, follow
 
         answer_log = AnswerLog(lambda line: self.log.info("%s", line))
         for event in run:
             safety.keep_running(run.task_id)
-            if not self.log_answer:
-                continue
-            if isinstance(event, Message):
-                answer_log.add(event.answer)
-            elif isinstance(event, MessageReplace):
-                answer_log.replace(event.answer, REPLACED)
-            elif isinstance(event, SentAgain):
-                answer_log.replace("", SENT_AGAIN)
+            if self.log_answer:
+                follow(event, answer_log)
         if self.log_answer and self.response_mode == "blocking":
             answer_log.add(run.completion.answer)
         answer_log.close()
