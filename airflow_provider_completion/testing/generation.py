@@ -16,7 +16,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, TypeVar
 
 from airflow_provider_completion.testing.apps import App
-from airflow_provider_completion.testing.faults import Scene
+from airflow_provider_completion.testing.faults.scene import Scene
 from airflow_provider_completion.testing.prompt import GenerationError, Prompt
 
 T = TypeVar("T")

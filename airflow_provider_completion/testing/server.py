@@ -303,7 +303,7 @@ class LocalCompletionServer:
         try:
             fault = await self._fault_for(request, body)
             call.fault = fault.name
-            scene = Scene(fault, request)
+            scene = Scene(fault.entry, fault.parameters, request)
             _SCENE.set(scene)
             return await scene.entry.answer(scene, lambda: handler(request))
         except (ApiError, GatewayAnswer) as error:
