@@ -73,7 +73,7 @@ def paths(server: RawServer) -> list[str]:
 
 def test_what_an_app_says_of_itself(calls, server):
     def end_user(client):
-        return client.end_user(next(iter(server._end_users)))
+        return client.end_user(next(iter(server._memory.end_users)))
 
     info, told, meta, site, _, user = calls.each(
         settings_for(server.base_url),
