@@ -15,7 +15,7 @@ from typing import TextIO
 from airflow_provider_completion.api.errors import CompletionError
 from airflow_provider_completion.cli import CommandError
 from airflow_provider_completion.cli.streams import log_to_stderr, text_to, writing
-from airflow_provider_completion.operators.answer_log import plain
+from airflow_provider_completion.plain import plain
 
 _INPUTS = """\
 an input's value is text; numbers and checkboxes become what the app's form says:

@@ -29,8 +29,8 @@ from airflow_provider_completion.api.errors import (
     TimeLimitError,
     UnfinishedAnswerError,
 )
-from airflow_provider_completion.api.output import OutputError
 from airflow_provider_completion.paying import Cost, OnMaybeBilled, accounting, may_be_sent_again
+from airflow_provider_completion.structured.output_type import OutputError
 
 try:
     from airflow.sdk.exceptions import AirflowTaskTerminated

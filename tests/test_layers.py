@@ -4,67 +4,122 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "airflow_provider_completion"
 OURS = "airflow_provider_completion"
+PACKAGE = Path(__file__).parent.parent / OURS
 STDLIB = sys.stdlib_module_names
 
-#: What each layer may import beside the standard library.
-LAYERS = {
-    "api": {"pydantic", "pydantic_core", f"{OURS}.api"},
-    "client": {
-        "pydantic",
-        "requests",
-        "urllib3",
-        "aiohttp",
-        "certifi",
-        "opentelemetry",
-        "tenacity",
-        OURS,
-        f"{OURS}.api",
-        f"{OURS}.client",
-        f"{OURS}.paying",
-    },
-    "paying.py": {OURS, f"{OURS}.api"},
-    "testing": {"pydantic", "aiohttp", "pytest", OURS, f"{OURS}.api", f"{OURS}.testing"},
+#: An address that users' Dags have, and nothing here: what it had has moved down into a room of its own.
+OLD_OUTPUT = "api.output"
+
+#: What each room may import of the others. A room imports nothing that stands below it.
+ROOMS: dict[str, set[str]] = {
+    "api": set(),
+    "structured": {"api"},
+    "plain": set(),
+    "following": {"api", "plain"},
+    "paying": {"api"},
+    "client": {"api", "paying"},
+    "testing": {"api"},
+    "exceptions": {"api", "structured", "paying"},
+    "retry_policy": {"api"},
+    "hooks": {"api", "paying", "client", "exceptions"},
+    "triggers": {"api", "paying", "client", "exceptions", "hooks"},
+    "operators": {"api", "structured", "following", "paying", "client", "exceptions", "hooks", "triggers"},
+    "decorators": {"structured", "exceptions", "hooks", "operators"},
+    "cli": {"api", "plain", "following", "client", "hooks"},
+    "get_provider_info": {"hooks"},
+    "__main__": {"api", "plain", "cli"},
+    OLD_OUTPUT: {"structured"},
+}
+
+#: What a room without Airflow may import of what others have made, beside the standard library.
+THIRD_PARTIES = {
+    "api": {"pydantic", "pydantic_core"},
+    "structured": {"pydantic"},
+    "plain": set(),
+    "following": set(),
+    "paying": set(),
+    "client": {"pydantic", "requests", "urllib3", "aiohttp", "certifi", "opentelemetry", "tenacity"},
+    "testing": {"pydantic", "aiohttp", "pytest"},
 }
 
 
+def _module(file: Path) -> str:
+    return ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {_module(file): file for file in sorted(PACKAGE.rglob("*.py"))}
+
+
 def imports_of(file: Path) -> set[str]:
+    """Return what a file imports anywhere: in functions, and for its types only, as well."""
     modules: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file} imports relatively"
-            modules.add(node.module or "")
+            module = node.module or ""
+            named = {f"{module}.{alias.name}" for alias in node.names}
+            modules |= named & MODULES.keys()
+            if named - MODULES.keys():
+                modules.add(module)
     return modules
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-def test_a_layer_imports_only_what_it_may(layer: str) -> None:
-    room = PACKAGE / layer
-    files = [room] if room.suffix else sorted(room.rglob("*.py"))
-    assert files
-    for file in files:
-        for module in imports_of(file):
-            top = module.partition(".")[0]
-            home = ".".join(module.split(".")[:2]) if top == OURS else top
-            assert top in STDLIB or home in LAYERS[layer], f"{file.name} imports {module}"
+IMPORTS = {name: imports_of(file) for name, file in MODULES.items()}
+
+
+def room_of(module: str) -> str:
+    """Return the room that a module of ours is in, ``""`` for the package itself, which has but its version."""
+    if module == f"{OURS}.{OLD_OUTPUT}":
+        return OLD_OUTPUT
+    return module.split(".")[1] if "." in module else ""
+
+
+def imports_of_room(room: str) -> Iterator[tuple[str, str]]:
+    for name, imported in IMPORTS.items():
+        if room_of(name) == room:
+            yield from ((name, module) for module in imported)
+
+
+def test_every_room_is_known() -> None:
+    assert {room_of(name) for name in MODULES} - {""} == ROOMS.keys()
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_rooms_that_it_may(room: str) -> None:
+    for name, module in imports_of_room(room):
+        if module.partition(".")[0] == OURS:
+            assert room_of(module) in {"", room, *ROOMS[room]}, f"{name} imports {module}"
+
+
+def test_what_a_room_may_import_stands_above_it() -> None:
+    above: set[str] = set()
+    for room, may in ROOMS.items():
+        assert may <= above, room
+        above.add(room)
+
+
+@pytest.mark.parametrize("room", THIRD_PARTIES)
+def test_a_room_without_airflow_has_no_other_third_parties(room: str) -> None:
+    for name, module in imports_of_room(room):
+        top = module.partition(".")[0]
+        assert top in STDLIB | {OURS} | THIRD_PARTIES[room], f"{name} imports {module}"
+
+
+def test_nothing_imports_in_a_circle() -> None:
+    # Which says what it has found.
+    tuple(TopologicalSorter({name: imported & MODULES.keys() for name, imported in IMPORTS.items()}).static_order())
 
 
 def test_the_api_does_no_io() -> None:
     doing = {"socket", "ssl", "time", "asyncio", "threading", "subprocess", "os", "io", "pathlib", "logging", "http"}
-    for file in sorted((PACKAGE / "api").rglob("*.py")):
-        assert not {module.partition(".")[0] for module in imports_of(file)} & doing, file.name
-
-
-@pytest.mark.parametrize("room", ["api", "client"])
-def test_no_circle(room: str) -> None:
-    names = {file.stem: f"{OURS}.{room}.{file.stem}" for file in (PACKAGE / room).glob("*.py")}
-    arrows = {name: imports_of(PACKAGE / room / f"{stem}.py") & set(names.values()) for stem, name in names.items()}
-    tuple(TopologicalSorter(arrows).static_order())  # which a circle has none of
+    for name, module in imports_of_room("api"):
+        assert module.partition(".")[0] not in doing, f"{name} imports {module}"

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO, Unpack
 
 from airflow_provider_completion.api.errors import InvalidRequestError
-from airflow_provider_completion.api.events import Message, MessageReplace, SentAgain
 from airflow_provider_completion.api.input_form import SENT_AS_IT_IS
 from airflow_provider_completion.cli.inputs import typed_inputs
 from airflow_provider_completion.cli.streams import writing
-from airflow_provider_completion.operators.answer_log import REPLACED, SENT_AGAIN, plain
+from airflow_provider_completion.following import AnswerOnTerminal, follow
+from airflow_provider_completion.plain import plain
 
 if TYPE_CHECKING:
     from airflow_provider_completion.client.sync import CompletionRun
@@ -31,7 +31,7 @@ def ask(hook: CompletionHook, given: Mapping[str, str], out: TextIO, **options: 
     on_terminal = out.isatty()
     with _hints_for_a_shell(), hook.stream(inputs, **options) as run:
         if on_terminal:
-            _show(run, out)
+            _show(run, AnswerOnTerminal(out, sys.stderr))
         else:
             for _ in run:
                 pass
@@ -51,49 +51,9 @@ def _hints_for_a_shell() -> Iterator[None]:
         raise
 
 
-def _show(run: CompletionRun, out: TextIO) -> None:
-    shown = _TerminalAnswer(out)
+def _show(run: CompletionRun, terminal: AnswerOnTerminal) -> None:
     try:
         for event in run:
-            if isinstance(event, Message):
-                shown.add(event.answer)
-            elif isinstance(event, MessageReplace):
-                shown.replace(event.answer, REPLACED)
-            elif isinstance(event, SentAgain):
-                shown.replace("", SENT_AGAIN)
+            follow(event, terminal)
     finally:
-        shown.end_line()
-
-
-class _TerminalAnswer:
-    """An answer on a terminal, while it is generated. What is shown cannot be taken back."""
-
-    def __init__(self, out: TextIO) -> None:
-        self._out = out
-        self._held = ""
-        self._in_line = False
-        self._any_shown = False
-
-    def add(self, text: str) -> None:
-        text = self._held + text
-        self._held = "\r" if text.endswith("\r") else ""  # perhaps the first half of a line's end
-        self._write(text.removesuffix("\r").replace("\r\n", "\n"))
-
-    def replace(self, text: str, why: tuple[str, str]) -> None:
-        self.end_line()
-        sys.stderr.write(f"{why[0] if self._any_shown else why[1]}\n")
-        sys.stderr.flush()
-        self._any_shown = False
-        self.add(text)
-
-    def end_line(self) -> None:
-        self._held = ""
-        if self._in_line:
-            self._write("\n")
-
-    def _write(self, text: str) -> None:
-        if text:
-            self._out.write(plain(text))
-            self._out.flush()
-            self._in_line = not text.endswith("\n")
-            self._any_shown = True
+        terminal.end_line()

@@ -13,7 +13,7 @@ from airflow_provider_completion.api.app import ASKED_FOR
 from airflow_provider_completion.api.input_form import FileRules
 from airflow_provider_completion.cli.dag import dag_source
 from airflow_provider_completion.cli.streams import writing
-from airflow_provider_completion.operators.answer_log import plain
+from airflow_provider_completion.plain import plain
 
 if TYPE_CHECKING:
     from airflow_provider_completion.api.app import AppInfo, AppParameters

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from airflow_provider_completion.cli import CommandError
-from airflow_provider_completion.operators.answer_log import plain
+from airflow_provider_completion.plain import plain
 
 
 def text_to(out: TextIO) -> TextIO:

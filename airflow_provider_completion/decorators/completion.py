@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_completion.hooks.files import FileItems
     from airflow_provider_completion.operators.completion import _Answer
-    from airflow_provider_completion.operators.structured import Output
+    from airflow_provider_completion.structured.output import Output
 
 
 @dataclass(frozen=True, kw_only=True)

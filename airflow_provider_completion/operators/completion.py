@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from airflow_provider_completion.hooks.files import FileItems, GivenFile
     from airflow_provider_completion.operators.crash_safety import CrashSafety
     from airflow_provider_completion.operators.deferral import Deferral
-    from airflow_provider_completion.operators.structured import Output
+    from airflow_provider_completion.structured.output import Output
 
 
 _WHOLE: tuple[Finish, ...] = ("complete",)
@@ -167,9 +167,9 @@ class CompletionOperator(BaseOperator):
             )
 
     def _output(self, longest: int | None = None) -> Output:
-        from airflow_provider_completion.operators.structured import Output
+        from airflow_provider_completion.operators.structured import output_of
 
-        return Output(
+        return output_of(
             self.output_type,
             output_retries=self.output_retries,
             feedback_input=self.feedback_input,
@@ -245,7 +245,7 @@ class CompletionOperator(BaseOperator):
 
     def _resume(self, context: Context, deferral: Deferral, event: dict[str, Any] | None) -> Any:
         from airflow_provider_completion.api.errors import CompletionError
-        from airflow_provider_completion.operators.answer_log import AnswerLog
+        from airflow_provider_completion.following import AnswerLog
         from airflow_provider_completion.paying import may_be_sent_again
 
         with self._resuming():
@@ -381,7 +381,7 @@ class CompletionOperator(BaseOperator):
 
         :param pushed: is called once the side keys are in XCom
         """
-        from airflow_provider_completion.api.output import OutputError
+        from airflow_provider_completion.structured.output_type import OutputError
 
         completion = answer.completion
         self._spent.answer = answer
@@ -466,20 +466,13 @@ class CompletionOperator(BaseOperator):
             answer.safety.end_without_answer("yes")
 
     def _follow(self, run: CompletionRun, safety: CrashSafety) -> None:
-        from airflow_provider_completion.api.events import Message, MessageReplace, SentAgain
-        from airflow_provider_completion.operators.answer_log import REPLACED, SENT_AGAIN, AnswerLog
+        from airflow_provider_completion.following import AnswerLog, follow
 
         answer_log = AnswerLog(lambda line: self.log.info("%s", line))
         for event in run:
             safety.keep_running(run.task_id)
-            if not self.log_answer:
-                continue
-            if isinstance(event, Message):
-                answer_log.add(event.answer)
-            elif isinstance(event, MessageReplace):
-                answer_log.replace(event.answer, REPLACED)
-            elif isinstance(event, SentAgain):
-                answer_log.replace("", SENT_AGAIN)
+            if self.log_answer:
+                follow(event, answer_log)
         if self.log_answer and self.response_mode == "blocking":
             answer_log.add(run.completion.answer)
         answer_log.close()

@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from airflow_provider_completion.testing.apps import App, FileUpload, GenerationError, Prompt, load_apps
+    from airflow_provider_completion.testing.apps import App, FileUpload, load_apps
     from airflow_provider_completion.testing.faults import Fault
+    from airflow_provider_completion.testing.prompt import GenerationError, Prompt
     from airflow_provider_completion.testing.server import LocalCompletionServer
 
 _HOMES = {
     "App": "apps",
     "Fault": "faults",
     "FileUpload": "apps",
-    "GenerationError": "apps",
+    "GenerationError": "prompt",
     "LocalCompletionServer": "server",
-    "Prompt": "apps",
+    "Prompt": "prompt",
     "load_apps": "apps",
 }
 

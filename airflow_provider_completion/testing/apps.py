@@ -7,56 +7,18 @@ import importlib
 import re
 import tomllib
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from airflow_provider_completion.testing.prompt import Generator
+from airflow_provider_completion.testing.summariser import summarise
+
 #: The key of the default app. It opens nothing but an app on this machine.
 LOCAL_API_KEY = "app-local-completion-app"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prompt:
-    """What a generator gets.
-
-    :param text: the prompt template with the inputs put in
-    :param inputs: the inputs as the server takes them: declared names only, numbers as numbers
-    :param files: as they were sent; an uploaded one also has its ``name``, ``mime_type`` and ``size``, and the
-        ``path`` to read its content from, which is there until the server closes
-    """
-
-    text: str
-    inputs: Mapping[str, Any] = field(default_factory=dict)
-    query: str = ""
-    files: Sequence[Mapping[str, Any]] = ()
-    user: str = ""
-
-
-#: Returns the answer, whole or in pieces. It runs in a thread, so it may block.
-Generator: TypeAlias = Callable[[Prompt], "str | Iterable[str]"]
-
-
-class GenerationError(Exception):
-    """Raised by a generator, or by what speaks or listens, to fail as a model provider does.
-
-    :param message: what the server reports
-    :param code: the server's error code
-    :param status: the status of the ``error`` event, or of the HTTP answer in blocking mode
-    """
-
-    def __init__(self, message: str, *, code: str = "completion_request_error", status: int = 400) -> None:
-        super().__init__(message)
-        self.message, self.code, self.status = message, code, status
-
-
-def _default_generator(prompt: Prompt) -> str:
-    from airflow_provider_completion.testing.summariser import summarise
-
-    return summarise(prompt)
-
 
 _DEFAULT_DESCRIPTION = "A local app: the sentences that say most of a text."
 _DEFAULT_FORM: tuple[Mapping[str, Any], ...] = (
@@ -112,7 +74,7 @@ class App:
     description: str = ""
     prompt: str = "Summarise in {{sentences}} sentences:\n\n{{text}}"
     form: Sequence[Mapping[str, Any]] = _DEFAULT_FORM
-    generator: Generator = _default_generator
+    generator: Generator = summarise
     pause_seconds: float = 0.0
     mode: str = "completion"
     tags: Sequence[str] = ()
@@ -125,7 +87,7 @@ class App:
     speech_to_text: Callable[[bytes], str] | None = None
 
     def __post_init__(self) -> None:
-        if self.generator is _default_generator and not self.description:
+        if self.generator is summarise and not self.description:
             object.__setattr__(self, "description", _DEFAULT_DESCRIPTION)
         for variable in self.form:
             kind = variable.get("type")

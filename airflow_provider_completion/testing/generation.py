@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, TypeVar
 
-from airflow_provider_completion.testing.apps import App, GenerationError, Prompt
-from airflow_provider_completion.testing.faults import Scene
+from airflow_provider_completion.testing.apps import App
+from airflow_provider_completion.testing.faults.scene import Scene
+from airflow_provider_completion.testing.prompt import GenerationError, Prompt
 
 T = TypeVar("T")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from airflow_provider_completion.testing.apps import Prompt
+from airflow_provider_completion.testing.prompt import Prompt
 
 _SENTENCE_END = re.compile(
     r"(?<=[.!?…])\s+|(?<=[.!?…][\"'”’)\]])\s+|(?<=[。！？])(?![」』”’）])|(?<=[。！？][」』”’）])|\n{2,}"

@@ -22,12 +22,12 @@ from airflow.providers.common.compat.sdk import BaseOperator, literal, task
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 from pydantic import BaseModel, Field
 
-from airflow_provider_completion.api.output import OutputType
 from airflow_provider_completion.decorators.completion import Request
 from airflow_provider_completion.exceptions import CompletionError
 from airflow_provider_completion.hooks.completion import CompletionHook
 from airflow_provider_completion.hooks.trace import trace_id_of
 from airflow_provider_completion.operators.completion import CompletionOperator
+from airflow_provider_completion.structured.output_type import OutputType
 from airflow_provider_completion.testing import App, LocalCompletionServer
 from airflow_provider_completion.testing.apps import FileUpload
 from tests.airflow.dags import run

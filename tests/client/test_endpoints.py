@@ -79,7 +79,7 @@ def performing(endpoint: Endpoint[Any]) -> Call:
 
 def test_what_an_app_says_of_itself(calls, server):
     def end_user(client):
-        return client.perform(endpoints.end_user(next(iter(server._end_users))))
+        return client.perform(endpoints.end_user(next(iter(server._memory.end_users))))
 
     info, told, meta, site, _, user = calls.each(
         settings_for(server.base_url),

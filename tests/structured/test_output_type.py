@@ -18,9 +18,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, model_validator
 
-from airflow_provider_completion.api import output
 from airflow_provider_completion.api.errors import CompletionError, InvalidRequestError
-from airflow_provider_completion.api.output import OutputError, OutputType
+from airflow_provider_completion.structured import value
+from airflow_provider_completion.structured.output_type import OutputError, OutputType
 
 if sys.version_info >= (3, 12):
     from typing import TypedDict
@@ -450,8 +450,8 @@ def test_a_hostile_answer_takes_bounded_work(answer, monkeypatch):
             return data, end
 
     hooks = ("object_pairs_hook", "parse_constant", "parse_int", "parse_float")
-    decoder = Counting(**{hook: getattr(output._DECODER, hook) for hook in hooks})
-    monkeypatch.setattr(output, "_DECODER", decoder)
+    decoder = Counting(**{hook: getattr(value._DECODER, hook) for hook in hooks})
+    monkeypatch.setattr(value, "_DECODER", decoder)
     for text in (answer, f"So: {answer}", f"{answer}\n42"):
         read = 0
         with contextlib.suppress(OutputError):
@@ -513,3 +513,9 @@ def test_any_text_is_json_data_or_an_output_error(answer, kind):
     with contextlib.suppress(OutputError):
         data = OutputType(kind).read(answer)
         assert json.loads(json.dumps(data, allow_nan=False)) == data
+
+
+def test_a_dag_that_was_written_before_it_moved_finds_the_type() -> None:
+    from airflow_provider_completion.api import output
+
+    assert output.OutputType is OutputType

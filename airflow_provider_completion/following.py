@@ -1,9 +1,12 @@
-"""The answer in the task log while it is generated: whole lines, not a line for each token."""
+"""A run's events to a text sink: the task log, or a terminal. What is written there cannot be taken back."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
+from typing import Protocol, TextIO
+
+from airflow_provider_completion.api.events import Event, Message, MessageReplace, SentAgain
+from airflow_provider_completion.plain import plain
 
 #: How much of one text is written: more than anybody reads in a log, and no more than a log viewer takes well. A model
 #: that does not find its end writes megabytes, each line of which costs more in the log than its text.
@@ -13,30 +16,45 @@ MOST_LINES, MOST_CHARACTERS = 2_000, 200_000
 MOST_TEXTS = 10
 
 #: What is said before a text that takes the place of another: where that stands above, and where nobody has seen it.
-REPLACED = ("The server has replaced the text above by:", "The server has replaced the text by:")
-SENT_AGAIN = ("The call is sent again. The text above is void.", "The call is sent again.")
+_REPLACED = ("The server has replaced the text above by:", "The server has replaced the text by:")
+_SENT_AGAIN = ("The call is sent again. The text above is void.", "The call is sent again.")
 
 _WIDTH = 100
-#: Everything that a terminal or a log viewer could take for more than text, or not show: controls, line separators,
-#: directions, characters without width (but the joiner that emoji need), tags.
-_UNSAFE = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff\ud800-\udfff"
-    r"\U000e0000-\U000e007f]"
-)
 
 
-def plain(text: str) -> str:
-    """Return a text with everything written out that could be taken for more than text; lines and tabs stay."""
-    return _UNSAFE.sub(_written_out, text)
+class TextSink(Protocol):
+    """Where an answer is written while it is generated."""
+
+    #: Whether any of the text can be seen.
+    any_shown: bool
+
+    def add(self, text: str) -> None:
+        """Take the next piece of the answer."""
+
+    def replace(self, text: str, why: str) -> None:
+        """Take a text that takes the place of all before it.
+
+        :param why: said first
+        """
 
 
-def _written_out(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    return f"\\U{code:08x}" if code > 0xFFFF else f"\\u{code:04x}"
+def follow(event: Event, sink: TextSink) -> None:
+    """Hand what an event does to the answer's text to a sink."""
+    if isinstance(event, Message):
+        sink.add(event.answer)
+    elif isinstance(event, MessageReplace):
+        sink.replace(event.answer, _said(_REPLACED, sink))
+    elif isinstance(event, SentAgain):
+        sink.replace("", _said(_SENT_AGAIN, sink))
+
+
+def _said(why: tuple[str, str], sink: TextSink) -> str:
+    seen, unseen = why
+    return seen if sink.any_shown else unseen
 
 
 class AnswerLog:
-    """Collects pieces of text and writes each line when it is whole, or long enough to be broken at a blank.
+    """A sink of whole lines: each is written when its end has come, or when it is long enough to be broken at a blank.
 
     Blank lines in a row are written as one. Of a text without end only the beginning is written.
 
@@ -50,7 +68,7 @@ class AnswerLog:
 
     def _begin(self) -> None:
         self._line = ""
-        self._any_shown = False
+        self.any_shown = False
         self._after_blank = False
         self._full = False
         self._lines_left, self._characters_left = MOST_LINES, MOST_CHARACTERS
@@ -67,17 +85,16 @@ class AnswerLog:
         # What is past the width goes out now, up to the last blank; the rest waits for its line's end.
         self._line = self._wrap(self._line, whole=False)
 
-    def replace(self, text: str, why: tuple[str, str]) -> None:
+    def replace(self, text: str, why: str) -> None:
         """Take a text that takes the place of all before it; it is written as if it were the first.
 
-        :param why: said first, ``REPLACED`` or ``SENT_AGAIN``
+        :param why: said first
         """
-        seen = self._any_shown
         self._texts_left -= 1
         if self._texts_left < 0:
             return
         self._begin()
-        self._write(why[0] if seen else why[1])
+        self._write(why)
         if not self._texts_left:
             self._end("It was replaced too often for all of it to be in this log. The answer itself is not cut.")
         self.add(text)
@@ -128,8 +145,52 @@ class AnswerLog:
             return
         # The mark at the start keeps a line of the answer from passing for a line of the log.
         self._write(f"| {shown}")
-        self._any_shown = True
+        self.any_shown = True
 
     def _end(self, why: str) -> None:
         self._full = True
         self._write(why)
+
+
+class AnswerOnTerminal:
+    """A sink that shows each piece as it comes.
+
+    :param out: the terminal
+    :param errors: where it is said that a text takes the place of another
+    """
+
+    def __init__(self, out: TextIO, errors: TextIO) -> None:
+        self._out, self._errors = out, errors
+        self._held = ""
+        self._in_line = False
+        self.any_shown = False
+
+    def add(self, text: str) -> None:
+        """Show the next piece of the answer."""
+        text = self._held + text
+        self._held = "\r" if text.endswith("\r") else ""  # perhaps the first half of a line's end
+        self._write(text.removesuffix("\r").replace("\r\n", "\n"))
+
+    def replace(self, text: str, why: str) -> None:
+        """Show a text that takes the place of all before it.
+
+        :param why: said first
+        """
+        self.end_line()
+        self._errors.write(f"{why}\n")
+        self._errors.flush()
+        self.any_shown = False
+        self.add(text)
+
+    def end_line(self) -> None:
+        """Leave the line that the answer stands in."""
+        self._held = ""
+        if self._in_line:
+            self._write("\n")
+
+    def _write(self, text: str) -> None:
+        if text:
+            self._out.write(plain(text))
+            self._out.flush()
+            self._in_line = not text.endswith("\n")
+            self.any_shown = True

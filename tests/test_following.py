@@ -1,16 +1,19 @@
-"""The answer in the task log: whole lines, and nothing in them that could pass for more than text."""
+"""The answer in the task log, whole lines, and on a terminal: nothing in it could pass for more than text."""
 
 from __future__ import annotations
 
+import io
+
 import pytest
 
-from airflow_provider_completion.operators.answer_log import (
+from airflow_provider_completion.api.events import Event, Message, MessageReplace, Ping, SentAgain
+from airflow_provider_completion.following import (
     MOST_CHARACTERS,
     MOST_LINES,
     MOST_TEXTS,
-    REPLACED,
-    SENT_AGAIN,
     AnswerLog,
+    AnswerOnTerminal,
+    follow,
 )
 from tests.api.effort import Counted
 
@@ -79,20 +82,65 @@ def test_a_replacement_says_so_and_forgets_the_unfinished_line() -> None:
     lines: list[str] = []
     log = AnswerLog(lines.append)
     log.add("done\nunfinished")
-    log.replace("clean", REPLACED)
+    follow(MessageReplace(answer="clean"), log)
     log.close()
     assert lines == ["| done", "The server has replaced the text above by:", "| clean"]
 
 
-def test_only_what_was_written_stands_above() -> None:
-    for why in (REPLACED, SENT_AGAIN):
-        for before, said in [("", why[1]), ("unfinished", why[1]), ("done\nunfinished", why[0])]:
-            lines: list[str] = []
-            log = AnswerLog(lines.append)
-            log.add(before)
-            log.replace("", why)
-            log.replace("", why)
-            assert lines[-2:] == [said, why[1]]
+ABOVE = {
+    MessageReplace(answer=""): ("The server has replaced the text above by:", "The server has replaced the text by:"),
+    SentAgain(): ("The call is sent again. The text above is void.", "The call is sent again."),
+}
+
+
+@pytest.mark.parametrize(("event", "said"), ABOVE.items(), ids=["replaced", "sent again"])
+@pytest.mark.parametrize(
+    ("before", "in_log", "on_terminal"),
+    [("", False, False), ("unfinished", False, True), ("done\nunfinished", True, True)],
+)
+def test_only_what_was_written_stands_above(
+    event: Event, said: tuple[str, str], before: str, in_log: bool, on_terminal: bool
+) -> None:
+    seen, unseen = said
+    lines: list[str] = []
+    out, errors = io.StringIO(), io.StringIO()
+    log, terminal = AnswerLog(lines.append), AnswerOnTerminal(out, errors)
+    for one in (Message(answer=before), event, event):
+        follow(one, log)
+        follow(one, terminal)
+    assert lines[-2:] == [seen if in_log else unseen, unseen]
+    assert errors.getvalue().splitlines() == [seen if on_terminal else unseen, unseen]
+    assert out.getvalue() == (f"{before}\n" if before else "")
+
+
+def test_what_is_no_text_is_not_written() -> None:
+    lines: list[str] = []
+    out, errors = io.StringIO(), io.StringIO()
+    log, terminal = AnswerLog(lines.append), AnswerOnTerminal(out, errors)
+    for event in (Message(answer="a\n"), Ping(), Event(event="workflow_started"), Message(answer="b\n")):
+        follow(event, log)
+        follow(event, terminal)
+    assert (lines, out.getvalue(), errors.getvalue()) == (["| a", "| b"], "a\nb\n", "")
+
+
+@pytest.mark.parametrize(
+    ("pieces", "shown"),
+    [
+        (("one ", "line"), "one line\n"),
+        (("a\r\nb\r", "\nc"), "a\nb\nc\n"),
+        (("a\r", "b"), "a\\u000db\n"),
+        (("\x1b[31mred", "\u202e"), "\\u001b[31mred\\u202e\n"),
+        (("whole\n",), "whole\n"),
+        (("",), ""),
+    ],
+)  # fmt: skip
+def test_a_terminal_gets_each_piece_as_it_comes(pieces: tuple[str, ...], shown: str) -> None:
+    out = io.StringIO()
+    terminal = AnswerOnTerminal(out, io.StringIO())
+    for piece in pieces:
+        terminal.add(piece)
+    terminal.end_line()
+    assert out.getvalue() == shown
 
 
 SIZE = 200_000
@@ -137,8 +185,8 @@ def test_an_answer_within_the_bound_is_logged_whole() -> None:
 def test_the_effort_grows_with_the_text_and_not_with_its_square(
     piece: str, at_once: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_provider_completion.operators.answer_log.MOST_LINES", SIZE)
-    monkeypatch.setattr("airflow_provider_completion.operators.answer_log.MOST_CHARACTERS", 10 * SIZE)
+    monkeypatch.setattr("airflow_provider_completion.following.MOST_LINES", SIZE)
+    monkeypatch.setattr("airflow_provider_completion.following.MOST_CHARACTERS", 10 * SIZE)
     text = piece * (100_000 // len(piece))
     Counted.copied = 0
     logged(*([Counted(text)] if at_once else map(Counted, [piece] * (100_000 // len(piece)))))
@@ -149,7 +197,7 @@ def test_a_replacement_starts_anew_after_the_bound() -> None:
     lines: list[str] = []
     log = AnswerLog(lines.append)
     log.add("x\n" * MOST_LINES * 2)
-    log.replace("clean\n", REPLACED)
+    follow(MessageReplace(answer="clean\n"), log)
     log.add("\nand more")
     log.close()
     assert lines[MOST_LINES + 1 :] == ["The server has replaced the text above by:", "| clean", "| ", "| and more"]
@@ -159,7 +207,7 @@ def test_texts_that_are_replaced_again_and_again_have_a_bound() -> None:
     lines: list[str] = []
     log = AnswerLog(lines.append)
     for number in range(1000):
-        log.replace(f"text {number}\n" * 10, ("Replaced:", "Replaced:"))
+        log.replace(f"text {number}\n" * 10, "Replaced:")
         log.add("more\n")
     log.close()
     assert lines.count("Replaced:") == MOST_TEXTS
