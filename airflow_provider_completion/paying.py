@@ -1,7 +1,8 @@
-"""Who pays again: may a failed call be sent again, given what is known of its cost and what the user said?
+"""Who pays again: may a failed call be sent again, given what is known of its cost, what the user said, and the place?
 
-A rule, and a guard that makes whatever ends a paid call say what it cost. Airflow's side of it, which stops Airflow's
-retries, is in :mod:`airflow_provider_completion.exceptions`.
+The only module that decides it: one rule, what it comes to in each place that asks, and a guard that makes whatever
+ends a paid call say what it cost. Airflow's side of it, which stops Airflow's retries, is in
+:mod:`airflow_provider_completion.exceptions`.
 """
 
 from __future__ import annotations
@@ -53,6 +54,10 @@ class KnownCost:
     partial_text: str = ""
 
 
+#: The cost of a call whose end nobody has seen.
+UNSEEN = KnownCost("maybe")
+
+
 def may_be_paid_again(billed: Billed, on_maybe_billed: OnMaybeBilled) -> bool:
     """Say whether asking once more does not pay twice in silence."""
     return billed == "no" or on_maybe_billed == "retry"
@@ -65,6 +70,37 @@ def may_be_sent_again(error: BaseException | None, on_maybe_billed: OnMaybeBille
         and error.retry != "never"
         and may_be_paid_again(error.billed, on_maybe_billed)
     )
+
+
+def may_start_over(error: BaseException, on_maybe_billed: OnMaybeBilled, *, answered: bool) -> bool:
+    """Say whether a try that resumes in the place of an earlier one may ask instead.
+
+    :param error: of the call that the earlier one waited for, if it has no answer
+    :param answered: whether it has one, which is not lost whatever the user said
+    """
+    return not answered and may_be_sent_again(error, on_maybe_billed)
+
+
+def may_follow(on_maybe_billed: OnMaybeBilled, *, cleared: bool) -> bool:
+    """Say whether a try may ask after an earlier one's call that nobody has seen the end of, or that was given up.
+
+    :param cleared: whether the user has cleared the task since, which says that all of it may be paid again
+    """
+    return cleared or may_be_paid_again(UNSEEN.billed, on_maybe_billed)
+
+
+def may_be_sent_unnoted(on_maybe_billed: OnMaybeBilled) -> bool:
+    """Say whether a call may be sent though the store fails: it may follow one, and a retry may not know of it."""
+    return may_be_paid_again(UNSEEN.billed, on_maybe_billed)
+
+
+def cost_of_retry(call: Billed, *, kept: bool | None) -> Billed:
+    """Return what a retry would pay again.
+
+    :param call: what the call that has no answer yet has cost
+    :param kept: whether a retry finds the last answer that is paid, None if there is none
+    """
+    return "yes" if kept is False else call
 
 
 @contextmanager

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 from airflow.providers.common.compat.sdk import XCOM_RETURN_KEY, BaseOperator, conf
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
-from airflow_provider_completion.operators.failing import failing_briefly
+from airflow_provider_completion.operators.failing import failing_briefly, refusing, wrong_inputs
 from airflow_provider_completion.operators.links import LOGS_URL_KEY, CompletionLogsLink
+from airflow_provider_completion.paying import UNSEEN, checked_on_maybe_billed, cost_of_retry
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -131,19 +132,18 @@ class CompletionOperator(BaseOperator):
         self._check_inputs()
         limits = {"silence_seconds": self.silence_seconds, "total_seconds": self.total_seconds}
         given = (self.output_type, self.feedback_input, *limits.values())
-        if (self.response_mode, self.on_maybe_billed, self.accept, self.output_retries, self.multiple_outputs) == (
-            "streaming", "fail", _WHOLE, 0, False,
+        with refusing():
+            checked_on_maybe_billed(self.on_maybe_billed)
+        if (self.response_mode, self.accept, self.output_retries, self.multiple_outputs) == (
+            "streaming", _WHOLE, 0, False,
         ) and all(value is None for value in given):  # fmt: skip
             return  # nothing to import into the Dag file's process
         from airflow_provider_completion.api.answers import checked_accept
         from airflow_provider_completion.api.requests import checked_response_mode
         from airflow_provider_completion.client.settings import checked_seconds
-        from airflow_provider_completion.exceptions import failing_for_good
-        from airflow_provider_completion.paying import checked_on_maybe_billed
 
-        with failing_for_good():
+        with refusing():
             checked_response_mode(self.response_mode)
-            checked_on_maybe_billed(self.on_maybe_billed)
             checked_accept(self.accept)
             for name, seconds in limits.items():
                 if seconds is not None:
@@ -155,16 +155,8 @@ class CompletionOperator(BaseOperator):
         is_template = isinstance(inputs, str) and any(mark in inputs for mark in ("{{", "{%"))
         if isinstance(inputs, Mapping) or is_template or hasattr(inputs, "resolve"):  # as what comes from a task has
             return
-        self._refuse_inputs("Nor is it a template, or a task's output.")
-
-    def _refuse_inputs(self, hint: str) -> NoReturn:
-        from airflow_provider_completion.exceptions import InvalidRequestError, failing_for_good
-
-        with failing_for_good():
-            raise InvalidRequestError(
-                f"inputs is {type(self.inputs).__name__}, not a mapping of the variables' names to their values.",
-                hint=f"{hint} Nothing was sent.",
-            )
+        with refusing():
+            raise wrong_inputs(inputs, "Nor is it a template, or a task's output.")
 
     def _output(self, longest: int | None = None) -> Output:
         from airflow_provider_completion.operators.structured import output_of
@@ -232,8 +224,8 @@ class CompletionOperator(BaseOperator):
         if next_method == "__fail__":
             deferral = Deferral(context, self.hook)
             with self._resuming():
-                may_be_asked_again = deferral.may_be_asked_again()
-            if not may_be_asked_again:
+                unpaid = deferral.is_unpaid()
+            if not unpaid:
                 # Airflow would let its retries send the call again, or the one before it.
                 return self._resume(context, deferral, {"ended": (next_kwargs or {}).get("error")})
             self._crash_safety_of(context, deferral).end_without_answer("no")
@@ -282,9 +274,8 @@ class CompletionOperator(BaseOperator):
     def _resuming(self) -> AbstractContextManager[None]:
         """Stop Airflow's retries whatever fails while an answer may be waiting: a retry would not find it."""
         from airflow_provider_completion.exceptions import paying_once
-        from airflow_provider_completion.paying import KnownCost
 
-        return paying_once(KnownCost("maybe"), self.on_maybe_billed, "The task could not resume")
+        return paying_once(UNSEEN, self.on_maybe_billed, "The task could not resume")
 
     def _crash_safety_of(self, context: Context, deferral: Deferral) -> CrashSafety:
         from airflow_provider_completion.operators.crash_safety import CrashSafety
@@ -352,9 +343,10 @@ class CompletionOperator(BaseOperator):
 
         given: Any = self.inputs
         if isinstance(given, str):
-            self._refuse_inputs(
+            raise wrong_inputs(
+                given,
                 "A template makes text of whatever is in it. Write inputs=extract.output for all that a task returns, "
-                "or a template for each value: inputs={'text': '{{ ... }}'}."
+                "or a template for each value: inputs={'text': '{{ ... }}'}.",
             )
         inputs = output.inputs(self.inputs, feedback, self.hook.get_conn().form if self.check_inputs else None)
         files = files_of(self.files) if self.files is not None else None
@@ -551,11 +543,9 @@ class _Spent:
     @property
     def billed(self) -> Billed:
         """What a retry would pay again: nothing, if it finds the answer."""
-        if self.answer:
-            return "no" if self.answer.is_kept() else "yes"
-        if self.answer_before and not self.answer_before.is_kept():
-            return "yes"
-        return self.run.billed if self.run else "no"
+        answer = self.answer or self.answer_before
+        unanswered = self.run if self.answer is None else None
+        return cost_of_retry(unanswered.billed if unanswered else "no", kept=answer.is_kept() if answer else None)
 
     @property
     def task_id(self) -> str | None:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from airflow_provider_completion.api.answers import Completion, Finish
 from airflow_provider_completion.api.errors import Billed, BrokenAnswerError, CompletionError
 from airflow_provider_completion.api.requests import CompletionRequest
-from airflow_provider_completion.paying import RETRY_HINT, may_be_paid_again
+from airflow_provider_completion.paying import RETRY_HINT, may_be_paid_again, may_be_sent_unnoted, may_follow
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -273,8 +273,7 @@ class CrashSafety:
         if not earlier.given_up and earlier.task_id:
             self._left_running = not self._stop(earlier, call)
         # Only the surest sign of a clear: a Dag with fewer retries looks like one, too.
-        cleared = earlier.max_tries != call.max_tries
-        if cleared or may_be_paid_again("maybe", self._hook.on_maybe_billed):
+        if may_follow(self._hook.on_maybe_billed, cleared=earlier.max_tries != call.max_tries):
             log.warning("%s Asking again, which is paid again.", what)
             return
         self._save(earlier.model_copy(update={"given_up": True}))
@@ -319,7 +318,7 @@ class CrashSafety:
         except Exception as error:
             # The error's text is not shown: msgpack's would quote the value.
             said = f"What a retry has to know could not be {what} in the task state store ({type(error).__name__})"
-            if not may_be_paid_again("maybe", self._hook.on_maybe_billed):
+            if not may_be_sent_unnoted(self._hook.on_maybe_billed):
                 raise CompletionError(f"{said}.", hint="Nothing was sent.", retry="delay", billed="no") from None
             log.warning("%s. After a crash, a retry would pay for it again.", said)
 

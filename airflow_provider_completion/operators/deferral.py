@@ -14,7 +14,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, A
 
 from airflow_provider_completion.api.errors import BrokenAnswerError, CompletionError, TimeLimitError, error_of
 from airflow_provider_completion.hooks.trace import origin_of
-from airflow_provider_completion.paying import RETRY_HINT, may_be_sent_again
+from airflow_provider_completion.paying import RETRY_HINT, cost_of_retry, may_start_over
 from airflow_provider_completion.triggers.completion import CompletionTrigger
 from airflow_provider_completion.triggers.mark import CallMarks, Place, WaitingCall, waiting_call
 
@@ -102,7 +102,7 @@ class Deferral:
         """Whether another try has waited: Airflow 2 and 3.0 resume a task that they have reset where it was."""
         return self.waiting.attempt != self._attempt
 
-    def may_be_asked_again(self) -> bool:
+    def is_unpaid(self) -> bool:
         """Say whether the trigger has failed before anything of this try was sent; then nothing of it will be."""
         return self._marks.claim(uuid.uuid4().hex) and not self.waiting.asked_again
 
@@ -111,9 +111,10 @@ class Deferral:
 
         :param event: of the earlier try's trigger
         """
-        if not self.is_of_earlier_try or self._marks.answer():
+        if not self.is_of_earlier_try:
             return False
-        return may_be_sent_again(self._error_in(event), self._hook.on_maybe_billed)
+        answered = self._marks.answer() is not None
+        return may_start_over(self._error_in(event), self._hook.on_maybe_billed, answered=answered)
 
     def completion(self, event: dict[str, Any] | None) -> Completion:
         """Return the generation that was received.
@@ -139,8 +140,8 @@ class Deferral:
             error = error_of(told["error"])
         else:
             error = _lost(told.get("task_id"), told.get("ended"), stopped=bool(told.get("stopped")))
-        if self.waiting.asked_again:
-            error.billed = "yes"  # the answer before this call was, and is not kept: a retry would begin with it
+        # The answer before this call is not kept: a retry would begin with it.
+        error.billed = cost_of_retry(error.billed, kept=False if self.waiting.asked_again else None)
         return error
 
     def _stop(self) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_completion.api.errors import CompletionError
+from airflow_provider_completion.api.errors import CompletionError, InvalidRequestError
 
 _Operator = TypeVar("_Operator", bound=BaseOperator)
 _Arguments = ParamSpec("_Arguments")
@@ -32,3 +33,26 @@ def failing_briefly(
             raise error.with_traceback(None) from error.__cause__
 
     return failing
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Let what is wrong with a Dag stop Airflow's retries. Only then is loaded what that takes."""
+    try:
+        yield
+    except CompletionError:
+        from airflow_provider_completion.exceptions import failing_for_good
+
+        with failing_for_good():
+            raise
+
+
+def wrong_inputs(inputs: Any, hint: str) -> InvalidRequestError:
+    """Return the error of an operator whose ``inputs`` are of no use.
+
+    :param hint: what to do about it
+    """
+    return InvalidRequestError(
+        f"inputs is {type(inputs).__name__}, not a mapping of the variables' names to their values.",
+        hint=f"{hint} Nothing was sent.",
+    )
