@@ -21,6 +21,7 @@ from airflow_provider_completion.api.files import Multipart
 from airflow_provider_completion.api.input_form import InputForm
 from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.client import calls
+from airflow_provider_completion.client.admission import Admission, Slots
 from airflow_provider_completion.client.files import (
     ArrivingFile,
     MultipartStream,
@@ -90,15 +91,16 @@ class AsyncCompletionClient:
     """Calls one app, many calls at a time, in one event loop. Use it in an ``async with`` block, or close it.
 
     :param settings: how to reach the app; ``max_concurrency`` completions are in flight at most, others wait
+    :param admission: lets completions begin instead
     """
 
-    def __init__(self, settings: ClientSettings) -> None:
+    def __init__(self, settings: ClientSettings, admission: Admission | None = None) -> None:
         self.settings = settings
         self._reach = Reach(settings)
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
-        self._slots = asyncio.Semaphore(settings.max_concurrency)
+        self._admission = admission or Slots(settings.max_concurrency)
         self._runs: set[AsyncCompletionRun] = set()
         self._stops: set[asyncio.Task[None]] = set()
         #: What was said of requests.
@@ -120,8 +122,7 @@ class AsyncCompletionClient:
         self._closed = True
         for run in self._runs:
             self.outliving(run.stop())
-        # Wakes who waits longest for a slot, whose leaving wakes the next.
-        self._slots.release()
+        self._admission.close()
         if self._stops:
             await asyncio.wait(self._stops)
         if self._session is not None:
@@ -367,7 +368,7 @@ class AsyncCompletionRun(Run):
         """Around one try: its slot, its connection, and the stop of what would go on without anybody."""
         client, settings = self._client, self._settings
         try:
-            async with client._slots:
+            async with self._admitted():
                 if client._closed:
                     self._give_up_unsent(_CLOSED)
                 if self._stop_wanted.is_set():
@@ -395,6 +396,14 @@ class AsyncCompletionRun(Run):
                 # Also after an error, a cancellation or when the caller has lost interest: the model would run on and
                 # be billed. Shielded, since what cancelled the call may cancel again.
                 await asyncio.shield(client.outliving(self._stop_task(task_id)))
+
+    @asynccontextmanager
+    async def _admitted(self) -> AsyncIterator[None]:
+        await self._client._admission.acquire()
+        try:
+            yield
+        finally:
+            self._client._admission.release(self._outcome())
 
     async def _next_events(self, body: _LimitedBody) -> list[Event]:
         """Return what the next bytes of the answer say."""

@@ -153,6 +153,15 @@ class Run:
         """
         return self._exchange.completion()
 
+    def _outcome(self) -> Completion | CompletionError | None:
+        """What came of this try, None if its caller has left before that was known."""
+        if not self._exchange.finished:
+            return None
+        try:
+            return self._exchange.completion()
+        except CompletionError as error:
+            return error
+
     def _give_up_unsent(self, why: str = "The call was stopped before it was sent.") -> None:
         """End a run that was stopped before its request was sent."""
         self._exchange.fail(CompletionError(why, billed="no"))

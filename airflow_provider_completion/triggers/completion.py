@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import sys
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -19,6 +18,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider_completion.api.answers import Completion
 from airflow_provider_completion.api.errors import CompletionError, error_of
 from airflow_provider_completion.api.requests import CompletionRequest
+from airflow_provider_completion.client.admission import Everybody
 from airflow_provider_completion.client.aio import AsyncCompletionClient, AsyncCompletionRun
 from airflow_provider_completion.client.observing import Origin
 from airflow_provider_completion.client.settings import ClientSettings
@@ -143,7 +143,6 @@ class CompletionTrigger(BaseTrigger):
         settings = replace(
             read,
             check_inputs=False,  # the worker has
-            max_concurrency=sys.maxsize,  # each trigger has one call
             origin=_ORIGIN.get,
         )
         async with _shared_client(self.conn_id, settings) as client:
@@ -278,7 +277,7 @@ async def _shared_client(conn_id: str, settings: ClientSettings) -> AsyncIterato
     A client of its own for each of a thousand triggers would load the TLS certificates a thousand times.
     """
     key = (conn_id, settings)
-    client, users = _clients.get(key) or (AsyncCompletionClient(settings), 0)
+    client, users = _clients.get(key) or (AsyncCompletionClient(settings, Everybody()), 0)  # each trigger has one call
     _clients[key] = (client, users + 1)
     try:
         yield client

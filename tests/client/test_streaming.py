@@ -8,8 +8,10 @@ import threading
 
 import pytest
 
+from airflow_provider_completion.api.answers import Completion
 from airflow_provider_completion.api.errors import (
     BrokenAnswerError,
+    CompletionError,
     ConfigurationError,
     InvalidRequestError,
     ModelError,
@@ -22,7 +24,7 @@ from airflow_provider_completion.api.events import Message, Ping
 from airflow_provider_completion.client.aio import AsyncCompletionClient
 from airflow_provider_completion.client.settings import ClientSettings
 from airflow_provider_completion.client.sync import CompletionClient
-from tests.client.conftest import INPUTS, KEY, PAUSE, complete, settings_for
+from tests.client.conftest import INPUTS, KEY, PAUSE, complete, fast, in_turn, settings_for
 from tests.client.raw_server import (
     END,
     LAST_CHUNK,
@@ -162,6 +164,34 @@ def test_case_59_runs_of_one_client_share_nothing(calls):
         (f"{name}1{name}2", f"t-{name}", f"m-{name}") for name in "abcdefgh"
     ]
     assert {(r.json["inputs"]["name"], r.json["user"]) for r in server.requests} == {(n, f"u-{n}") for n in "abcdefgh"}
+
+
+def test_each_try_is_admitted_and_its_outcome_told():
+    told = []
+
+    class Telling:
+        async def acquire(self):
+            told.append("acquire")
+
+        def release(self, outcome):
+            told.append(type(outcome))
+
+        def close(self):
+            told.append("close")
+
+    async def main(settings):
+        async with AsyncCompletionClient(settings, Telling()) as client:
+            await client.complete(INPUTS)
+            run = client.stream(INPUTS)
+            await run.stop()
+            with pytest.raises(CompletionError):
+                async with run:
+                    [event async for event in run]
+
+    unavailable = reply(503, b"<html><title>503</title></html>", "text/html")
+    with RawServer(in_turn(unavailable, lambda peer: peer.whole_stream(message("a"), END))) as server:
+        asyncio.run(main(fast(server.url)))
+    assert told == ["acquire", ServerError, "acquire", Completion, "acquire", CompletionError, "close"]
 
 
 def test_no_more_calls_at_a_time_than_max_concurrency():
