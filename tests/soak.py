@@ -249,7 +249,7 @@ def _posts(server: LocalCompletionServer) -> dict[int, list[Post]]:
             number = call.body["inputs"]["text"].partition(" ")[0]
             # A call that was answered in the app's place has none; the POSTs of a call come one after the other.
             mine = generations.get(number)
-            reached = bool(mine) and mine[0].scene.fault.name == call.fault
+            reached = bool(mine) and mine[0].scene.entry.name == call.fault
             posts.setdefault(int(number), []).append(
                 Post(call.fault, paid=reached and mine.popleft().billed_tokens > 0)
             )
