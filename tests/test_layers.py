@@ -60,3 +60,17 @@ def test_the_api_does_no_io() -> None:
     doing = {"socket", "ssl", "time", "asyncio", "threading", "subprocess", "os", "io", "pathlib", "logging", "http"}
     for file in sorted((PACKAGE / "api").rglob("*.py")):
         assert not {module.partition(".")[0] for module in imports_of(file)} & doing, file.name
+
+
+#: From the one that knows no other to the one that Dag files load.
+OPERATOR = ("failing", "crash_safety", "spending", "deferral", "attempt", "completion")
+
+
+@pytest.mark.parametrize("room", OPERATOR)
+def test_the_rooms_of_the_operator_know_only_those_below(room: str) -> None:
+    tree = ast.parse((PACKAGE / "operators" / f"{room}.py").read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    above = {f"{OURS}.operators.{name}" for name in OPERATOR[OPERATOR.index(room) :]}
+    assert not {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)} & above
