@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_completion.hooks.files import FileItems
-    from airflow_provider_completion.operators.completion import _Answer
-    from airflow_provider_completion.structured.output import Output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +68,10 @@ class _CompletionDecoratedOperator(DecoratedOperator, CompletionOperator):
         self._call(context)
         return CompletionOperator.execute(self, context)
 
-    def _answer(self, context: Context, output: Output, **more: Any) -> _Answer:
-        # A task that resumes after a trigger calls its function only if it has to ask again.
+    def before_asking(self, context: Context) -> None:
+        """Call the function, if this task resumes after a trigger, and has to ask again."""
         if not self._called:
             self._call(context)
-        return super()._answer(context, output, **more)
 
     def _call(self, context: Context) -> None:
         """Call the function. What it returns is not rendered as a template: it may hold text from anywhere."""

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Literal
 
-from airflow.providers.common.compat.sdk import XCOM_RETURN_KEY, BaseOperator, conf
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_completion.operators.failing import failing_briefly, refusing, wrong_inputs
-from airflow_provider_completion.operators.links import LOGS_URL_KEY, CompletionLogsLink
-from airflow_provider_completion.paying import UNSEEN, checked_on_maybe_billed, cost_of_retry
+from airflow_provider_completion.operators.links import CompletionLogsLink
+from airflow_provider_completion.paying import checked_on_maybe_billed
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_completion.api.answers import Completion, Finish, Usage
-    from airflow_provider_completion.api.errors import Billed
-    from airflow_provider_completion.api.files import FileReference
-    from airflow_provider_completion.client.sync import CompletionRun
+    from airflow_provider_completion.api.answers import Finish
     from airflow_provider_completion.exceptions import OnMaybeBilled
     from airflow_provider_completion.hooks.completion import CompletionHook
-    from airflow_provider_completion.hooks.files import FileItems, GivenFile
-    from airflow_provider_completion.operators.crash_safety import CrashSafety
-    from airflow_provider_completion.operators.deferral import Deferral
-    from airflow_provider_completion.structured.output import Output
+    from airflow_provider_completion.hooks.files import FileItems
+    from airflow_provider_completion.operators.attempt import Attempt
 
 
 _WHOLE: tuple[Finish, ...] = ("complete",)
@@ -80,8 +72,8 @@ class CompletionOperator(BaseOperator):
     #: Where people see the app's logs, once the connection was read.
     logs_url: str | None = None
 
-    #: Of all generations of this try.
-    _usage: Usage | None = None
+    #: The try that runs here.
+    _attempt: Attempt | None = None
 
     def __init__(
         self,
@@ -121,7 +113,6 @@ class CompletionOperator(BaseOperator):
         self.on_maybe_billed = on_maybe_billed
         self.log_answer = log_answer
         self.deferrable = deferrable
-        self._spent = _Spent()
         self._check_arguments()
 
     def _check_arguments(self) -> None:
@@ -141,6 +132,7 @@ class CompletionOperator(BaseOperator):
         from airflow_provider_completion.api.answers import checked_accept
         from airflow_provider_completion.api.requests import checked_response_mode
         from airflow_provider_completion.client.settings import checked_seconds
+        from airflow_provider_completion.operators.structured import output_of
 
         with refusing():
             checked_response_mode(self.response_mode)
@@ -148,7 +140,7 @@ class CompletionOperator(BaseOperator):
             for name, seconds in limits.items():
                 if seconds is not None:
                     checked_seconds(name, seconds)
-            self._output()
+            output_of(self)
 
     def _check_inputs(self) -> None:
         inputs: Any = self.inputs
@@ -157,17 +149,6 @@ class CompletionOperator(BaseOperator):
             return
         with refusing():
             raise wrong_inputs(inputs, "Nor is it a template, or a task's output.")
-
-    def _output(self, longest: int | None = None) -> Output:
-        from airflow_provider_completion.operators.structured import output_of
-
-        return output_of(
-            self.output_type,
-            output_retries=self.output_retries,
-            feedback_input=self.feedback_input,
-            multiple_outputs=self.multiple_outputs,
-            longest=longest,
-        )
 
     @cached_property
     def hook(self) -> CompletionHook:
@@ -196,9 +177,7 @@ class CompletionOperator(BaseOperator):
     @failing_briefly
     def execute(self, context: Context) -> Any:
         """Generate the answer, push the side keys, return the text or the data in it."""
-        with self._paying_once():
-            output = self._begin(context)
-            return self._deliver(context, output, self._answer(context, output))
+        return self._new_attempt(context).run()
 
     @failing_briefly
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:
@@ -206,364 +185,34 @@ class CompletionOperator(BaseOperator):
 
         :param event: the trigger's
         """
-        from airflow_provider_completion.operators.deferral import Deferral
-
-        deferral = Deferral(context, self.hook)
-        with self._resuming():
-            starts_over = deferral.starts_over(event)
-        if starts_over:
-            deferral.end()
-            return self.execute(context)
-        return self._resume(context, deferral, event)
+        attempt = self._new_attempt(context)
+        return self.execute(context) if attempt.starts_over(event) else attempt.resume(event)
 
     @failing_briefly
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after a trigger, also after one that failed or took too long."""
-        from airflow_provider_completion.operators.deferral import Deferral
-
         if next_method == "__fail__":
-            deferral = Deferral(context, self.hook)
-            with self._resuming():
-                unpaid = deferral.is_unpaid()
-            if not unpaid:
+            attempt = self._new_attempt(context)
+            if not attempt.is_unpaid():
                 # Airflow would let its retries send the call again, or the one before it.
-                return self._resume(context, deferral, {"ended": (next_kwargs or {}).get("error")})
-            self._crash_safety_of(context, deferral).end_without_answer("no")
-            starts_over = deferral.is_of_earlier_try
-            deferral.end(retried=not starts_over)
-            if starts_over:
+                return attempt.resume({"ended": (next_kwargs or {}).get("error")})
+            if attempt.drop_unsent():
                 return self.execute(context)
         return super().resume_execution(next_method, next_kwargs, context)
 
-    def _resume(self, context: Context, deferral: Deferral, event: dict[str, Any] | None) -> Any:
-        from airflow_provider_completion.api.errors import CompletionError
-        from airflow_provider_completion.following import AnswerLog
-        from airflow_provider_completion.paying import may_be_sent_again
-
-        with self._resuming():
-            waiting = deferral.waiting
-            safety = self._crash_safety_of(context, deferral)
-            try:
-                completion = deferral.completion(event)
-            except CompletionError as error:
-                safety.end_without_answer(error.billed)
-                deferral.end(retried=may_be_sent_again(error, self.on_maybe_billed))
-                raise
-            answer = _Answer(completion, safety)
-        with self._paying_once(answer):
-            self._keep(answer)
-            if self.log_answer:
-                answer_log = AnswerLog(lambda line: self.log.info("%s", line))
-                answer_log.add(completion.answer)
-                answer_log.close()
-            self._log_end(completion)
-            output = self._begin(context)
-            self._usage = waiting.usage
-            return self._deliver(context, output, answer, asked_again=waiting.asked_again, pushed=deferral.end)
-
-    def _paying_once(self, answer: _Answer | None = None) -> AbstractContextManager[None]:
-        """Stop Airflow's retries, whatever fails, once this try has spent what a retry would spend again.
-
-        :param answer: what it has already
-        """
-        from airflow_provider_completion.exceptions import paying_once
-
-        self._spent = _Spent(answer)
-        return paying_once(self._spent, self.on_maybe_billed, "The answer was received, but could not be handed on")
-
-    def _resuming(self) -> AbstractContextManager[None]:
-        """Stop Airflow's retries whatever fails while an answer may be waiting: a retry would not find it."""
-        from airflow_provider_completion.exceptions import paying_once
-
-        return paying_once(UNSEEN, self.on_maybe_billed, "The task could not resume")
-
-    def _crash_safety_of(self, context: Context, deferral: Deferral) -> CrashSafety:
-        from airflow_provider_completion.operators.crash_safety import CrashSafety
-
-        return CrashSafety.resumed(context, self.hook, deferral.waiting.call, retries=self.retries or 0)
-
-    def _begin(self, context: Context) -> Output:
-        """Refuse what would only be found out once the answer is paid."""
-        from airflow_provider_completion.exceptions import InvalidRequestError
-
-        if context.get("ti") is None:
-            raise InvalidRequestError(
-                f"{type(self).__name__} was executed without a task instance, so its answer could go nowhere.",
-                hint="Nothing was sent. Inside a task, use CompletionHook().complete(...).",
-            )
-        output = self._output(self._longest_result(context))
-        self._show_logs_url(context)
-        self._usage = None
-        return output
-
-    def _longest_result(self, context: Context) -> int | None:
-        """Return how many entries the result may have, as tasks downstream are expanded over it; None if none are."""
-        index = getattr(context["ti"], "map_index", None)
-        mapped = index is not None and index >= 0  # of those Airflow counts the instances, not their results
-        if mapped or self.get_dag() is None or next(self.iter_mapped_dependants(), None) is None:
-            return None
-        return conf.getint("core", "max_map_length") if self.do_xcom_push else 0
-
-    def _show_logs_url(self, context: Context, message_id: str | None = None) -> None:
-        # First before anything can fail: that is when the link is needed.
-        url = self.hook.console_url
-        self.logs_url = url and url.replace("{message_id}", message_id or "")
-        if self.logs_url and self.do_xcom_push and not AIRFLOW_V_3_0_PLUS:
-            context["ti"].xcom_push(key=LOGS_URL_KEY, value=self.logs_url)
-
-    def _answer(self, context: Context, output: Output, *, feedback: str = "", asked_again: int = 0) -> _Answer:
-        """Return an answer that is paid: of an earlier try, or a new one."""
-        with self._explaining_templates():
-            return self._new_answer(context, output, feedback, asked_again)
-
-    @contextmanager
-    def _explaining_templates(self) -> Iterator[None]:
-        """Say of a request that is wrong what templates have to do with it."""
-        from airflow_provider_completion.api.errors import InvalidRequestError
-
-        try:
-            yield
-        except InvalidRequestError as error:
-            told = ("must be text", "should be a valid string", "which JSON does not have")
-            if error.status is None and any(words in error.message for words in told) and self._has_made_no_text():
-                error.hint += (
-                    " The Dag has render_template_as_native_obj=True, so a template makes the number 42 of the text "
-                    "42. For text write {{ '%r' | format(...) }}, or hand over a task's output without a template."
-                )
-            raise
-
-    def _has_made_no_text(self) -> bool:
-        dag = self.get_dag()
-        values = (*self.inputs.values(), self.query, self.user) if isinstance(self.inputs, Mapping) else ()
-        native = dag is not None and dag.render_template_as_native_obj
-        return native and not all(value is None or isinstance(value, str) for value in values)
-
-    def _new_answer(self, context: Context, output: Output, feedback: str, asked_again: int) -> _Answer:
-        from airflow_provider_completion.hooks.files import files_of
-
-        given: Any = self.inputs
-        if isinstance(given, str):
-            raise wrong_inputs(
-                given,
-                "A template makes text of whatever is in it. Write inputs=extract.output for all that a task returns, "
-                "or a template for each value: inputs={'text': '{{ ... }}'}.",
-            )
-        inputs = output.inputs(self.inputs, feedback, self.hook.get_conn().form if self.check_inputs else None)
-        files = files_of(self.files) if self.files is not None else None
-        safety = self._crash_safety(context, files)
-        if not asked_again:
-            if earlier := safety.earlier_answer(self.accept):
-                return _Answer(earlier.completion, safety, earlier.try_number)
-            if (number := context["ti"].try_number) > 1:
-                self.log.info("Try %d asks the app again; earlier tries may have been billed.", number)
-        if self.deferrable:
-            self._defer(context, inputs, files, safety, asked_again)
-        return self._generate(inputs, files, safety)
-
-    def _deliver(
-        self,
-        context: Context,
-        output: Output,
-        answer: _Answer,
-        *,
-        asked_again: int = 0,
-        pushed: Callable[[], None] = lambda: None,
-    ) -> Any:
-        """Push the side keys, and return what the operator returns; ask again for what does not fit.
-
-        :param pushed: is called once the side keys are in XCom
-        """
-        from airflow_provider_completion.structured.output_type import OutputError
-
-        completion = answer.completion
-        self._spent.answer = answer
-        self._push(context, answer)
-        pushed()
-        completion.accepted(self.accept)
-        try:
-            return self._storable(context, answer, output.read(completion))
-        except OutputError as error:
-            if asked_again == output.retries:
-                raise
-            asked_again += 1
-            self.log.warning(
-                "%s Asking again, which is paid again: %d of at most %d times.",
-                error.message,
-                asked_again,
-                output.retries,
-            )
-            feedback = error.feedback
-        again = self._answer(context, output, feedback=feedback, asked_again=asked_again)
-        return self._deliver(context, output, again, asked_again=asked_again)
-
-    def _defer(
-        self,
-        context: Context,
-        inputs: Mapping[str, Any],
-        files: list[FileReference | GivenFile] | None,
-        safety: CrashSafety,
-        asked_again: int,
-    ) -> NoReturn:
-        from airflow_provider_completion.operators.deferral import Deferral
-
-        request = self.hook.request(
-            inputs, query=self.query, files=files, user=self.user, response_mode=self.response_mode
-        )
-        deferred = Deferral(context, self.hook).begin(
-            request,
-            timeout=self.execution_timeout,
-            asked_again=asked_again,
-            usage=self._usage,
-            call=safety.call,
-        )
-        safety.keep_deferred()
-        raise deferred
-
     def on_kill(self) -> None:
         """Stop the generation on the server, so that nobody pays for an answer that nobody reads."""
-        if self._spent.run is not None:
-            self._spent.run.stop()
+        if self._attempt is not None:
+            self._attempt.stop()
 
-    def _crash_safety(self, context: Context, files: list[FileReference | GivenFile] | None) -> CrashSafety:
-        from airflow_provider_completion.operators.crash_safety import CrashSafety
+    def before_asking(self, context: Context) -> None:
+        """Find out what is to be asked, where that is not known from the start."""
 
-        # Without what the model was told on the way: whatever came of that is the answer to this request, too.
-        request = {"inputs": self.inputs, "query": self.query, "user": self.user}
-        return CrashSafety.of(context, self.hook, request, files or [], retries=self.retries or 0)
+    def _new_attempt(self, context: Context) -> Attempt:
+        self._attempt = self._attempt_in(context)
+        return self._attempt
 
-    def _generate(
-        self, inputs: Mapping[str, Any], files: list[FileReference | GivenFile] | None, safety: CrashSafety
-    ) -> _Answer:
-        self._spent.begin_again()
-        try:
-            with self.hook.stream(
-                inputs, query=self.query, files=files, user=self.user, response_mode=self.response_mode
-            ) as run:
-                self._spent.run = run
-                safety.keep_sent()
-                self._follow(run, safety)
-            answer = self._spent.answer = _Answer(run.completion, safety)
-        except BaseException:
-            safety.end_without_answer(self._spent.run.billed if self._spent.run else "no")
-            raise
-        self._keep(answer)
-        self._log_end(answer.completion)
-        return answer
+    def _attempt_in(self, context: Context) -> Attempt:
+        from airflow_provider_completion.operators.attempt import Attempt
 
-    def _keep(self, answer: _Answer) -> None:
-        completion = answer.completion
-        if completion.finish in self.accept:
-            answer.safety.keep_answer(completion)
-        else:
-            answer.safety.end_without_answer("yes")
-
-    def _follow(self, run: CompletionRun, safety: CrashSafety) -> None:
-        from airflow_provider_completion.following import AnswerLog, follow
-
-        answer_log = AnswerLog(lambda line: self.log.info("%s", line))
-        for event in run:
-            safety.keep_running(run.task_id)
-            if self.log_answer:
-                follow(event, answer_log)
-        if self.log_answer and self.response_mode == "blocking":
-            answer_log.add(run.completion.answer)
-        answer_log.close()
-
-    def _log_end(self, completion: Completion) -> None:
-        no_usage = completion.usage is None or completion.usage.is_zero
-        if no_usage and completion.answer and completion.finish == "complete" and not completion.replaced:
-            self.log.warning(
-                "The server reported no usage for an answer with text. Some model providers never do; otherwise the "
-                "answer may be cut short, or moderation has answered in the model's place."
-            )
-        self.log.info("Generation %s: %s", completion.finish, completion.summary)
-
-    def _push(self, context: Context, answer: _Answer) -> None:
-        completion = answer.completion
-        self._usage = completion.usage if self._usage is None else self._usage.plus(completion.usage)
-        self._show_logs_url(context, completion.message_id)
-        if not self.do_xcom_push:
-            return
-        from airflow_provider_completion.operators.pushing import push
-
-        ti = context["ti"]
-        usage = self._usage.as_json() if self._usage else {}
-        values: dict[str, Any] = {
-            "message_id": completion.message_id,
-            "task_id": completion.task_id,
-            "usage": {**usage, "try_number": answer.paid_by or ti.try_number},
-        }
-        if completion.finish in self.accept:
-            values["answer"] = completion.answer
-        for key, value in values.items():
-            push(ti, key, value, kept=answer.is_kept)
-
-    def _storable(self, context: Context, answer: _Answer, result: Any) -> Any:
-        """Return what the operator returns, once XCom has taken it: were Airflow to find out, its retries would pay."""
-        if self.do_xcom_push and result is not answer.completion.answer:  # which it has taken already
-            from airflow_provider_completion.operators.pushing import push
-
-            push(context["ti"], XCOM_RETURN_KEY, result, kept=answer.is_kept)
-        return result
-
-
-class _Answer(NamedTuple):
-    """An answer that is paid.
-
-    :param safety: what keeps it for later tries
-    :param paid_by: the try that paid for it, if it was an earlier one
-    """
-
-    completion: Completion
-    safety: CrashSafety
-    paid_by: int | None = None
-
-    def is_kept(self) -> bool:
-        """Whether a retry finds it."""
-        return self.safety.still_keeps(self.completion)
-
-
-@dataclass
-class _Spent:
-    """What this try has spent, as the :class:`~airflow_provider_completion.paying.Cost` of trying once more.
-
-    :param answer: what its last call got
-    :param run: its last call
-    :param answer_before: what the call before got, whose data did not fit
-    """
-
-    answer: _Answer | None = None
-    run: CompletionRun | None = None
-    answer_before: _Answer | None = None
-
-    def begin_again(self) -> None:
-        """Say that another call begins."""
-        self.answer_before, self.answer, self.run = self.answer, None, None
-
-    @property
-    def billed(self) -> Billed:
-        """What a retry would pay again: nothing, if it finds the answer."""
-        answer = self.answer or self.answer_before
-        unanswered = self.run if self.answer is None else None
-        return cost_of_retry(unanswered.billed if unanswered else "no", kept=answer.is_kept() if answer else None)
-
-    @property
-    def task_id(self) -> str | None:
-        """The last generation on the server."""
-        return self._last.task_id if self._last else None
-
-    @property
-    def message_id(self) -> str | None:
-        """The last message on the server."""
-        return self._last.message_id if self._last else None
-
-    @property
-    def partial_text(self) -> str:
-        """The text of the call, as far as it has come."""
-        if self.run:
-            return self.run.partial_text
-        return self.answer.completion.answer if self.answer else ""
-
-    @property
-    def _last(self) -> CompletionRun | Completion | None:
-        return self.run or (self.answer.completion if self.answer else None)
+        return Attempt(self, context)

@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING
 
 from airflow_provider_completion.api.errors import InvalidRequestError
 from airflow_provider_completion.structured.output import Output
+
+if TYPE_CHECKING:
+    from airflow_provider_completion.operators.completion import CompletionOperator
 
 _NOT_SENT = "Nothing was sent."
 #: What the operator pushes to XCom beside the return value.
 _KEYS = {"answer", "message_id", "task_id", "usage"}
 
 
-def output_of(
-    output_type: Any,
-    *,
-    output_retries: int,
-    feedback_input: str | None,
-    multiple_outputs: bool,
-    longest: int | None = None,
-) -> Output:
-    """Return what the operator makes of an answer. The parameters are the operator's.
+def output_of(operator: CompletionOperator, longest: int | None = None) -> Output:
+    """Return what an operator makes of an answer.
 
     :param longest: the most entries of a result that tasks are expanded over, None if none are
-    :raises InvalidRequestError: they cannot work together
+    :raises InvalidRequestError: its parameters cannot work together
     """
-    output = Output(output_type, output_retries=output_retries, feedback_input=feedback_input, longest=longest)
+    output = Output(
+        operator.output_type,
+        output_retries=operator.output_retries,
+        feedback_input=operator.feedback_input,
+        longest=longest,
+    )
     if longest == 0 or (longest and not output.type):
         what = "A task is expanded over the result, which has to be a list or an object: it needs an output_type"
         raise InvalidRequestError(f"{what}, and do_xcom_push.", hint=_NOT_SENT)
-    if multiple_outputs and not (output.type and _has_safe_fields(output.type.json_schema)):
+    if operator.multiple_outputs and not (output.type and _has_safe_fields(output.type.json_schema)):
         # Airflow would find out at the end, and retry; or the model's fields would take the place of our keys.
         what = "multiple_outputs needs an output_type that is an object of known fields, none of them named "
         raise InvalidRequestError(f"{what}{', '.join(sorted(_KEYS))}.", hint=_NOT_SENT)

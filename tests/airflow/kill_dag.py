@@ -10,6 +10,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import dag, task
 
+from airflow_provider_completion.operators.attempt import Attempt
 from airflow_provider_completion.operators.completion import CompletionOperator
 
 # More than the tests need: on a busy machine Airflow takes some for itself, before a task has begun.
@@ -32,12 +33,17 @@ def die_once(context: Any, result: Any = None) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-class DiesBeforeXCom(CompletionOperator):
+class AttemptThatDies(Attempt):
     """Dies between the last event and the first XCom."""
 
-    def _push(self, context: Any, *arguments: Any, **options: Any) -> None:
-        die_once(context)
-        super()._push(context, *arguments, **options)
+    def _push(self, *arguments: Any) -> None:
+        die_once(self._context)
+        super()._push(*arguments)
+
+
+class DiesBeforeXCom(CompletionOperator):
+    def _attempt_in(self, context: Any) -> Attempt:
+        return AttemptThatDies(self, context)
 
 
 def one(task_id: str, kind: type[CompletionOperator] = CompletionOperator, **arguments: Any) -> CompletionOperator:

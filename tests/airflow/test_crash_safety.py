@@ -15,6 +15,7 @@ from airflow_provider_completion.exceptions import (
     ThrottledError,
     UnfinishedAnswerError,
 )
+from airflow_provider_completion.operators.attempt import Attempt
 from airflow_provider_completion.operators.completion import CompletionOperator
 from airflow_provider_completion.testing import App, GenerationError, LocalCompletionServer, Prompt
 
@@ -440,7 +441,7 @@ def test_a_further_generation_that_a_crash_ended_is_not_paid_again(
         "output_type": int, "output_retries": 1, "feedback_input": "text", "inputs": {"count": 1},
     }  # fmt: skip
     with monkeypatch.context() as patch:
-        patch.setattr(CompletionOperator, "_follow", only_first(CompletionOperator._follow, dies))
+        patch.setattr(Attempt, "_follow", only_first(Attempt._follow, dies))
         with pytest.raises(WorkerDied):
             attempt(store, Instance(), **asked)
     store.values = left  # SIGKILL lets nobody clear up

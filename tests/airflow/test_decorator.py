@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from airflow_provider_completion.decorators.completion import Request
 from airflow_provider_completion.exceptions import InvalidRequestError, ServerError
+from airflow_provider_completion.operators.attempt import Attempt
 from airflow_provider_completion.operators.completion import CompletionOperator
 from airflow_provider_completion.testing import App, LocalCompletionServer, Prompt
 from tests.airflow.dags import run
@@ -168,7 +169,8 @@ def test_a_task_that_resumes_elsewhere_after_a_trigger_asks_again_for_what_the_f
     options: dict[str, Any] = {"output_type": Score, "output_retries": 1, "feedback_input": "text", "query": "q"}
     resumed = made(lambda: Request(inputs={}, user="me"), **options)
     context = {"ti": Instance()}
-    answer = resumed._answer(context, resumed._begin(context), feedback="no score", asked_again=1)
+    attempt = Attempt(resumed, context)
+    answer = attempt._answer(attempt._begin(), feedback="no score", asked_again=1)
     assert answer.completion.answer == "no score|q|me|0"
 
 

@@ -16,6 +16,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_provider_completion.exceptions import CompletionError
 from airflow_provider_completion.hooks.completion import CompletionHook
+from airflow_provider_completion.operators.attempt import Attempt
 from airflow_provider_completion.operators.completion import CompletionOperator
 from airflow_provider_completion.operators.feedback import CompletionFeedbackOperator
 from airflow_provider_completion.testing import App, LocalCompletionServer, Prompt
@@ -78,11 +79,16 @@ def test_a_function_that_returns_no_request_fails_as_briefly(completion_server: 
     assert own_frames(caught.value) in (["failing"], ["execute", "failing"])
 
 
-class Buggy(CompletionOperator):
-    """An operator with a bug in what handles its answer."""
+class BuggyAttempt(Attempt):
+    """Has a bug in what handles its answer."""
 
     def _push(self, *_: Any) -> None:
         raise ZeroDivisionError
+
+
+class Buggy(CompletionOperator):
+    def _attempt_in(self, context: Any) -> Attempt:
+        return BuggyAttempt(self, context)
 
 
 def test_a_bug_keeps_its_frames(completion_server: LocalCompletionServer) -> None:

@@ -14,6 +14,7 @@ import airflow
 import pytest
 
 from airflow_provider_completion.exceptions import CompletionError, InvalidRequestError, UnfinishedAnswerError
+from airflow_provider_completion.operators.attempt import Attempt
 from airflow_provider_completion.operators.completion import CompletionOperator
 from airflow_provider_completion.testing import App, GenerationError, LocalCompletionServer, Prompt
 from tests.airflow.dags import run
@@ -248,13 +249,18 @@ def test_execution_timeout_is_not_paid_twice_unless_the_user_says_so(
     assert all(generation.stopped for generation in completion_server.generations)
 
 
-class PushFails(CompletionOperator):
-    """An operator whose XCom cannot be reached in its first try."""
+class AttemptWithoutXCom(Attempt):
+    """Cannot reach XCom in its first try."""
 
-    def _push(self, context: Any, *arguments: Any, **named: Any) -> None:
-        if context["ti"].try_number == 1:
+    def _push(self, *arguments: Any) -> None:
+        if self._context["ti"].try_number == 1:
             raise RuntimeError("no XCom")
-        super()._push(context, *arguments, **named)
+        super()._push(*arguments)
+
+
+class PushFails(CompletionOperator):
+    def _attempt_in(self, context: Any) -> Attempt:
+        return AttemptWithoutXCom(self, context)
 
 
 def test_an_answer_that_cannot_be_pushed_is_not_paid_twice(completion_server: LocalCompletionServer) -> None:
@@ -281,12 +287,17 @@ def test_without_a_task_instance_nothing_is_sent(
     assert completion_server.count("POST", "/completion-messages") == 0
 
 
-class FailsWhileItReads(CompletionOperator):
-    """An operator with a bug, or a machine without memory."""
+class AttemptThatFailsWhileItReads(Attempt):
+    """Has a bug, or a machine without memory."""
 
     def _follow(self, run: Any, *arguments: Any) -> None:
         next(iter(run))
         raise MemoryError
+
+
+class FailsWhileItReads(CompletionOperator):
+    def _attempt_in(self, context: Any) -> Attempt:
+        return AttemptThatFailsWhileItReads(self, context)
 
 
 @pytest.mark.parametrize(("rule", "posts"), [("fail", 1), ("retry", 2)])
@@ -311,13 +322,18 @@ def test_whatever_fails_once_the_call_was_sent_is_paid_again_only_if_the_user_sa
     assert (error.billed, error.task_id, error.message_id) == ("maybe", last.task_id, last.message_id)
 
 
-class FailsBeforeItSends(CompletionOperator):
-    """An operator whose first try fails early."""
+class AttemptThatFailsEarly(Attempt):
+    """Fails in its first try, before it sends."""
 
-    def _show_logs_url(self, context: Any, message_id: str | None = None) -> None:
-        if context["ti"].try_number == 1:
+    def _show_logs_url(self, message_id: str | None = None) -> None:
+        if self._context["ti"].try_number == 1:
             raise MemoryError
-        super()._show_logs_url(context, message_id)
+        super()._show_logs_url(message_id)
+
+
+class FailsBeforeItSends(CompletionOperator):
+    def _attempt_in(self, context: Any) -> Attempt:
+        return AttemptThatFailsEarly(self, context)
 
 
 def test_what_fails_before_the_call_was_sent_is_airflows_to_retry(completion_server: LocalCompletionServer) -> None:
