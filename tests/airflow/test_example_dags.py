@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow import __version__ as airflow_version
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, BaseOperator, task
 from airflow.providers.common.compat.version_compat import (
     AIRFLOW_V_3_0_PLUS,
     AIRFLOW_V_3_1_PLUS,
     AIRFLOW_V_3_2_PLUS,
-    AIRFLOW_V_3_3_PLUS,
 )
 from fsspec.implementations.memory import MemoryFileSystem
 from pydantic import BaseModel
@@ -46,7 +46,7 @@ def reports() -> MemoryFileSystem:
 
 @pytest.fixture(scope="module")
 def bag(reports: MemoryFileSystem) -> Any:
-    if AIRFLOW_V_3_3_PLUS:
+    if airflow_version >= "3.3":
         from airflow.dag_processing.dagbag import DagBag
     else:
         from airflow.models.dagbag import DagBag
@@ -246,7 +246,7 @@ class TestHook:
         assert ask_many([]) == []
 
 
-@pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="dag.test() waits for a human from Airflow 3.3 on")
+@pytest.mark.skipif(airflow_version < "3.3", reason="dag.test() waits for a human from Airflow 3.3 on")
 @pytest.mark.parametrize(
     ("chosen", "comment", "rating", "sent"),
     [("Send", "Read it.", "like", "success"), ("Drop", None, "dislike", "skipped")],

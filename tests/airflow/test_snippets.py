@@ -17,9 +17,9 @@ from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
+from airflow import __version__ as airflow_version
 from airflow.cli.cli_parser import get_parser
 from airflow.providers.common.compat.sdk import BaseOperator, literal, task
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 from pydantic import BaseModel, Field
 
 from airflow_provider_completion.decorators.completion import Request
@@ -246,7 +246,7 @@ def test_failures_of_single_calls(completion_server: LocalCompletionServer) -> N
     assert "AirflowFailException" in [kind.__name__ for kind in type(caught.value).__mro__]
 
 
-@pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="retry policies came with Airflow 3.3")
+@pytest.mark.skipif(airflow_version < "3.3", reason="retry policies came with Airflow 3.3")
 def test_the_retry_policy(completion_server: LocalCompletionServer) -> None:
     from airflow_provider_completion.retry_policy import CompletionRetryPolicy
 
