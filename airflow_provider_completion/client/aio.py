@@ -63,9 +63,7 @@ def _begun(
 
     @wraps(call)
     def method(client: AsyncCompletionClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncCompletionRun:
-        wanted = call(client.settings, *args, **kwargs)
-        client.warned.of(wanted.request)
-        return AsyncCompletionRun(client, wanted.request, wanted.on_maybe_billed)
+        return client._begin(call(client.settings, *args, **kwargs))
 
     return method
 
@@ -78,8 +76,7 @@ def _whole(
     @wraps(call)
     async def method(client: AsyncCompletionClient, /, *args: P.args, **kwargs: P.kwargs) -> Completion:
         wanted = call(client.settings, *args, **kwargs)
-        client.warned.of(wanted.request)
-        async with AsyncCompletionRun(client, wanted.request, wanted.on_maybe_billed) as run:
+        async with client._begin(wanted) as run:
             async for _ in run:
                 pass
         return run.completion.accepted(wanted.accept)
@@ -167,6 +164,10 @@ class AsyncCompletionClient:
         while pages.next is not None:
             for entry in pages.take(await self.perform(pages.next)):
                 yield entry
+
+    def _begin(self, wanted: calls.Wanted) -> AsyncCompletionRun:
+        self.warned.of(wanted.request)
+        return AsyncCompletionRun(self, wanted.request, wanted.on_maybe_billed)
 
     async def _take(self, steps: calls.Steps[T]) -> T:
         """Take the steps of a call, and return what comes of them."""

@@ -74,9 +74,7 @@ def _begun(
 
     @wraps(call)
     def method(client: CompletionClient, /, *args: P.args, **kwargs: P.kwargs) -> CompletionRun:
-        wanted = call(client.settings, *args, **kwargs)
-        client.warned.of(wanted.request)
-        return CompletionRun(client, wanted.request, wanted.on_maybe_billed)
+        return client._begin(call(client.settings, *args, **kwargs))
 
     return method
 
@@ -89,8 +87,7 @@ def _whole(
     @wraps(call)
     def method(client: CompletionClient, /, *args: P.args, **kwargs: P.kwargs) -> Completion:
         wanted = call(client.settings, *args, **kwargs)
-        client.warned.of(wanted.request)
-        with CompletionRun(client, wanted.request, wanted.on_maybe_billed) as run:
+        with client._begin(wanted) as run:
             for _ in run:
                 pass
         return run.completion.accepted(wanted.accept)
@@ -151,6 +148,10 @@ class CompletionClient:
         pages = calls.FeedbackPages()
         while pages.next is not None:
             yield from pages.take(self.perform(pages.next))
+
+    def _begin(self, wanted: calls.Wanted) -> CompletionRun:
+        self.warned.of(wanted.request)
+        return CompletionRun(self, wanted.request, wanted.on_maybe_billed)
 
     def _take(self, steps: calls.Steps[T]) -> T:
         """Take the steps of a call, and return what comes of them."""
