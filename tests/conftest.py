@@ -25,6 +25,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (item.get_closest_marker("whole_airflow") is None, airflows in item.path.parents))
 
 
+@pytest.fixture(autouse=True)
+def slow_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a stop take its time: whether one was sent must not depend on how busy the machine is."""
+    monkeypatch.setattr("airflow_provider_completion.client.reaching.STOP_CONNECT_SECONDS", 20.0)
+    monkeypatch.setattr("airflow_provider_completion.client.reaching.STOP_SILENCE_SECONDS", 20.0)
+
+
 @pytest.fixture
 def interruptible() -> Iterator[None]:
     """Let new processes take SIGINT: a shell starts what it runs in the background with SIGINT ignored, and that is

@@ -31,11 +31,7 @@ from airflow_provider_completion.client.form_cache import FormCache
 from airflow_provider_completion.client.reaching import Reach, Transfer, refuses_the_client
 from airflow_provider_completion.client.retries import Tries
 from airflow_provider_completion.client.run import Run, log_unknown
-from airflow_provider_completion.client.settings import (
-    STOP_CONNECT_SECONDS,
-    STOP_SILENCE_SECONDS,
-    ClientSettings,
-)
+from airflow_provider_completion.client.settings import ClientSettings
 from airflow_provider_completion.paying import OnMaybeBilled
 
 T = TypeVar("T")
@@ -186,8 +182,7 @@ class AsyncCompletionClient:
     async def _answer_to(self, ask: calls.Ask) -> Any:
         if not ask.ending:
             return await self.perform(ask.endpoint, ask.into)
-        in_all = STOP_CONNECT_SECONDS + STOP_SILENCE_SECONDS
-        return await self._perform(ask.endpoint, Transfer(STOP_CONNECT_SECONDS, STOP_SILENCE_SECONDS, in_all))
+        return await self._perform(ask.endpoint, Transfer.of_a_stop())
 
     async def perform(self, endpoint: Endpoint[T], into: ArrivingFile | None = None) -> T:
         """Perform any call whose answer is read as a whole.

@@ -47,6 +47,10 @@ _WORDS = (
     (BrokenPipeError, "broken pipe"),
 )
 
+#: A stop is sent while something is ending, and Airflow leaves a killed task about 5 s.
+STOP_CONNECT_SECONDS = 1.5
+STOP_SILENCE_SECONDS = 2.5
+
 
 class Transfer:
     """One call on its connection: its time limits, and how far it has come.
@@ -65,6 +69,11 @@ class Transfer:
         self.sent = False
         #: Whether the head of the answer has come.
         self.answered = False
+
+    @classmethod
+    def of_a_stop(cls) -> Transfer:
+        """Return the transfer of a call that must not hold up what is ending."""
+        return cls(STOP_CONNECT_SECONDS, STOP_SILENCE_SECONDS, STOP_CONNECT_SECONDS + STOP_SILENCE_SECONDS)
 
     @property
     def elapsed(self) -> float:

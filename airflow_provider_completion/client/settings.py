@@ -16,9 +16,6 @@ from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.client.observing import Observer, Origin
 
 USER_AGENT = f"airflow-provider-completion/{__version__}"
-#: A stop is sent while something is ending, and Airflow leaves a killed task about 5 s.
-STOP_CONNECT_SECONDS = 1.5
-STOP_SILENCE_SECONDS = 2.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

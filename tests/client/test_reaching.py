@@ -249,6 +249,12 @@ def test_info_has_a_silence_limit_and_costs_nothing(calls):
         assert "nothing for 0.3 s (silence_seconds)" in error.message
 
 
+@pytest.fixture
+def short_stops(monkeypatch):
+    monkeypatch.setattr("airflow_provider_completion.client.reaching.STOP_CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr("airflow_provider_completion.client.reaching.STOP_SILENCE_SECONDS", 0.3)
+
+
 #: A call, its limits, and which of them it comes to.
 LIMITS = [
     (info, {"silence_seconds": 0.3}, "0.3 s (silence_seconds)"),
@@ -259,10 +265,11 @@ LIMITS = [
      {"silence_seconds": 0.1, "total_seconds": 0.3}, "0.3 s (total_seconds)"),
     (lambda client: client.text_to_audio("a"), {"silence_seconds": 0.1, "total_seconds": 0.3},
      "0.3 s (total_seconds)"),
-    (POSTS["stop"], {}, "nothing for 2.5 s."),
+    (POSTS["stop"], {}, "nothing for 0.3 s."),
 ]  # fmt: skip
 
 
+@pytest.mark.usefixtures("short_stops")
 @pytest.mark.parametrize(("call", "changes", "named"), LIMITS)
 def test_the_limit_that_was_reached_is_named(calls, call, changes, named):
     with RawServer(lambda peer: peer.hold(), stop=lambda peer: peer.hold()) as server:
@@ -820,11 +827,9 @@ def dripping(peer):
         peer.send(b" ")
 
 
+@pytest.mark.usefixtures("short_stops")
 @pytest.mark.parametrize("call", [info, POSTS["stop"]], ids=["info", "stop"])
-def test_an_answer_that_never_comes_to_its_end_is_given_up(calls, call, monkeypatch):
-    for module in ("sync", "aio"):
-        monkeypatch.setattr(f"airflow_provider_completion.client.{module}.STOP_CONNECT_SECONDS", 0.3)
-        monkeypatch.setattr(f"airflow_provider_completion.client.{module}.STOP_SILENCE_SECONDS", 0.3)
+def test_an_answer_that_never_comes_to_its_end_is_given_up(calls, call):
     with RawServer(dripping, stop=dripping) as server:
         with pytest.raises(TimeLimitError) as caught:
             calls.each(settings_for(server.url, total_seconds=0.6), call)
