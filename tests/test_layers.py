@@ -34,6 +34,7 @@ ROOMS: dict[str, set[str]] = {
     "decorators": {"structured", "exceptions", "hooks", "operators"},
     "cli": {"api", "plain", "following", "client", "hooks"},
     "get_provider_info": {"hooks"},
+    "plugin": set(),
     "__main__": {"api", "plain", "cli"},
     OLD_OUTPUT: {"structured"},
 }

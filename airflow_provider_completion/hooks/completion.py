@@ -12,7 +12,6 @@ from airflow import __version__ as airflow_version
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
 from airflow_provider_completion.hooks import connection_form
-from airflow_provider_completion.hooks.xcom import allow_in_xcom
 
 if TYPE_CHECKING:
     import os
@@ -34,9 +33,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _WHOLE: tuple[Finish, ...] = ("complete",)
-
-# Whoever has a completion has it from here, and may return it from a task.
-allow_in_xcom()
 
 
 class CallOptions(TypedDict, total=False):
