@@ -15,6 +15,7 @@ from airflow_provider_completion.api.app import AppInfo, AppMeta, AppParameters,
 from airflow_provider_completion.api.errors import (
     BrokenAnswerError,
     CompletionError,
+    ConfigurationError,
     InvalidRequestError,
     ProtocolError,
     TimeLimitError,
@@ -54,6 +55,7 @@ class Endpoint(Generic[T]):
     :param body: JSON or a file to send, None for no body
     :param read: turns the answer into a value, or raises a :class:`~.errors.CompletionError`
     :param paid: whether a model works for it, so that it costs money
+    :param recent: whether older servers do not have it
     """
 
     method: Literal["GET", "POST"]
@@ -61,6 +63,7 @@ class Endpoint(Generic[T]):
     body: bytes | Multipart | None = None
     read: Callable[[Reply], T]
     paid: bool = False
+    recent: bool = False
 
     @property
     def headers(self) -> dict[str, str]:
@@ -75,6 +78,9 @@ class Endpoint(Generic[T]):
             error.billed = "no"
         if type(error) in (BrokenAnswerError, TimeLimitError):
             error.hint = "The model may have done its work, whose result is lost." if self.paid else "Try again later."
+        if self.recent and type(error) is ConfigurationError and error.status == 404:
+            otherwise = error.hint[:1].lower() + error.hint[1:]
+            error.hint = f"If other calls work, this server is too old for this one. If none does, {otherwise}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +131,12 @@ def meta() -> Endpoint[AppMeta]:
 
 def site() -> Endpoint[AppSite]:
     """How the app's own web page looks."""
-    return _get("/site", AppSite)
+    return _get("/site", AppSite, recent=True)
 
 
 def end_user(end_user_id: str) -> Endpoint[EndUser]:
     """Whom calls were made for, by the id that uploads and feedback name."""
-    return _get(f"/end-users/{_checked_id(end_user_id, 'end_user_id')}", EndUser)
+    return _get(f"/end-users/{_checked_id(end_user_id, 'end_user_id')}", EndUser, recent=True)
 
 
 def feedback(message_id: str, rating: Rating, user: str, content: str | None = None) -> Endpoint[None]:
@@ -157,7 +163,8 @@ def feedbacks(page: int) -> Endpoint[list[Feedback]]:
             raise _unreadable(reply)
         return [_model(Feedback, entry, reply) for entry in listed]
 
-    return Endpoint(method="GET", path=f"/app/feedbacks?page={page}&limit={FEEDBACKS_PER_PAGE}", read=read)
+    path = f"/app/feedbacks?page={page}&limit={FEEDBACKS_PER_PAGE}"
+    return Endpoint(method="GET", path=path, read=read, recent=True)
 
 
 def unseen(entries: Sequence[Feedback], page_before: Sequence[Feedback]) -> list[Feedback]:
@@ -182,7 +189,8 @@ def upload(file: FileContent, user: str) -> Endpoint[UploadedFile]:
 
 def download(file_id: str) -> Endpoint[None]:
     """The content of an upload: the body of the answer. The server knows it once a completion has used it."""
-    return Endpoint(method="GET", path=f"/files/{_checked_id(file_id, 'file_id')}/preview", read=_has_content)
+    path = f"/files/{_checked_id(file_id, 'file_id')}/preview"
+    return Endpoint(method="GET", path=path, read=_has_content, recent=True)
 
 
 def text_to_audio(
@@ -260,8 +268,8 @@ def _json(**content: Any) -> bytes:
         ) from None
 
 
-def _get(path: str, kind: type[M]) -> Endpoint[M]:
-    return Endpoint(method="GET", path=path, read=lambda reply: _model(kind, _object(reply), reply))
+def _get(path: str, kind: type[M], *, recent: bool = False) -> Endpoint[M]:
+    return Endpoint(method="GET", path=path, read=lambda reply: _model(kind, _object(reply), reply), recent=recent)
 
 
 # -- reading answers --------------------------------------------------------------------------------------------------

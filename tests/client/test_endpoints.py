@@ -536,6 +536,32 @@ WITHOUT_A_FORM = {
 }
 
 
+#: What servers answer to an address that they do not have.
+NO_SUCH_ADDRESS = {
+    "page": reply(404, b"<html><title>404</title></html>", "text/html"),
+    "json": json_reply({"code": "not_found", "message": "The requested URL was not found on the server."}, 404),
+}
+#: Calls, and whether older servers lack them.
+ADDRESSES = {
+    "info": (lambda client: client.info(), False),
+    "site": (lambda client: client.perform(endpoints.site()), True),
+    "end_user": (lambda client: client.perform(endpoints.end_user(str(uuid.UUID(int=1)))), True),
+    "feedbacks": (lambda client: client.perform(endpoints.feedbacks(1)), True),
+    "download": (lambda client: client.perform(endpoints.download(str(uuid.UUID(int=1)))), True),
+}
+
+
+@pytest.mark.parametrize("answer", NO_SUCH_ADDRESS)
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_a_server_that_is_too_old_for_a_call_is_thought_of(calls, address, answer):
+    call, recent = ADDRESSES[address]
+    with RawServer(NO_SUCH_ADDRESS[answer]) as server:
+        error = failure(calls, server.url, call)
+    assert type(error) is ConfigurationError
+    assert ("too old for this one" in error.hint) is recent
+    assert "heck the Base URL" in error.hint
+
+
 @pytest.mark.parametrize("case", WITHOUT_A_FORM)
 def test_without_a_form_nothing_is_sent(calls, case):
     answer, kind, hinted = WITHOUT_A_FORM[case]
