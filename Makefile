@@ -7,7 +7,7 @@ NEWEST := 3.3.2
 OLDEST := $(shell $(PYTHON) -c 'import sys; print("2.11.2" if sys.version_info < (3, 13) else "")')
 AIRFLOW_HOME := $(CURDIR)/.airflow/demo
 # Files in the order in which they are collected.
-IN_PARALLEL := -q -n 2 --dist loadfile --no-loadscope-reorder
+IN_PARALLEL := -q --dist loadfile --no-loadscope-reorder
 # What a target prints comes at its end, and not mixed with the others' (make of macOS cannot).
 AT_ONCE := --no-print-directory --jobs $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
@@ -38,11 +38,11 @@ docs: .venv/airflow-$(NEWEST)/.ready ## the documentation as HTML, in docs/_buil
 	.venv/airflow-$(NEWEST)/bin/python -m sphinx -Wnq --keep-going -c docs . docs/_build/html
 
 test-$(NEWEST): .venv/airflow-$(NEWEST)/.ready
-	.venv/airflow-$(NEWEST)/bin/pytest $(IN_PARALLEL)
+	.venv/airflow-$(NEWEST)/bin/pytest $(IN_PARALLEL) -n 3
 
 ifneq ($(OLDEST),)
 test-$(OLDEST): .venv/airflow-$(OLDEST)/.ready
-	.venv/airflow-$(OLDEST)/bin/pytest $(IN_PARALLEL) tests/airflow
+	.venv/airflow-$(OLDEST)/bin/pytest $(IN_PARALLEL) -n 2 tests/airflow
 endif
 
 bench: .venv/airflow-$(NEWEST)/.ready ## measure; not part of the tests
