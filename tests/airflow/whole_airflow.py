@@ -252,7 +252,7 @@ class Part:
 
     def terminate(self) -> None:
         self.process.terminate()
-        self.process.wait(60)
+        self.process.wait(WAIT_SECONDS)
 
 
 def _free_port() -> str:
