@@ -44,6 +44,6 @@ def test_the_wheel_has_each_file_of_the_checkout_as_it_is() -> None:
 
 def test_its_entry_points_lead_somewhere() -> None:
     points = metadata.distribution(NAME).entry_points
-    assert {point.group for point in points} == {"apache_airflow_provider", "pytest11"}
+    assert {point.group for point in points} == {"airflow.plugins", "apache_airflow_provider", "pytest11"}
     for point in points:
         point.load()

@@ -173,7 +173,7 @@ def test_what_fails_again_is_not_sent_again(calls, server, fault):
 def test_a_wait_that_the_server_asks_for(calls, server, fault):
     begin = time.monotonic()
     assert outcome_of(calls, server, f"[[fault:{fault} seconds=1 times=1]]", "streaming").answer == WHOLE
-    assert 1 <= time.monotonic() - begin < 5
+    assert time.monotonic() - begin >= 1
     assert posts(server) == 2
 
 

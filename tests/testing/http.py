@@ -96,8 +96,9 @@ def frame(response: HTTPResponse) -> bytes:
 
 
 def event(response: HTTPResponse) -> dict[str, Any]:
-    """Read one data frame."""
-    content = frame(response)
+    """Read the next data frame, past the pings that a busy machine has time for."""
+    while (content := frame(response)) == b"event: ping\n\n":
+        pass
     assert content.startswith(b"data: "), content
     return json.loads(content.removeprefix(b"data: "))
 
