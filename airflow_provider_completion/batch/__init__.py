@@ -1,0 +1,1 @@
+"""Many completions in one go: rows in, results out. No Airflow."""

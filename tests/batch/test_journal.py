@@ -1,0 +1,273 @@
+"""The journal of a batch: what was written is known to whoever opens it next, whatever ended its writer."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_completion.batch import journal as module
+from airflow_provider_completion.batch.journal import Entry, Journal, JournalError, RowId, TakenOverError
+
+OUTPUT = "file:///data/out.jsonl"
+ROW = RowId("sku-1", "f1")
+RECORD = {"answer": "zwei \u2028 \ud83d\ude42".encode("utf-16", "surrogatepass").decode("utf-16"), "price": "0.01"}
+
+
+def opened(folder: Path, run: str = "run", output: str = OUTPUT) -> Journal:
+    return Journal(folder, output, {"run": run})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "out.journal"
+
+
+@pytest.fixture
+def journal(folder: Path) -> Iterator[Journal]:
+    with opened(folder) as journal:
+        yield journal
+
+
+def known(folder: Path, row: RowId = ROW) -> Entry:
+    with opened(folder) as journal:
+        return journal.entry(row)
+
+
+def segments(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.segment"))
+
+
+def test_a_row_that_nobody_has_sent_is_not_known(journal: Journal) -> None:
+    assert journal.is_new
+    assert journal.entry(ROW) == Entry(calls=0, unanswered=0, task_id=None, record=None)
+
+
+def test_a_row_is_known_by_its_identity_and_what_is_sent(folder: Path) -> None:
+    with opened(folder) as journal:
+        journal.sent(ROW)
+        journal.ended(ROW, RECORD)
+    assert known(folder) == Entry(1, 0, None, RECORD)
+    assert known(folder, RowId("sku-1", "f2")) == known(folder, RowId("sku-2", "f1")) == Entry()
+
+
+def test_a_call_without_an_end_is_unanswered(folder: Path) -> None:
+    with opened(folder) as journal:
+        journal.sent(ROW)
+        journal.begun(ROW, "t-1")
+    assert known(folder) == Entry(1, 1, "t-1", None)
+
+
+def test_a_call_that_was_surely_not_billed_is_none(folder: Path) -> None:
+    with opened(folder) as journal:
+        journal.sent(ROW)
+        journal.unbilled(ROW)
+    assert known(folder) == Entry()
+
+
+def test_a_row_that_is_asked_again_has_two_calls_and_the_last_record(folder: Path) -> None:
+    with opened(folder) as journal:
+        journal.sent(ROW)
+        journal.begun(ROW, "t-1")
+        journal.ended(ROW, {"status": "failed"})
+    with opened(folder) as journal:
+        journal.sent(ROW)
+        journal.flush()
+        assert journal.entry(ROW) == Entry(2, 1, None, {"status": "failed"})
+        journal.ended(ROW, RECORD)
+    assert known(folder) == Entry(2, 0, None, RECORD)
+
+
+def test_a_lost_call_whose_row_is_answered_later_still_counts(folder: Path) -> None:
+    with opened(folder) as journal:
+        journal.sent(ROW)
+    with opened(folder) as journal:
+        journal.sent(ROW)
+        journal.ended(ROW, RECORD)
+    assert known(folder) == Entry(2, 1, None, RECORD)
+
+
+def test_what_costs_nothing_has_a_record_and_no_call(folder: Path) -> None:
+    with opened(folder) as journal:
+        journal.ended(ROW, {"status": "rejected"})
+    assert known(folder) == Entry(0, 0, None, {"status": "rejected"})
+
+
+def test_the_records_of_a_run_are_those_of_all_its_tries(folder: Path) -> None:
+    for run, name in (("monday", "a"), ("tuesday", "b"), ("monday", "c")):
+        with opened(folder, run) as journal:
+            journal.ended(RowId(name, "f"), {"name": name})
+    with opened(folder) as journal:
+        assert sorted(record["name"] for record in journal.records_of("monday")) == ["a", "c"]
+
+
+def test_nothing_is_left_beside_the_index_after_a_regular_end(folder: Path) -> None:
+    with opened(folder) as journal:
+        journal.sent(ROW)
+    assert sorted(path.name for path in folder.iterdir()) == ["index.db", "writer"]
+
+
+def test_behind_counts_what_is_not_durable_yet(journal: Journal) -> None:
+    for number in range(3 * module._COMMIT_ENTRIES):
+        journal.sent(RowId(str(number), "f"))
+        assert journal.behind <= number + 1
+    journal.flush()
+    assert journal.behind == 0
+
+
+KILLED = """
+import os, random, signal, sys
+from pathlib import Path
+from airflow_provider_completion.batch.journal import Journal, RowId
+
+random.seed(int(sys.argv[2]))
+journal = Journal(Path(sys.argv[1]), "out", {"run": "r"})
+for _ in range(random.randrange(4000)):
+    kind, row = random.choice(["sent", "begun", "unbilled", "ended"]), RowId(str(random.randrange(50)), "f")
+    if kind in ("sent", "unbilled"):
+        getattr(journal, kind)(row)
+    elif kind == "begun":
+        journal.begun(row, "t")
+    else:
+        journal.ended(row, {"n": random.random()})
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def modelled(seed: int) -> dict[str, Entry]:
+    """What the killed process has written, by identity."""
+    chance = random.Random(seed)
+    rows: dict[str, Entry] = {}
+    for _ in range(chance.randrange(4000)):
+        kind, name = chance.choice(["sent", "begun", "unbilled", "ended"]), str(chance.randrange(50))
+        record = {"n": chance.random()} if kind == "ended" else None
+        if kind in ("begun", "unbilled") and name not in rows:
+            continue
+        calls, unanswered, task_id, before = rows.get(name, Entry())
+        rows[name] = {
+            "sent": Entry(calls + 1, unanswered + 1, None, before),
+            "begun": Entry(calls, unanswered, "t", before),
+            "unbilled": Entry(calls - 1, unanswered - 1, task_id, before),
+            "ended": Entry(calls, max(unanswered - 1, 0), task_id, record),
+        }[kind]
+    return rows
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_was_written_outlives_a_kill(folder: Path, seed: int) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED, folder, str(seed)], capture_output=True)
+    assert (killed.returncode, killed.stderr) == (-9, b"")
+    expected = modelled(seed)
+    with opened(folder, output="out") as journal:
+        assert not journal.is_new
+        assert {name: journal.entry(RowId(name, "f")) for name in expected} == expected
+
+
+def test_a_segment_that_was_committed_and_not_deleted_does_not_count_twice(folder: Path, tmp_path: Path) -> None:
+    with opened(folder) as journal:
+        journal.sent(ROW)
+        [segment] = segments(folder)
+        shutil.copy(segment, tmp_path)
+    shutil.copy(tmp_path / segment.name, folder)
+    assert known(folder) == Entry(1, 1, None, None)
+    assert segments(folder) == []
+
+
+def test_a_line_that_was_cut_short_spoils_no_other(folder: Path) -> None:
+    with opened(folder):
+        pass
+    whole = json.dumps(["sent", *ROW, None])
+    (folder / "1-2.segment").write_text(
+        f"\n{whole[:12]}\n{whole}\n" + json.dumps(["ended", *ROW, '{"answer": "x"}'])[:-9]
+    )
+    assert known(folder) == Entry(1, 1, None, None)
+
+
+def test_who_opens_it_takes_it_over_at_once(folder: Path, journal: Journal) -> None:
+    journal.sent(ROW)
+    with opened(folder) as successor:
+        assert successor.entry(ROW) == Entry(1, 1, None, None)
+        with pytest.raises(TakenOverError, match=r"\{\{ run_id \}\}"):
+            journal.sent(RowId("sku-2", "f"))
+        # What came of a call that was under way is nobody's any more: the successor took it for lost.
+        journal.ended(ROW, RECORD)
+        with pytest.raises(TakenOverError):
+            journal.flush()
+        with pytest.raises(TakenOverError):
+            journal.ended(ROW, RECORD)
+        successor.sent(RowId("sku-3", "f"))
+    assert known(folder, RowId("sku-3", "f")).calls == 1
+    assert known(folder, RowId("sku-2", "f")).calls == 0
+
+
+def test_it_belongs_to_one_output(folder: Path) -> None:
+    opened(folder).close()
+    with pytest.raises(JournalError, match=f"that of another output, {OUTPUT}"):
+        opened(folder, output="file:///data/other.jsonl")
+
+
+def test_a_later_format_is_not_touched(folder: Path) -> None:
+    opened(folder).close()
+    with sqlite3.connect(folder / "index.db") as index:
+        index.execute("PRAGMA user_version = 7")
+    index.close()
+    with pytest.raises(JournalError, match="of format 7, and this version of the provider knows 1"):
+        opened(folder)
+
+
+def torn(folder: Path) -> None:
+    content = (folder / "index.db").read_bytes()
+    (folder / "index.db").write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
+
+
+@pytest.mark.parametrize("damage", [torn, lambda folder: (folder / "index.db").write_bytes(b"no database" * 999)])
+def test_a_damaged_index_is_never_taken_for_an_empty_one(folder: Path, damage) -> None:
+    with opened(folder) as journal:
+        for number in range(2000):
+            journal.sent(RowId(str(number), "f"))
+    damage(folder)
+    with pytest.raises(JournalError, match=r"is damaged .* may have been billed: restore"):
+        opened(folder).close()
+
+
+def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JournalError, match=r"cannot be opened: Not a directory\. Without it nothing is sent"):
+        opened(tmp_path / "file" / "journal")
+
+
+def test_a_full_disk_is_noticed_before_anything_is_sent(
+    folder: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal.sent(ROW)
+    written = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(module.os, "write", lambda file, data: written(file, data[:7]))
+        with pytest.raises(JournalError, match="cannot be written: No space left on device"):
+            journal.sent(RowId("sku-2", "f"))
+    journal.sent(RowId("sku-3", "f"))  # somebody has made room
+    journal.flush()
+    assert [journal.entry(RowId(f"sku-{n}", "f")).calls for n in (2, 3)] == [0, 1]
+
+
+def test_an_index_that_cannot_be_written_stops_the_next_call(folder: Path, journal: Journal) -> None:
+    with sqlite3.connect(folder / "index.db") as other:
+        other.execute("DROP TABLE sessions")
+    other.close()
+    journal.sent(ROW)
+    with pytest.raises(JournalError, match="cannot be written: no such table"):
+        journal.flush()
+    with pytest.raises(JournalError):
+        journal.sent(RowId("sku-2", "f"))
+    with pytest.raises(JournalError):
+        journal.behind  # noqa: B018
+    assert len(segments(folder)) == 2  # what was not committed is still there
+    journal._error = None
