@@ -34,14 +34,14 @@ class CrashSafety:
     :param call: this try's call
     :param hook: what stops the generation that a crashed try has left
     :param retries: the task's ``retries``
-    :param resumed: whether this try was deferred with the call, which the store has since then
+    :param resumed: whether this try was deferred with the call, so that the store has it
     """
 
     def __init__(
         self, store: CallStore, call: CallRecord, hook: CompletionHook, *, retries: int, resumed: bool = False
     ) -> None:
         self.call = call
-        self._store, self._hook, self._retries, self._resumed = store, hook, retries, resumed
+        self._store, self._hook, self._retries = store, hook, retries
         #: Whether the store has this call.
         self._is_kept = resumed
         #: Whether the generation that an earlier try has left could not be stopped, so that a later one has to try.
@@ -82,7 +82,7 @@ class CrashSafety:
 
         :raises CompletionError: nobody can know; nothing is sent
         """
-        if self._resumed:  # the call has taken its place
+        if self._is_kept:  # this call has taken its place
             return None
         try:
             return self._store.load()
