@@ -94,7 +94,8 @@ class Deferral:
 
     def is_unpaid(self) -> bool:
         """Say whether the trigger has failed before anything of this try was sent; then nothing of it will be."""
-        return self._store.withdraw(uuid.uuid4().hex) and not self.call.asked_again
+        call = self.call
+        return self._store.withdraw(uuid.uuid4().hex) and not call.asked_again
 
     def starts_over(self, event: dict[str, Any] | None) -> bool:
         """Say whether what an earlier try was told lets this one ask again.
@@ -104,7 +105,7 @@ class Deferral:
         if not self.is_of_earlier_try:
             return False
         answered = self._store.received().completion is not None
-        return may_start_over(self._error_in(event), self._hook.on_maybe_billed, answered=answered)
+        return may_start_over(self._error_in(event or {}), self._hook.on_maybe_billed, answered=answered)
 
     def completion(self, event: dict[str, Any] | None) -> Completion:
         """Return the generation that was received.
@@ -121,15 +122,17 @@ class Deferral:
         raise self._error_in(told)
 
     def _found_out(self, received: Received, ended: str | None) -> dict[str, Any]:
-        """Return what a trigger would have told. One that is cancelled stops its generation; but perhaps none was."""
+        """Return what the trigger has not told.
+
+        :param ended: what Airflow says of it. It stops its generation when it is cancelled; but perhaps there was none
+        """
         if received.error:
             return {"status": "failed", "error": received.error}
         task_id = received.task_id
         stopped = task_id is not None and stop_left_behind(self._hook, task_id, self.call.user)
         return {"task_id": task_id, "stopped": stopped, "ended": ended}
 
-    def _error_in(self, event: dict[str, Any] | None) -> CompletionError:
-        told = event or {}
+    def _error_in(self, told: dict[str, Any]) -> CompletionError:
         if told.get("status") == "failed":
             error = error_of(told["error"])
         else:

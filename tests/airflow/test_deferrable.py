@@ -936,6 +936,23 @@ def test_a_call_that_an_older_version_has_deferred_may_have_been_billed(
     assert completion_server.count("POST", "/completion-messages") == 1
 
 
+@pytest.mark.parametrize(
+    ("way", "told"), [("execute_complete", {"event": {"status": "done"}}), ("__fail__", {"error": "Trigger timeout"})]
+)
+def test_a_call_of_which_nothing_is_left_may_have_been_billed(
+    completion_server: LocalCompletionServer, way: str, told: dict[str, Any]
+) -> None:
+    def body(context: Any) -> dict[str, Any]:
+        trigger_of(context)
+        XComStore(place_of(context)).forget()
+        with pytest.raises(BrokenAnswerError, match="gone from XCom") as failure:
+            operator().resume_execution(way, told, context)
+        assert isinstance(failure.value, AirflowFailException)
+        return xcoms_of(context, "_completion_claim_")
+
+    assert in_a_task(body) == {}
+
+
 @pytest.mark.skipif(not HAS_TASK_STATE_STORE, reason="the task state store is new in Airflow 3.3")
 def test_a_store_that_fails_when_the_task_resumes_hides_nothing(
     completion_server: LocalCompletionServer, monkeypatch: pytest.MonkeyPatch
