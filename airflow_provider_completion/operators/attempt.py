@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_completion.api.files import FileReference
     from airflow_provider_completion.client.sync import CompletionRun
+    from airflow_provider_completion.hooks.completion import CallOptions
     from airflow_provider_completion.hooks.files import GivenFile
     from airflow_provider_completion.operators.completion import CompletionOperator
     from airflow_provider_completion.operators.deferral import Deferral
@@ -181,16 +182,22 @@ class Attempt:
             feedback,
             self._operator.hook.get_conn().form if self._operator.check_inputs else None,
         )
-        files = files_of(self._operator.files) if self._operator.files is not None else None
-        safety = self._crash_safety(self._call(files or []))
+        files = files_of(self._operator.files)
+        safety = self._crash_safety(self._call(files))
         if not asked_again:
             if earlier := safety.earlier_answer(self._operator.accept):
                 return earlier
             if (number := self._context["ti"].try_number) > 1:
                 self._operator.log.info("Try %d asks the app again; earlier tries may have been billed.", number)
+        options: CallOptions = {
+            "query": self._operator.query,
+            "files": files or None,
+            "user": self._operator.user,
+            "response_mode": self._operator.response_mode,
+        }
         if self._operator.deferrable:
-            self._defer(inputs, files, safety, asked_again)
-        return self._generate(inputs, files, safety)
+            self._defer(self._operator.hook.request(inputs, **options), safety, asked_again)
+        return self._generate(inputs, options, safety)
 
     def _deliver(self, output: Output, answer: PaidAnswer, asked_again: int = 0) -> Any:
         """Return what the operator returns; ask again for what does not fit.
@@ -216,20 +223,7 @@ class Attempt:
             answer = self._answer(output, feedback=feedback, asked_again=asked_again)
             self._push(answer)
 
-    def _defer(
-        self,
-        inputs: Mapping[str, Any],
-        files: list[FileReference | GivenFile] | None,
-        safety: CrashSafety,
-        asked_again: int,
-    ) -> NoReturn:
-        request = self._operator.hook.request(
-            inputs,
-            query=self._operator.query,
-            files=files,
-            user=self._operator.user,
-            response_mode=self._operator.response_mode,
-        )
+    def _defer(self, request: CompletionRequest, safety: CrashSafety, asked_again: int) -> NoReturn:
         call = safety.call.model_copy(update={"asked_again": asked_again, "usage_before": self._usage})
         deferred = self._deferral.begin(request, call, timeout=self._operator.execution_timeout)
         safety.keep_call()
@@ -261,18 +255,10 @@ class Attempt:
         operator = self._operator
         return CrashSafety(store_of(self._context), call, operator.hook, retries=operator.retries or 0, resumed=resumed)
 
-    def _generate(
-        self, inputs: Mapping[str, Any], files: list[FileReference | GivenFile] | None, safety: CrashSafety
-    ) -> PaidAnswer:
+    def _generate(self, inputs: Mapping[str, Any], options: CallOptions, safety: CrashSafety) -> PaidAnswer:
         self._spent.begin_again()
         try:
-            with self._operator.hook.stream(
-                inputs,
-                query=self._operator.query,
-                files=files,
-                user=self._operator.user,
-                response_mode=self._operator.response_mode,
-            ) as run:
+            with self._operator.hook.stream(inputs, **options) as run:
                 self._spent.run = run
                 safety.keep_call()
                 self._follow(run, safety)
