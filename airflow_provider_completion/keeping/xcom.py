@@ -148,7 +148,7 @@ class _OnWorker(DeferredCall):
 
 
 class XComStore:
-    """A :class:`~.record.CallStore` in XCom, for the worker: the record of the call that its task waits for.
+    """A :class:`~.record.CallStore` in XCom, for the worker: the record of the call that its task waits for, read once.
 
     :param place: the task instance
     """
@@ -184,6 +184,7 @@ class XComStore:
 
     @property
     def _call(self) -> DeferredCall:
+        # Without a record nothing is known of a call, and nothing is found.
         return _OnWorker(self._place, self._record.call_id if self._record else "")
 
 

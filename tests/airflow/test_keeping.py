@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -19,7 +20,8 @@ from tests.airflow.test_crash_safety import Instance, Store
 PLACE = Place(dag_id="d", run_id="r", task_id="t", map_index=3)
 CALL = CallRecord(
     fingerprint="0" * 64, conn_id="c", base_url="https://app.example", user="someone", try_number=1, max_tries=2,
-    attempt="a", deferred=True, call_id="id", asked_again=1, usage_before=Usage(total_tokens=7),
+    attempt="a", deferred=True, call_id="id", asked_again=1,
+    usage_before=Usage(total_tokens=7, total_price=Decimal("0.0010"), currency="USD"),
 )  # fmt: skip
 WHOLE = Completion(answer="secret", task_id="t-1", metadata={"of no": "use"}, files=({"url": "gone"},))
 
