@@ -331,9 +331,9 @@ class CompletionHook(BaseHook):
     @contextmanager
     def _paying_for_speech(self) -> Iterator[None]:
         from airflow_provider_completion.exceptions import paying_once
-        from airflow_provider_completion.paying import KnownCost
+        from airflow_provider_completion.paying import UNSEEN
 
-        with paying_once(KnownCost("maybe"), self.on_maybe_billed, "The call failed while its answer was read"):
+        with paying_once(UNSEEN, self.on_maybe_billed, "The call failed while its answer was read"):
             yield
 
     @contextmanager

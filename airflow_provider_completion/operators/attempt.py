@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -12,13 +12,16 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_provider_completion.api.answers import Completion, Usage
 from airflow_provider_completion.api.errors import CompletionError, InvalidRequestError
+from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.exceptions import paying_once
 from airflow_provider_completion.following import AnswerLog, follow
-from airflow_provider_completion.operators.crash_safety import CrashSafety
-from airflow_provider_completion.operators.failing import wrong_inputs
+from airflow_provider_completion.keeping.record import CallRecord, attempt_of, fingerprint_of
+from airflow_provider_completion.keeping.task_state import store_of
+from airflow_provider_completion.operators.crash_safety import CrashSafety, PaidAnswer
+from airflow_provider_completion.operators.failing import explaining_templates, wrong_inputs
 from airflow_provider_completion.operators.links import LOGS_URL_KEY
 from airflow_provider_completion.operators.pushing import push
-from airflow_provider_completion.operators.spending import PaidAnswer, Spent
+from airflow_provider_completion.operators.spending import Spent
 from airflow_provider_completion.operators.structured import output_of
 from airflow_provider_completion.paying import UNSEEN, may_be_sent_again
 from airflow_provider_completion.structured.output_type import OutputError
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_completion.api.files import FileReference
     from airflow_provider_completion.client.sync import CompletionRun
+    from airflow_provider_completion.hooks.completion import CallOptions
     from airflow_provider_completion.hooks.files import GivenFile
     from airflow_provider_completion.operators.completion import CompletionOperator
     from airflow_provider_completion.operators.deferral import Deferral
@@ -73,7 +77,7 @@ class Attempt:
 
     def drop_unsent(self) -> bool:
         """Remove what was kept of a call that nobody sends; say whether an earlier try has waited for it."""
-        self._crash_safety_of_deferred().end_without_answer("no")
+        self._crash_safety(self._deferral.call, resumed=True).end_without_answer("no")
         is_of_earlier_try = self._deferral.is_of_earlier_try
         self._deferral.end(retried=not is_of_earlier_try)
         return is_of_earlier_try
@@ -85,8 +89,8 @@ class Attempt:
         """
         operator, deferral = self._operator, self._deferral
         with self._resuming():
-            waiting = deferral.waiting
-            safety = self._crash_safety_of_deferred()
+            call = deferral.call
+            safety = self._crash_safety(call, resumed=True)
             try:
                 completion = deferral.completion(event)
             except CompletionError as error:
@@ -102,10 +106,10 @@ class Attempt:
                 answer_log.close()
             self._log_end(completion)
             output = self._begin()
-            self._usage = waiting.usage
+            self._usage = call.usage_before
             self._push(answer)
             deferral.end()
-            return self._deliver(output, answer, asked_again=waiting.asked_again)
+            return self._deliver(output, answer, asked_again=call.asked_again)
 
     def stop(self) -> None:
         """Stop the generation on the server, if one is under way."""
@@ -130,12 +134,6 @@ class Attempt:
     def _resuming(self) -> AbstractContextManager[None]:
         """Stop Airflow's retries whatever fails while an answer may be waiting: a retry would not find it."""
         return paying_once(UNSEEN, self._operator.on_maybe_billed, "The task could not resume")
-
-    def _crash_safety_of_deferred(self) -> CrashSafety:
-        operator = self._operator
-        return CrashSafety.resumed(
-            self._context, operator.hook, self._deferral.waiting.call, retries=operator.retries or 0
-        )
 
     def _begin(self) -> Output:
         """Refuse what would only be found out once the answer is paid."""
@@ -166,28 +164,8 @@ class Attempt:
     def _answer(self, output: Output, *, feedback: str = "", asked_again: int = 0) -> PaidAnswer:
         """Return an answer that is paid: of an earlier try, or a new one."""
         self._operator.before_asking(self._context)
-        with self._explaining_templates():
+        with explaining_templates(self._operator):
             return self._new_answer(output, feedback, asked_again)
-
-    @contextmanager
-    def _explaining_templates(self) -> Iterator[None]:
-        """Say of a request that is wrong what templates have to do with it."""
-        try:
-            yield
-        except InvalidRequestError as error:
-            told = ("must be text", "should be a valid string", "which JSON does not have")
-            if error.status is None and any(words in error.message for words in told) and self._has_made_no_text():
-                error.hint += (
-                    " The Dag has render_template_as_native_obj=True, so a template makes the number 42 of the text "
-                    "42. For text write {{ '%r' | format(...) }}, or hand over a task's output without a template."
-                )
-            raise
-
-    def _has_made_no_text(self) -> bool:
-        asked, dag = self._operator, self._operator.get_dag()
-        values = (*asked.inputs.values(), asked.query, asked.user) if isinstance(asked.inputs, Mapping) else ()
-        native = dag is not None and dag.render_template_as_native_obj
-        return native and not all(value is None or isinstance(value, str) for value in values)
 
     def _new_answer(self, output: Output, feedback: str, asked_again: int) -> PaidAnswer:
         from airflow_provider_completion.hooks.files import files_of
@@ -204,16 +182,22 @@ class Attempt:
             feedback,
             self._operator.hook.get_conn().form if self._operator.check_inputs else None,
         )
-        files = files_of(self._operator.files) if self._operator.files is not None else None
-        safety = self._crash_safety(files)
+        files = files_of(self._operator.files)
+        safety = self._crash_safety(self._call(files))
         if not asked_again:
             if earlier := safety.earlier_answer(self._operator.accept):
-                return PaidAnswer(earlier.completion, safety, earlier.try_number)
+                return earlier
             if (number := self._context["ti"].try_number) > 1:
                 self._operator.log.info("Try %d asks the app again; earlier tries may have been billed.", number)
+        options: CallOptions = {
+            "query": self._operator.query,
+            "files": files or None,
+            "user": self._operator.user,
+            "response_mode": self._operator.response_mode,
+        }
         if self._operator.deferrable:
-            self._defer(inputs, files, safety, asked_again)
-        return self._generate(inputs, files, safety)
+            self._defer(self._operator.hook.request(inputs, **options), safety, asked_again)
+        return self._generate(inputs, options, safety)
 
     def _deliver(self, output: Output, answer: PaidAnswer, asked_again: int = 0) -> Any:
         """Return what the operator returns; ask again for what does not fit.
@@ -239,51 +223,44 @@ class Attempt:
             answer = self._answer(output, feedback=feedback, asked_again=asked_again)
             self._push(answer)
 
-    def _defer(
-        self,
-        inputs: Mapping[str, Any],
-        files: list[FileReference | GivenFile] | None,
-        safety: CrashSafety,
-        asked_again: int,
-    ) -> NoReturn:
-        request = self._operator.hook.request(
-            inputs,
-            query=self._operator.query,
-            files=files,
-            user=self._operator.user,
-            response_mode=self._operator.response_mode,
-        )
-        deferred = self._deferral.begin(
-            request,
-            timeout=self._operator.execution_timeout,
-            asked_again=asked_again,
-            usage=self._usage,
-            call=safety.call,
-        )
-        safety.keep_deferred()
+    def _defer(self, request: CompletionRequest, safety: CrashSafety, asked_again: int) -> NoReturn:
+        call = safety.call.model_copy(update={"asked_again": asked_again, "usage_before": self._usage})
+        deferred = self._deferral.begin(request, call, timeout=self._operator.execution_timeout)
+        safety.keep_call()
         raise deferred
 
-    def _crash_safety(self, files: list[FileReference | GivenFile] | None) -> CrashSafety:
+    def _call(self, files: Sequence[FileReference | GivenFile]) -> CallRecord:
+        """Return the record of the call that this try is about to make.
+
+        :param files: its files, which are read for their digests
+        """
+        operator, instance = self._operator, self._context["ti"]
+        conn_id, settings = operator.hook.conn_id, operator.hook.get_conn().settings
         # Without what the model was told on the way: whatever came of that is the answer to this request, too.
-        request = {"inputs": self._operator.inputs, "query": self._operator.query, "user": self._operator.user}
-        return CrashSafety.of(
-            self._context, self._operator.hook, request, files or [], retries=self._operator.retries or 0
+        asked = CompletionRequest.build(
+            inputs=operator.inputs, query=operator.query, user=operator.user or settings.user
+        )
+        return CallRecord(
+            fingerprint=fingerprint_of(conn_id, settings.base_url, asked, [file.identity for file in files]),
+            conn_id=conn_id,
+            base_url=settings.base_url,
+            user=asked.user,
+            try_number=instance.try_number,
+            max_tries=getattr(instance, "max_tries", 0),  # a stand-in in a user's test may have none
+            attempt=attempt_of(instance),
+            deferred=operator.deferrable,
         )
 
-    def _generate(
-        self, inputs: Mapping[str, Any], files: list[FileReference | GivenFile] | None, safety: CrashSafety
-    ) -> PaidAnswer:
+    def _crash_safety(self, call: CallRecord, *, resumed: bool = False) -> CrashSafety:
+        operator = self._operator
+        return CrashSafety(store_of(self._context), call, operator.hook, retries=operator.retries or 0, resumed=resumed)
+
+    def _generate(self, inputs: Mapping[str, Any], options: CallOptions, safety: CrashSafety) -> PaidAnswer:
         self._spent.begin_again()
         try:
-            with self._operator.hook.stream(
-                inputs,
-                query=self._operator.query,
-                files=files,
-                user=self._operator.user,
-                response_mode=self._operator.response_mode,
-            ) as run:
+            with self._operator.hook.stream(inputs, **options) as run:
                 self._spent.run = run
-                safety.keep_sent()
+                safety.keep_call()
                 self._follow(run, safety)
             answer = self._spent.answer = PaidAnswer(run.completion, safety)
         except BaseException:

@@ -6,7 +6,6 @@ import logging
 import uuid
 from dataclasses import asdict
 from datetime import timedelta
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import TaskDeferred, conf
@@ -14,9 +13,11 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, A
 
 from airflow_provider_completion.api.errors import BrokenAnswerError, CompletionError, TimeLimitError, error_of
 from airflow_provider_completion.hooks.trace import origin_of
+from airflow_provider_completion.keeping.record import CallRecord, Received, attempt_of
+from airflow_provider_completion.keeping.xcom import XComStore, place_of
+from airflow_provider_completion.operators.crash_safety import stop_left_behind
 from airflow_provider_completion.paying import RETRY_HINT, cost_of_retry, may_start_over
 from airflow_provider_completion.triggers.completion import CompletionTrigger
-from airflow_provider_completion.triggers.mark import CallMarks, Place, WaitingCall, waiting_call
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -46,27 +47,20 @@ class Deferral:
     """
 
     def __init__(self, context: Context, hook: CompletionHook) -> None:
-        instance: Any = context["ti"]
-        self._instance, self._hook = instance, hook
-        self._place = Place(
-            dag_id=instance.dag_id,
-            run_id=instance.run_id,
-            task_id=instance.task_id,
-            map_index=-1 if instance.map_index is None else instance.map_index,
-        )
-        # From Airflow 3 on each try has an id of its own.
-        self._attempt = str(getattr(instance, "id", None) or f"try-{instance.try_number}")
+        self._instance: Any = context["ti"]
+        self._hook = hook
+        self._place = place_of(self._instance)
+        self._store = XComStore(self._place)
 
-    def begin(self, request: CompletionRequest, *, timeout: timedelta | None, **resume: Any) -> TaskDeferred:
-        """Leave the marks of a new call and return what hands it over.
+    def begin(self, request: CompletionRequest, call: CallRecord, *, timeout: timedelta | None) -> TaskDeferred:
+        """Let a trigger make a call, and return what hands it over.
 
         :param request: what is asked, ready to be sent
+        :param call: its record
         :param timeout: how long the trigger may take, None for as long as the call's own limits let it
-        :param resume: what the task needs to know when it resumes, see
-            :class:`~airflow_provider_completion.triggers.mark.WaitingCall`
         """
-        call = WaitingCall(call_id=uuid.uuid4().hex, attempt=self._attempt, user=request.user, **resume)
-        CallMarks(self._place, call.call_id).begin(call)
+        call = call.model_copy(update={"call_id": uuid.uuid4().hex})
+        self._store.keep(call)
         trigger = CompletionTrigger(
             conn_id=self._hook.conn_id,
             request=request.model_dump(mode="json"),
@@ -80,13 +74,13 @@ class Deferral:
         )
         return TaskDeferred(trigger=trigger, method_name="execute_complete", timeout=timeout)
 
-    @cached_property
-    def waiting(self) -> WaitingCall:
+    @property
+    def call(self) -> CallRecord:
         """The call that the task has waited for.
 
         :raises BrokenAnswerError: nothing is known of it
         """
-        call = waiting_call(self._place)
+        call = self._store.load()
         if call is None:
             raise BrokenAnswerError(
                 "What was known of the call is gone from XCom. It may have been billed.", hint=RETRY_HINT
@@ -94,17 +88,14 @@ class Deferral:
         return call
 
     @property
-    def _marks(self) -> CallMarks:
-        return CallMarks(self._place, self.waiting.call_id)
-
-    @property
     def is_of_earlier_try(self) -> bool:
         """Whether another try has waited: Airflow 2 and 3.0 resume a task that they have reset where it was."""
-        return self.waiting.attempt != self._attempt
+        return self.call.attempt != attempt_of(self._instance)
 
     def is_unpaid(self) -> bool:
         """Say whether the trigger has failed before anything of this try was sent; then nothing of it will be."""
-        return self._marks.claim(uuid.uuid4().hex) and not self.waiting.asked_again
+        call = self.call
+        return self._store.withdraw(uuid.uuid4().hex) and not call.asked_again
 
     def starts_over(self, event: dict[str, Any] | None) -> bool:
         """Say whether what an earlier try was told lets this one ask again.
@@ -113,8 +104,8 @@ class Deferral:
         """
         if not self.is_of_earlier_try:
             return False
-        answered = self._marks.answer() is not None
-        return may_start_over(self._error_in(event), self._hook.on_maybe_billed, answered=answered)
+        answered = self._store.received().completion is not None
+        return may_start_over(self._error_in(event or {}), self._hook.on_maybe_billed, answered=answered)
 
     def completion(self, event: dict[str, Any] | None) -> Completion:
         """Return the generation that was received.
@@ -122,39 +113,33 @@ class Deferral:
         :param event: the trigger's; of one that failed or took too long, its ``ended`` is what Airflow says of that
         :raises CompletionError: there is none
         """
-        if completion := self._marks.answer():
-            return completion
-        raise self._error_in(self._known_of(event or {}))
-
-    def _known_of(self, event: dict[str, Any]) -> dict[str, Any]:
-        if event.get("status") == "failed" or event.get("stopped"):
-            return event
-        received = self._marks.received()
-        if received and received.error:
-            return {"status": "failed", "error": received.error}
-        return {**self._stop(), "ended": event.get("ended")}
-
-    def _error_in(self, event: dict[str, Any] | None) -> CompletionError:
+        received = self._store.received()
+        if received.completion:
+            return received.completion
         told = event or {}
+        if told.get("status") != "failed" and not told.get("stopped"):
+            told = self._found_out(received, told.get("ended"))
+        raise self._error_in(told)
+
+    def _found_out(self, received: Received, ended: str | None) -> dict[str, Any]:
+        """Return what the trigger has not told.
+
+        :param ended: what Airflow says of it. It stops its generation when it is cancelled; but perhaps there was none
+        """
+        if received.error:
+            return {"status": "failed", "error": received.error}
+        task_id = received.task_id
+        stopped = task_id is not None and stop_left_behind(self._hook, task_id, self.call.user)
+        return {"task_id": task_id, "stopped": stopped, "ended": ended}
+
+    def _error_in(self, told: dict[str, Any]) -> CompletionError:
         if told.get("status") == "failed":
             error = error_of(told["error"])
         else:
             error = _lost(told.get("task_id"), told.get("ended"), stopped=bool(told.get("stopped")))
         # The answer before this call is not kept: a retry would begin with it.
-        error.billed = cost_of_retry(error.billed, kept=False if self.waiting.asked_again else None)
+        error.billed = cost_of_retry(error.billed, kept=False if self.call.asked_again else None)
         return error
-
-    def _stop(self) -> dict[str, Any]:
-        """Stop the generation. The trigger does the same when it is cancelled; but perhaps there was none to cancel."""
-        received = self._marks.received()
-        if received is None or received.task_id is None:
-            return {}
-        try:
-            self._hook.stop(received.task_id, self.waiting.user)
-        except CompletionError as error:
-            log.warning("The generation %s could not be stopped on the server: %s", received.task_id, error.message)
-            return {"task_id": received.task_id}
-        return {"task_id": received.task_id, "stopped": True}
 
     def end(self, *, retried: bool = False) -> None:
         """Remove what was left in XCom. If that fails, it goes with the next try.
@@ -164,7 +149,7 @@ class Deferral:
         if retried and RETRIES_RESUME:
             return
         try:
-            self._marks.end()
+            self._store.forget()
         except Exception as error:
             log.warning("What the trigger left in XCom could not be removed (%s).", type(error).__name__)
 

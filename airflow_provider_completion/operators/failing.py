@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_completion.api.errors import CompletionError, InvalidRequestError
+
+if TYPE_CHECKING:
+    from airflow_provider_completion.operators.completion import CompletionOperator
 
 _Operator = TypeVar("_Operator", bound=BaseOperator)
 _Arguments = ParamSpec("_Arguments")
@@ -56,3 +59,25 @@ def wrong_inputs(inputs: Any, hint: str) -> InvalidRequestError:
         f"inputs is {type(inputs).__name__}, not a mapping of the variables' names to their values.",
         hint=f"{hint} Nothing was sent.",
     )
+
+
+@contextmanager
+def explaining_templates(operator: CompletionOperator) -> Iterator[None]:
+    """Say of a request that is wrong what templates have to do with it."""
+    try:
+        yield
+    except InvalidRequestError as error:
+        told = ("must be text", "should be a valid string", "which JSON does not have")
+        if error.status is None and any(words in error.message for words in told) and _has_made_no_text(operator):
+            error.hint += (
+                " The Dag has render_template_as_native_obj=True, so a template makes the number 42 of the text 42. "
+                "For text write {{ '%r' | format(...) }}, or hand over a task's output without a template."
+            )
+        raise
+
+
+def _has_made_no_text(asked: CompletionOperator) -> bool:
+    dag = asked.get_dag()
+    values = (*asked.inputs.values(), asked.query, asked.user) if isinstance(asked.inputs, Mapping) else ()
+    native = dag is not None and dag.render_template_as_native_obj
+    return native and not all(value is None or isinstance(value, str) for value in values)

@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from airflow_provider_completion.api.answers import Completion
 from airflow_provider_completion.api.errors import Billed
-from airflow_provider_completion.operators.crash_safety import CrashSafety
+from airflow_provider_completion.operators.crash_safety import PaidAnswer
 from airflow_provider_completion.paying import cost_of_retry
 
 if TYPE_CHECKING:
     from airflow_provider_completion.client.sync import CompletionRun
-
-
-class PaidAnswer(NamedTuple):
-    """An answer that is paid.
-
-    :param safety: what keeps it for later tries
-    :param paid_by: the try that paid for it, if it was an earlier one
-    """
-
-    completion: Completion
-    safety: CrashSafety
-    paid_by: int | None = None
-
-    def is_kept(self) -> bool:
-        """Whether a retry finds it."""
-        return self.safety.still_keeps(self.completion)
 
 
 @dataclass

@@ -24,7 +24,8 @@ from airflow_provider_completion.client.observing import Origin
 from airflow_provider_completion.client.settings import ClientSettings
 from airflow_provider_completion.exceptions import OnMaybeBilled
 from airflow_provider_completion.hooks.completion import CompletionHook
-from airflow_provider_completion.triggers.mark import CallMarks, Place, Received
+from airflow_provider_completion.keeping.record import Received
+from airflow_provider_completion.keeping.xcom import DeferredCall, Place
 
 #: How long a trigger that may have been frozen leaves alone what another one has sent.
 PATIENCE_SECONDS = 10.0
@@ -36,7 +37,7 @@ _ORIGIN: ContextVar[Origin] = ContextVar("origin")
 class CompletionTrigger(BaseTrigger):
     """Generates one answer and keeps it in XCom for the task to resume with.
 
-    A trigger can start a second time: its triggerer was restarted, or another one has taken over. Then its mark says
+    A trigger can start a second time: its triggerer was restarted, or another one has taken over. Then XCom says
     that the call was sent, and it is not sent again. What is left of it is stopped on the server, and the event says
     ``lost``, unless the answer is there already.
 
@@ -74,7 +75,7 @@ class CompletionTrigger(BaseTrigger):
         self.total_seconds = total_seconds
         self.on_maybe_billed = on_maybe_billed
         self.origin = origin
-        self._marks = CallMarks(place, call_id)
+        self._deferred = DeferredCall(place, call_id)
         self._run: AsyncCompletionRun | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -95,7 +96,7 @@ class CompletionTrigger(BaseTrigger):
         _ORIGIN.set(Origin(**self.origin) if self.origin else Origin())
         begun = time.monotonic()
         try:
-            if await self._marks.aclaim(uuid.uuid4().hex):
+            if await self._deferred.claim(uuid.uuid4().hex):
                 event = await self._call()
             else:
                 event = await self._take_over(patient=_may_have_been_frozen(begun))
@@ -116,10 +117,8 @@ class CompletionTrigger(BaseTrigger):
             return await self._generate()
         except CompletionError as error:
             # For a triggerer that takes over while this one waits: it would know of nothing but a lost call.
-            try:
-                await self._marks.akeep(Received(task_id=error.task_id, error=error.as_json()))
-            except Exception as unkept:
-                self.log.warning("Why the call failed could not be kept in XCom (%s).", type(unkept).__name__)
+            failed = Received(task_id=error.task_id, error=error.as_json())
+            await self._try_to_keep(failed, "Why the call failed could not be kept in XCom")
             raise
 
     async def on_kill(self) -> None:
@@ -156,10 +155,11 @@ class CompletionTrigger(BaseTrigger):
             async for _ in run:
                 if run.task_id != task_id:
                     task_id = run.task_id
-                    await self._keep_task_id(task_id)
+                    unkept = f"Nobody can stop the generation {task_id} should this triggerer die: its id is not kept"
+                    await self._try_to_keep(Received(task_id=task_id), unkept)
         completion = run.completion
         try:
-            await self._marks.akeep(Received(task_id=completion.task_id, completion=completion))
+            await self._deferred.keep(Received(task_id=completion.task_id, completion=completion))
         except Exception as error:
             raise CompletionError(
                 f"The answer was received but could not be kept in XCom ({type(error).__name__}).",
@@ -169,15 +169,11 @@ class CompletionTrigger(BaseTrigger):
             ) from error
         return _done(completion)
 
-    async def _keep_task_id(self, task_id: str | None) -> None:
+    async def _try_to_keep(self, received: Received, or_else: str) -> None:
         try:
-            await self._marks.akeep(Received(task_id=task_id))
+            await self._deferred.keep(received)
         except Exception as error:
-            self.log.warning(
-                "The id of the generation %s could not be kept (%s). Should this triggerer die, nobody can stop it.",
-                task_id,
-                type(error).__name__,
-            )
+            self.log.warning("%s (%s).", or_else, type(error).__name__)
 
     async def _take_over(self, *, patient: bool) -> dict[str, Any]:
         """Look for the answer of the trigger that has sent the call; stop what is left of it.
@@ -192,12 +188,12 @@ class CompletionTrigger(BaseTrigger):
             if event := await self._kept():
                 return event
         lost = {"status": "lost", "task_id": None, "stopped": False}
-        if await self._marks.astate() is None:  # the task has resumed
+        if await self._deferred.state() is None:  # the task has resumed
             return lost
         # Said before the stop: whoever has sent the call may still live, and after the stop its text is no answer.
-        await self._marks.agive_up()
-        received = await self._marks.areceived()
-        if received is None or received.task_id is None:
+        await self._deferred.give_up()
+        received = await self._deferred.received()
+        if received.task_id is None:
             return lost
         try:
             async with self._client() as client:
@@ -210,14 +206,13 @@ class CompletionTrigger(BaseTrigger):
         return {**lost, "task_id": received.task_id, "stopped": True}
 
     async def _kept(self) -> dict[str, Any] | None:
-        received = await self._marks.areceived()
-        if received and received.error:
+        received = await self._deferred.received()
+        if received.error:
             return _failed(error_of(received.error))
-        completion = await self._marks.aanswer()
-        if completion is None:
+        if received.completion is None:
             return None
-        self.log.info("The answer of the generation %s was kept before the triggerer ended.", completion.task_id)
-        return _done(completion)
+        self.log.info("The answer of the generation %s was kept before the triggerer ended.", received.task_id)
+        return _done(received.completion)
 
 
 def _may_have_been_frozen(begun: float) -> bool:

@@ -9,8 +9,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from airflow_provider_completion.keeping.record import Received
+from airflow_provider_completion.keeping.xcom import DeferredCall, Place, State
 from airflow_provider_completion.triggers.completion import CompletionTrigger
-from airflow_provider_completion.triggers.mark import CallMarks, Place, Received, State
 
 
 class HoldsBeforeMark(CompletionTrigger):
@@ -18,7 +19,7 @@ class HoldsBeforeMark(CompletionTrigger):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self._marks = _HoldsBeforeMark(self.place, self.call_id)
+        self._deferred = _HoldsBeforeMark(self.place, self.call_id)
 
 
 class HoldsBeforeAnswer(CompletionTrigger):
@@ -26,7 +27,7 @@ class HoldsBeforeAnswer(CompletionTrigger):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self._marks = _HoldsBeforeAnswer(self.place, self.call_id)
+        self._deferred = _HoldsBeforeAnswer(self.place, self.call_id)
 
 
 class HoldsAfterAnswer(CompletionTrigger):
@@ -47,24 +48,24 @@ class HoldsAfterTakeOver(CompletionTrigger):
         return event
 
 
-class _HoldsBeforeMark(CallMarks):
-    async def aset_state(self, state: State) -> None:
+class _HoldsBeforeMark(DeferredCall):
+    async def set_state(self, state: State) -> None:
         held, went_on = (_file(self._place, what) for what in ("held", "went_on"))
         if state != "sent" or held.exists() or went_on.exists():
-            await super().aset_state(state)
+            await super().set_state(state)
             return
         await _hold(self._place)
         try:
-            await super().aset_state(state)
+            await super().set_state(state)
         finally:  # Airflow may cancel it now
             went_on.touch()
 
 
-class _HoldsBeforeAnswer(CallMarks):
-    async def akeep(self, received: Received) -> None:
+class _HoldsBeforeAnswer(DeferredCall):
+    async def keep(self, received: Received) -> None:
         if received.completion:
             await _hold(self._place)
-        await super().akeep(received)
+        await super().keep(received)
 
 
 async def _hold(place: Place) -> None:

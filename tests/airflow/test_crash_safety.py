@@ -15,6 +15,7 @@ from airflow_provider_completion.exceptions import (
     ThrottledError,
     UnfinishedAnswerError,
 )
+from airflow_provider_completion.keeping.task_state import KEY as STORE_KEY
 from airflow_provider_completion.operators.attempt import Attempt
 from airflow_provider_completion.operators.completion import CompletionOperator
 from airflow_provider_completion.testing import App, GenerationError, LocalCompletionServer, Prompt
@@ -321,13 +322,67 @@ def test_a_store_that_fails_after_the_call_costs_a_warning(completion_server: Lo
     assert attempt(DiesWhenItHasTheAnswer(), instance) == instance.pushed["answer"] == "answer 1"
 
 
-@pytest.mark.parametrize("value", ['"text"', "[]", "{}", '{"fingerprint": 1}', "17"])
-def test_a_value_that_is_not_ours_is_passed_over_with_a_warning(
-    value: str, completion_server: LocalCompletionServer, store: Store, caplog: pytest.LogCaptureFixture
+#: As a try of the first version without ``keeping/`` has left it.
+OLD = {
+    "fingerprint": "0" * 64, "conn_id": "completion_default", "base_url": "https://app.example/v1", "user": "someone",
+    "try_number": 1, "max_tries": 2, "attempt": "0199", "deferred": False, "given_up": False, "task_id": "t-1",
+}  # fmt: skip
+NOT_UNDERSTOOD = ["text", [], {}, {"fingerprint": 1}, 17, {**OLD, "found_out_later": True}, {**OLD, "user": None}]
+
+
+@pytest.mark.parametrize("value", NOT_UNDERSTOOD, ids=repr)
+def test_a_call_that_is_not_understood_is_not_paid_again_before_a_clear(
+    value: Any, completion_server: LocalCompletionServer, store: Store
 ) -> None:
-    store.values["airflow_provider_completion"] = value
-    assert attempt(store, Instance(try_number=2)) == "answer 1"
-    assert "is of another version" in caplog.text
+    store.set(STORE_KEY, value)
+    for try_number in (2, 3):
+        with pytest.raises(BrokenAnswerError, match="It is not sent again") as refused:
+            attempt(store, Instance(try_number=try_number))
+        assert (refused.value.billed, isinstance(refused.value, AirflowFailException)) == ("maybe", True)
+        assert "someone" not in str(refused.value)
+    assert completion_server.count("POST", "/completion-messages") == 0
+    assert attempt(store, Instance(try_number=4, max_tries=5)) == "answer 1"
+
+
+@pytest.mark.parametrize("value", NOT_UNDERSTOOD, ids=repr)
+def test_a_call_that_is_not_understood_is_paid_again_if_the_user_said_so(
+    value: Any, completion_server: LocalCompletionServer, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.set(STORE_KEY, value)
+    assert attempt(store, Instance(try_number=2), **MAY_PAY) == "answer 1"
+    assert "another version of this package has kept it" in caplog.text
+    assert "Asking again, which is paid again." in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "in the middle of the generation t-1"),
+        ({"task_id": None}, "before the server named the generation"),
+        ({"deferred": True}, "was deferred and never resumed"),
+        ({"given_up": True}, "ended without an answer"),
+    ],
+    ids=["named", "sent", "deferred", "given-up"],
+)
+def test_what_a_try_of_an_older_version_has_left_is_understood(
+    changes: dict[str, Any], said: str, completion_server: LocalCompletionServer, store: Store
+) -> None:
+    store.set(STORE_KEY, {name: value for name, value in {**OLD, **changes}.items() if value is not None})
+    with pytest.raises(BrokenAnswerError, match=said):
+        attempt(store, Instance(try_number=2))
+    assert attempt(store, Instance(try_number=3, max_tries=4)) == "answer 1"
+
+
+def test_an_answer_that_a_try_of_an_older_version_has_left_is_used(
+    completion_server: LocalCompletionServer, store: Store
+) -> None:
+    crash_before_xcom(store)
+    new = store.get(STORE_KEY)
+    kept = {"answer": "as kept", "task_id": "t-1", "replaced": False, "finish": "complete", "seconds": 1.0}
+    store.set(STORE_KEY, {**OLD, **{name: new[name] for name in ("fingerprint", "base_url")}, "completion": kept})
+    assert new.keys() <= {*OLD, "completion"}  # so that the older version understands this one, too
+    assert attempt(store, Instance(try_number=2)) == "as kept"
+    assert completion_server.count("POST", "/completion-messages") == 1
 
 
 def test_a_dag_with_fewer_retries_is_no_clear(completion_server: LocalCompletionServer, store: Store) -> None:

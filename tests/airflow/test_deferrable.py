@@ -45,15 +45,16 @@ from airflow_provider_completion.exceptions import (
 )
 from airflow_provider_completion.hooks.completion import CompletionHook
 from airflow_provider_completion.hooks.trace import trace_id_of
+from airflow_provider_completion.keeping import xcom
+from airflow_provider_completion.keeping.record import Received
+from airflow_provider_completion.keeping.task_state import KEY as KEPT
+from airflow_provider_completion.keeping.xcom import Place, XComStore
 from airflow_provider_completion.operators.completion import CompletionOperator
-from airflow_provider_completion.operators.crash_safety import KEY as KEPT
 from airflow_provider_completion.testing import App, LocalCompletionServer, Prompt
 from airflow_provider_completion.testing.faults import MENU
-from airflow_provider_completion.triggers import mark
 from airflow_provider_completion.triggers.completion import CompletionTrigger
-from airflow_provider_completion.triggers.mark import Place, Received
 from tests.airflow import dags
-from tests.airflow.marks_in_memory import MarksInMemory
+from tests.airflow.call_in_memory import CallInMemory
 from tests.airflow.test_crash_safety import Store
 from tests.airflow.test_operator import HAS_TASK_STATE_STORE, PushFails
 from tests.scenarios.test_fifteen import FORM, PIECES, SCENARIOS, WHOLE
@@ -213,7 +214,7 @@ def both_in(
         with LocalCompletionServer(app) as server:
             monkeypatch.setenv("AIRFLOW_CONN_COMPLETION_DEFAULT", server.connection_json(**(extra or {})))
             for key in KEYS:
-                mark._delete(key, place_of(context))
+                xcom._delete(key, place_of(context))
             return outcome_of(way, context, server, **arguments)
 
     return [asked(on_the_worker), asked(deferred)]
@@ -231,9 +232,9 @@ class XComInMemory:
 
     def __init__(self, context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         self.kept: dict[str, str] = {}
-        for module in (mark, sys.modules[__name__]):
+        for module in (xcom, sys.modules[__name__]):
             monkeypatch.setattr(module, "XCom", self)
-        monkeypatch.setattr(mark, "_delete", lambda key, _: self.kept.pop(key, None))
+        monkeypatch.setattr(xcom, "_delete", lambda key, _: self.kept.pop(key, None))
         monkeypatch.setattr(type(context["ti"]), "xcom_push", lambda _, key, value: self.set(key, value))
 
     def set(self, key: str, value: Any, **_: Any) -> None:
@@ -587,7 +588,7 @@ def test_the_server_learns_the_try(completion_server: LocalCompletionServer) -> 
     assert call.headers["X-Trace-Id"] == trace_id
 
 
-# -- the mark ----------------------------------------------------------------------------------------------------------
+# -- the claim ---------------------------------------------------------------------------------------------------------
 
 
 def left_behind(
@@ -604,13 +605,13 @@ def left_behind(
 
     async def leave() -> None:
         if sent:
-            await trigger._marks.aset_state("sent")
+            await trigger._deferred.set_state("sent")
         if answer:
             await fired(trigger)
         if task_id:
-            await trigger._marks.akeep(Received(task_id=task_id))
+            await trigger._deferred.keep(Received(task_id=task_id))
         if given_up:
-            await trigger._marks.agive_up()
+            await trigger._deferred.give_up()
 
     asyncio.run(leave())
     return trigger
@@ -918,6 +919,59 @@ def test_a_lost_call_says_what_ended_it(
     assert (type(failure.value).__name__, failure.value.task_id) == (kind.__name__, "t-1")
 
 
+def test_a_call_that_an_older_version_has_deferred_may_have_been_billed(
+    completion_server: LocalCompletionServer,
+) -> None:
+    """Its record had another form; the answer that waits is not looked for."""
+
+    def body(context: Any) -> None:
+        [event] = fire(trigger := trigger_of(context))
+        old = {"call_id": trigger.call_id, "attempt": "a", "user": "u", "asked_again": 0, "usage": None, "call": None}
+        XCom.set(key="_completion_call", value=old, **place_of(context))
+        resume(context, event)
+
+    with pytest.raises(BrokenAnswerError, match="another version of this package has kept it") as failure:
+        in_a_task(body)
+    assert (failure.value.billed, isinstance(failure.value, AirflowFailException)) == ("maybe", True)
+    assert completion_server.count("POST", "/completion-messages") == 1
+
+
+@pytest.mark.parametrize(
+    ("way", "told"), [("execute_complete", {"event": {"status": "done"}}), ("__fail__", {"error": "Trigger timeout"})]
+)
+def test_a_call_of_which_nothing_is_left_may_have_been_billed(
+    completion_server: LocalCompletionServer, way: str, told: dict[str, Any]
+) -> None:
+    def body(context: Any) -> dict[str, Any]:
+        trigger_of(context)
+        XComStore(place_of(context)).forget()
+        with pytest.raises(BrokenAnswerError, match="gone from XCom") as failure:
+            operator().resume_execution(way, told, context)
+        assert isinstance(failure.value, AirflowFailException)
+        return xcoms_of(context, "_completion_claim_")
+
+    assert in_a_task(body) == {}
+
+
+@pytest.mark.skipif(not HAS_TASK_STATE_STORE, reason="the task state store is new in Airflow 3.3")
+def test_a_store_that_fails_when_the_task_resumes_hides_nothing(
+    completion_server: LocalCompletionServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_COMPLETION_DEFAULT", completion_server.connection_json(max_tries=1))
+    completion_server.fail_next("throttle_429")
+    store = Store()
+
+    def body(context: Any) -> None:
+        context = {**context, "task_state_store": store}
+        [event] = fire(trigger_of(context))
+        store.broken = ("get", "set", "delete")
+        resume(context, event)
+
+    with pytest.raises(ThrottledError) as failure:
+        in_a_task(body)
+    assert not isinstance(failure.value, AirflowFailException)
+
+
 @pytest.mark.parametrize("fault", ["", "cut"])
 def test_no_event_is_fired_before_airflow_can_have_noted_the_deferral(
     completion_server: LocalCompletionServer, monkeypatch: pytest.MonkeyPatch, fault: str
@@ -932,7 +986,7 @@ def test_no_event_is_fired_before_airflow_can_have_noted_the_deferral(
 
         async def wait(seconds: float) -> None:
             waits.append(seconds)
-            assert (await trigger._marks.aanswer() is not None) is keeps
+            assert ((await trigger._deferred.received()).completion is not None) is keeps
 
         with monkeypatch.context() as patch:
             patch.setattr("airflow_provider_completion.triggers.completion.asyncio.sleep", wait)
@@ -966,7 +1020,7 @@ def test_a_try_that_airflow_starts_once_more_while_it_is_deferred_does_not_ask_a
                 resume(context, event)
         elif resumed == "answered":
             assert resume(context, event) == WHOLE
-        trigger._marks.end()
+        XComStore(place_of(context)).forget()
         return operator().execute(context)
 
     if resumed == "answered":
@@ -1103,7 +1157,7 @@ class Unreachable:
         return self._method(*arguments, **named)
 
 
-@pytest.mark.parametrize("failing", [0, 1], ids=["claim", "mark"])
+@pytest.mark.parametrize("failing", [0, 1], ids=["claim", "state"])
 def test_a_call_that_cannot_be_marked_is_not_sent(
     completion_server: LocalCompletionServer, monkeypatch: pytest.MonkeyPatch, failing: int
 ) -> None:
@@ -1168,7 +1222,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.skipif(not hasattr(XCom, "aset"), reason="the async methods of XCom are new in Airflow 3.3")
 def test_a_call_asks_six_times_of_the_supervisor(completion_server: LocalCompletionServer, asked: list[str]) -> None:
     assert in_a_task(deferred) == WHOLE
-    # Claim, mark, that it is sent, claim; its generation, its answer. They wait in one queue with all other triggers'.
+    # Claim, state, that it is sent, claim; its generation, its answer. They wait in one queue with all other triggers'.
     claimed = ["SetXCom", "GetXCom", "SetXCom", "GetXCom"]
     assert [name for name in asked if name != "MaskSecret"] == [*claimed, "SetXCom", "SetXCom"]
 
@@ -1213,7 +1267,7 @@ def several(context: Any, count: int, **arguments: Any) -> list[CompletionTrigge
     alone = {**context, "task_state_store": None}
     triggers = [trigger_of(alone, **arguments) for _ in range(count)]
     for trigger in triggers:
-        trigger._marks = MarksInMemory(MarksInMemory.begun())
+        trigger._deferred = CallInMemory(CallInMemory.begun())
     return triggers
 
 
@@ -1310,7 +1364,7 @@ def test_what_ends_a_trigger_stops_the_generation_once(
     # It stays, so that no other trigger sends the call.
     assert left["state"] == "sent"
     assert left["received"]["task_id"] == generation.task_id
-    kept = left["received"]["completion"]  # there if the end came before the cancellation
+    kept = left["received"].get("completion")  # there if the end came before the cancellation
     assert kept is None or kept["finish"] == "stopped"
 
 
