@@ -25,6 +25,7 @@ ROOMS: dict[str, set[str]] = {
     "following": {"api", "plain"},
     "paying": {"api"},
     "client": {"api", "paying"},
+    "batch": {"api", "structured", "paying", "client"},
     "testing": {"api"},
     "exceptions": {"api", "structured", "paying"},
     "retry_policy": {"api"},
@@ -47,6 +48,7 @@ THIRD_PARTIES = {
     "following": set(),
     "paying": set(),
     "client": {"pydantic", "requests", "urllib3", "aiohttp", "certifi", "opentelemetry", "tenacity"},
+    "batch": set(),
     "testing": {"pydantic", "aiohttp", "pytest"},
 }
 
@@ -132,6 +134,12 @@ def test_the_api_does_no_io() -> None:
     doing = {"socket", "ssl", "time", "asyncio", "threading", "subprocess", "os", "io", "pathlib", "logging", "http"}
     for name, module in imports_of_room("api"):
         assert module.partition(".")[0] not in doing, f"{name} imports {module}"
+
+
+@pytest.mark.parametrize("room", ["admission", "gate", "refusals"])
+def test_admission_has_no_clock_and_does_no_io(room: str) -> None:
+    theirs = {module for module in IMPORTS[f"{OURS}.batch.{room}"] if module.partition(".")[0] != OURS}
+    assert theirs <= {"__future__", "collections", "dataclasses", "math", "random"}
 
 
 #: From the one that knows no other to the one that Dag files load.
