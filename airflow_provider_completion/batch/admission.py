@@ -158,15 +158,15 @@ class _Climb:
 
     def _rise(self, height: int) -> None:
         self.floor = max(self.floor, height)
-        if self.floor < self.reached:
-            return
-        self.forget_step()
+        whole = self.floor >= self.reached
+        if whole:
+            self.forget_step()
         if self.starting:
             self.step = max(_START, self.floor // 2)
-            return
-        if self.step > 1:  # one call alone may have met the moment at which another had ended
-            self.pause = 0.0
-        self.step = min(2 * self.step, _HIGHEST_STEP)
+        elif whole:
+            if self.step > 1:  # one call alone may have met the moment at which another had ended
+                self.pause = 0.0
+            self.step = min(2 * self.step, _HIGHEST_STEP)
 
 
 @dataclass(slots=True)

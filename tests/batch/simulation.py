@@ -135,7 +135,7 @@ class Knows:
 
     def refuse(self, call: None, now: float, refusal: Refusal) -> None:
         self.in_flight -= 1
-        self.until = max(self.until, now + (refusal.retry_after or 0.05))
+        self.until = max(self.until, now + (refusal.retry_after or 0.2))
 
     @property
     def limit(self) -> int:
