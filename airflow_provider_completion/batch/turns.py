@@ -1,0 +1,69 @@
+"""The calls of one event loop wait for their turn, which a :class:`Flow` gives."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from contextlib import suppress
+from typing import Any
+
+from airflow_provider_completion.api.answers import Completion
+from airflow_provider_completion.api.errors import CompletionError
+from airflow_provider_completion.batch.admission import Call, Flow
+from airflow_provider_completion.batch.refusals import Refusal
+
+
+class Turns:
+    """Gives turns, first come, first served.
+
+    Whoever sends rows asks for a turn (:meth:`begin`) before it takes one from its queue, and says what becomes of the
+    call. To the async client it is an :class:`~airflow_provider_completion.client.admission.Admission`, where each try
+    is a call; there :meth:`acquire` and :meth:`release` of one try are in the same task.
+
+    :param flow: of this event loop only; its times are the loop's
+    """
+
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow
+        self._first = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self._closed = False
+        self._of_tasks: dict[asyncio.Task[Any] | None, Call] = {}
+
+    async def begin(self) -> Call:
+        """Wait until one more call may begin, and begin it; at once if all is over."""
+        loop = asyncio.get_running_loop()
+        async with self._first:
+            while (opens_at := self._flow.opens_at(loop.time())) > loop.time() and not self._closed:
+                self._changed.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(None if opens_at == math.inf else opens_at):
+                        await self._changed.wait()
+            return self._flow.begin(loop.time())
+
+    def answering(self, call: Call) -> None:
+        """Take note of a call's first event that is of its answer."""
+        self._flow.answering(call, asyncio.get_running_loop().time())
+        self._changed.set()
+
+    def end(self, call: Call, outcome: Completion | CompletionError | None) -> None:
+        """Take note of what came of a call, None if nobody has waited for it."""
+        now = asyncio.get_running_loop().time()
+        if refusal := Refusal.of(outcome):
+            self._flow.refuse(call, now, refusal)
+        else:
+            self._flow.end(call, now, answered=isinstance(outcome, Completion))
+        self._changed.set()
+
+    async def acquire(self) -> None:
+        """Wait until one more may begin."""
+        self._of_tasks[asyncio.current_task()] = await self.begin()
+
+    def release(self, outcome: Completion | CompletionError | None) -> None:
+        """Take note of what came of the call that this task has begun."""
+        self.end(self._of_tasks.pop(asyncio.current_task()), outcome)
+
+    def close(self) -> None:
+        """Let all who wait go on, one after another."""
+        self._closed = True
+        self._changed.set()

@@ -1,0 +1,316 @@
+"""Servers as models, and clients that send rows to them, in a time that is only counted: what an admission does within
+hours is seen within milliseconds, and is the same each time.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, Protocol
+
+from airflow_provider_completion.batch.admission import Flow
+from airflow_provider_completion.batch.refusals import Refusal
+
+Capacity = Callable[[float], int]
+
+_MOST_SECONDS = 1e6
+
+
+class Server(Protocol):
+    """Takes calls, or refuses them."""
+
+    def arrive(self, now: float) -> Refusal | None:
+        """Say why a call is refused, None if it is taken."""
+
+    def leave(self, now: float) -> None:
+        """Take note that a call has ended."""
+
+
+class Ceiling:
+    """Takes so many at a time.
+
+    :param capacity: how many, at each time
+    :param named: what it says when it refuses: the number, or nothing
+    :param held: how many of them another client holds all the time
+    """
+
+    def __init__(self, capacity: int | Capacity, *, named: bool = True, held: int = 0) -> None:
+        self.capacity: Capacity = capacity if callable(capacity) else lambda _: capacity
+        self.named, self.held, self.taken = named, held, 0
+
+    def arrive(self, now: float) -> Refusal | None:
+        capacity = self.capacity(now)
+        if self.taken >= capacity - self.held:
+            return Refusal(ceiling=capacity if self.named else None)
+        self.taken += 1
+        return None
+
+    def leave(self, now: float) -> None:
+        self.taken -= 1
+
+
+class Unlimited:
+    """Takes all."""
+
+    def arrive(self, now: float) -> Refusal | None:
+        return None
+
+    def leave(self, now: float) -> None:
+        pass
+
+
+class PerMinute(Unlimited):
+    """Takes so many in each minute by the clock.
+
+    :param told: whether it says when the next one begins
+    """
+
+    def __init__(self, calls: int, *, told: bool = True) -> None:
+        self.calls, self.told, self.minute, self.taken = calls, told, 0, 0
+
+    def arrive(self, now: float) -> Refusal | None:
+        minute = int(now // 60)
+        if minute != self.minute:
+            self.minute, self.taken = minute, 0
+        if self.taken >= self.calls:
+            return Refusal(retry_after=math.ceil(60 * (minute + 1) - now) if self.told else None)
+        self.taken += 1
+        return None
+
+
+class Bucket(Unlimited):
+    """Takes so many at once, which come back one after another; says that in a second there may be one."""
+
+    def __init__(self, calls: int, per_second: float) -> None:
+        self.calls, self.per_second, self.left, self.at = calls, per_second, float(calls), 0.0
+
+    def arrive(self, now: float) -> Refusal | None:
+        self.left = min(self.calls, self.left + self.per_second * (now - self.at))
+        self.at = now
+        if self.left < 1:
+            return Refusal(retry_after=1)
+        self.left -= 1
+        return None
+
+
+class Admits(Protocol):
+    """What a client asks: :class:`Flow`, or a peer of it."""
+
+    in_flight: int
+
+    def opens_at(self, now: float) -> float: ...
+    def begin(self, now: float) -> Any: ...
+    def answering(self, call: Any, now: float) -> None: ...
+    def end(self, call: Any, now: float, *, answered: bool) -> None: ...
+    def refuse(self, call: Any, now: float, refusal: Refusal) -> None: ...
+    @property
+    def limit(self) -> int: ...
+
+
+class Knows:
+    """Knows what the server takes. A refusal, of a server that takes by the minute, is waited for."""
+
+    def __init__(self, capacity: int | Capacity) -> None:
+        self.capacity: Capacity = capacity if callable(capacity) else lambda _: capacity
+        self.in_flight, self.until = 0, 0.0
+
+    def opens_at(self, now: float) -> float:
+        if self.in_flight < self.capacity(now):
+            return max(now, self.until)
+        return now + 0.5
+
+    def begin(self, now: float) -> None:
+        self.in_flight += 1
+
+    def answering(self, call: None, now: float) -> None:
+        pass
+
+    def end(self, call: None, now: float, *, answered: bool) -> None:
+        self.in_flight -= 1
+
+    def refuse(self, call: None, now: float, refusal: Refusal) -> None:
+        self.in_flight -= 1
+        self.until = max(self.until, now + (refusal.retry_after or 0.2))
+
+    @property
+    def limit(self) -> int:
+        return self.capacity(0)
+
+
+class Aimd(Knows):
+    """A peer: begins with all that is asked for, three quarters of it after a refusal, one more per 25 answers."""
+
+    def __init__(self, cap: int) -> None:
+        self.cap, self.most, self.cut_at, self.answers = cap, float(cap), -1.0, 0
+        super().__init__(lambda _: max(1, int(self.most)))
+
+    def begin(self, now: float) -> float:  # type: ignore[override]
+        self.in_flight += 1
+        return now
+
+    def end(self, call: float, now: float, *, answered: bool) -> None:  # type: ignore[override]
+        self.in_flight -= 1
+        self.answers += 1
+        if self.answers % 25 == 0:
+            self.most = min(self.cap, self.most + 1)
+
+    def refuse(self, call: float, now: float, refusal: Refusal) -> None:  # type: ignore[override]
+        super().refuse(None, now, Refusal(retry_after=refusal.retry_after or 0.0))
+        if call >= self.cut_at:
+            self.most, self.cut_at = max(1.0, 0.75 * self.most), now
+
+
+@dataclass
+class Client:
+    """Has rows, and sends them as its admission lets it.
+
+    :param admission: says when
+    :param rows: how long the server works on each, in seconds
+    :param streaming: its part after which the first event comes, None if only an answer comes
+    :param starts_at: when it begins
+    """
+
+    admission: Admits
+    rows: list[float]
+    streaming: float | None = None
+    starts_at: float = 0.0
+    #: How often each row was answered.
+    answers: list[int] = field(default_factory=list)
+    first_taken_at: float = math.inf
+    done_at: float = math.inf
+    #: The times at which a row was refused.
+    refusals: list[float] = field(default_factory=list)
+    #: The most in flight, and the most above the limit, after a refusal: when a call was begun, by seconds since then.
+    highest: dict[int, int] = field(default_factory=dict)
+    furthest: int = 0
+    _queue: deque[int] = field(default_factory=deque)
+    _wakes_at: float = math.inf
+
+    def __post_init__(self) -> None:
+        self.answers = [0] * len(self.rows)
+        self._queue.extend(range(len(self.rows)))
+
+    @property
+    def refused(self) -> int:
+        """How many calls were refused."""
+        return len(self.refusals)
+
+    def note(self, now: float) -> None:
+        """Take note of a call that was begun."""
+        if self.refusals:
+            in_flight, second = self.admission.in_flight, int(now - self.refusals[0])
+            self.highest[second] = max(in_flight, self.highest.get(second, 0))
+            self.furthest = max(self.furthest, in_flight - self.admission.limit)
+
+
+class Simulation:
+    """The time that all clients and their server have.
+
+    :param latency: seconds to the server and back, each way a quarter to three quarters of them
+    :param late: for how long the server takes a call for one that goes on after its client has the end
+    """
+
+    def __init__(
+        self, server: Server, *clients: Client, seed: int = 0, latency: float = 0.02, late: float = 0.0
+    ) -> None:
+        self.server, self.clients, self.latency, self.late = server, clients, latency, late
+        self._dice = random.Random(seed)
+        self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._order = count()
+        self.now = 0.0
+
+    def run(self) -> None:
+        """Let all clients come to their end.
+
+        :raises AssertionError: one is stuck
+        """
+        for client in self.clients:
+            self._at(client.starts_at, self._wake, client, client.starts_at)
+            client._wakes_at = client.starts_at
+        while self._events:
+            self.now, _, act, args = heapq.heappop(self._events)
+            assert self.now < _MOST_SECONDS, "no row ends any more"
+            act(*args)
+        for client in self.clients:
+            assert not client._queue, f"stuck with {len(client._queue)} rows, {client.admission.in_flight} in flight"
+
+    def _at(self, when: float, act: Callable[..., None], *args: Any) -> None:
+        heapq.heappush(self._events, (when, next(self._order), act, args))
+
+    def _way(self) -> float:
+        return self.latency * self._dice.uniform(0.25, 0.75)
+
+    def _wake(self, client: Client, due: float) -> None:
+        if client._wakes_at == due:
+            client._wakes_at = math.inf
+            self._send(client)
+
+    def _send(self, client: Client) -> None:
+        now, admission, queue = self.now, client.admission, client._queue
+        while queue:
+            opens_at = admission.opens_at(now)
+            if opens_at > now:
+                if opens_at < client._wakes_at:
+                    client._wakes_at = opens_at
+                    self._at(opens_at, self._wake, client, opens_at)
+                return
+            self._at(now + self._way(), self._arrive, client, queue.popleft(), admission.begin(now))
+            client.note(now)
+
+    def _arrive(self, client: Client, row: int, call: Any) -> None:
+        refusal = self.server.arrive(self.now)
+        if refusal is not None:
+            self._at(self.now + self._way(), self._refused, client, row, call, refusal)
+            return
+        client.first_taken_at = min(client.first_taken_at, self.now)
+        seconds, way = client.rows[row], self._way()
+        if client.streaming is not None:
+            self._at(self.now + way + client.streaming * seconds, self._begins, client, call)
+        self._at(self.now + seconds + self.late, self._leaves)
+        self._at(self.now + seconds + way, self._answered, client, row, call)
+
+    def _leaves(self) -> None:
+        self.server.leave(self.now)
+
+    def _begins(self, client: Client, call: Any) -> None:
+        client.admission.answering(call, self.now)
+        self._send(client)
+
+    def _refused(self, client: Client, row: int, call: Any, refusal: Refusal) -> None:
+        client.refusals.append(self.now)
+        client.admission.refuse(call, self.now, refusal)
+        client._queue.appendleft(row)
+        self._send(client)
+
+    def _answered(self, client: Client, row: int, call: Any) -> None:
+        client.answers[row] += 1
+        client.admission.end(call, self.now, answered=True)
+        client.done_at = self.now
+        self._send(client)
+
+
+def constant(rows: int, seconds: float) -> list[float]:
+    """Rows that take the same time each."""
+    return [seconds] * rows
+
+
+def about(rows: int, seconds: float, *, seed: int = 0) -> list[float]:
+    """Rows that take 20 % more or less."""
+    dice = random.Random(seed)
+    return [seconds * dice.uniform(0.8, 1.2) for _ in range(rows)]
+
+
+def log_normal(rows: int, seconds: float, *, seed: int = 0) -> list[float]:
+    """Rows whose times vary by far, with that mean."""
+    dice = random.Random(seed)
+    return [seconds * dice.lognormvariate(-0.5, 1.0) for _ in range(rows)]
+
+
+def flow(cap: int, seed: int = 0) -> Flow:
+    """Return the admission under test."""
+    return Flow(cap, random.Random(seed))
