@@ -25,6 +25,7 @@ ROOMS: dict[str, set[str]] = {
     "following": {"api", "plain"},
     "paying": {"api"},
     "client": {"api", "paying"},
+    "batch": {"api", "structured", "paying", "client"},
     "testing": {"api"},
     "exceptions": {"api", "structured", "paying"},
     "retry_policy": {"api"},
@@ -47,6 +48,7 @@ THIRD_PARTIES = {
     "following": set(),
     "paying": set(),
     "client": {"pydantic", "requests", "urllib3", "aiohttp", "certifi", "opentelemetry", "tenacity"},
+    "batch": set(),
     "testing": {"pydantic", "aiohttp", "pytest"},
 }
 
