@@ -7,7 +7,7 @@ files that the app does not take (contract §2.2, §2.3).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, get_args
 
@@ -16,10 +16,16 @@ from airflow_provider_completion.api.errors import InvalidRequestError
 from airflow_provider_completion.api.failures import excerpt
 from airflow_provider_completion.api.files import FileFacts, FileType, extension_of, type_of
 
-_TEXTS = ("text-input", "paragraph")
+#: The types of variables that take a text of any words.
+TEXTS = ("text-input", "paragraph")
 #: The server fills these itself.
 _FILLED_BY_SERVER = "external_data_tool"
 _MEGABYTE = 1024 * 1024
+#: How people write the value of a checkbox.
+_TRUTH = {
+    **dict.fromkeys(("true", "1", "yes", "on"), True),
+    **dict.fromkeys(("false", "0", "no", "off"), False),
+}
 #: How Python code sends a request that does not fit.
 SENT_AS_IT_IS = "check_inputs=False sends it as it is."
 #: Names and options that one error lists at most.
@@ -55,7 +61,7 @@ class InputForm:
         :raises InvalidRequestError: they do not fit; all problems are named, no values
         """
         given = {name: value for name, value in inputs.items() if value is not None}
-        problems = [self._unknown(name, given) for name in inputs if name not in self.variables]
+        problems = [self.unknown(name, given) for name in inputs if name not in self.variables]
         for variable, rule in self._rules:
             name = variable.variable
             value = given.get(name)
@@ -86,7 +92,11 @@ class InputForm:
         only = next((kind for kind in get_args(FileType) if types == [kind]), natural)
         return natural if extension_of(name) else only
 
-    def _unknown(self, name: str, given: Mapping[str, Any]) -> str:
+    def unknown(self, name: str, given: Container[str]) -> str:
+        """Say that a name is none of the variables, and which one may be meant.
+
+        :param given: the names that are taken
+        """
         # Not what the server fills in itself, or skips.
         names = [known for known, variable in self.variables.items() if variable.type in ASKED_FOR]
         folded = {known.casefold(): known for known in names if known not in given}
@@ -99,6 +109,11 @@ class InputForm:
 def quoted(name: str) -> str:
     """Return the name of a variable as errors show it: in quotes, and not longer than anybody reads."""
     return repr(excerpt(name, _LONGEST))
+
+
+def truth_in(text: str) -> bool | None:
+    """Return the truth value that a text stands for, None if it stands for none."""
+    return _TRUTH.get(text.strip().lower())
 
 
 def _called(variable: InputVariable) -> str:
@@ -143,7 +158,7 @@ def _number(variable: InputVariable, value: Any) -> str | None:  # noqa: ARG001 
 
 #: A checkbox takes anything: the server hands on what it does not know.
 _RULES: dict[str, Callable[[InputVariable, Any], str | None]] = {
-    **dict.fromkeys(_TEXTS, _text),
+    **dict.fromkeys(TEXTS, _text),
     "select": _select,
     "number": _number,
     _FILLED_BY_SERVER: lambda *_: "is filled in by the server; leave it out",
@@ -164,7 +179,7 @@ def _value_when_absent(variable: InputVariable) -> Any:
         return default
     if variable.required:
         return None
-    return "" if variable.type in _TEXTS else False if variable.type == "checkbox" else None
+    return "" if variable.type in TEXTS else False if variable.type == "checkbox" else None
 
 
 # -- files -----------------------------------------------------------------------------------------------------------

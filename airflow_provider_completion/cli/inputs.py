@@ -16,11 +16,6 @@ from airflow_provider_completion.cli import CommandError
 if TYPE_CHECKING:
     from airflow_provider_completion.api.input_form import InputForm
 
-_TRUTH = {
-    **dict.fromkeys(("true", "1", "yes", "on"), True),
-    **dict.fromkeys(("false", "0", "no", "off"), False),
-}
-
 
 def given_inputs(arguments: Sequence[str]) -> dict[str, str]:
     """Read the arguments, and the files that they name.
@@ -58,6 +53,8 @@ def typed_inputs(given: Mapping[str, str], form: InputForm) -> dict[str, Any]:
 
     :raises CommandError: a value is no truth value, which that check would let pass; all problems are named
     """
+    from airflow_provider_completion.api.input_form import truth_in
+
     inputs: dict[str, Any] = dict(given)
     problems = []
     for name, text in given.items():
@@ -66,8 +63,9 @@ def typed_inputs(given: Mapping[str, str], form: InputForm) -> dict[str, Any]:
             with suppress(ValueError):
                 inputs[name] = _number(text)
         elif kind == "checkbox":
-            inputs[name] = _TRUTH.get(text.strip().lower(), text)
-            if inputs[name] is text:
+            if (truth := truth_in(text)) is not None:
+                inputs[name] = truth
+            else:
                 problems.append(f"The input {name!r} takes a truth value: true or false.")
     if problems:
         try:

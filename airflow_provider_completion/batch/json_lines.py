@@ -1,0 +1,72 @@
+"""JSONL: a file with one JSON object on each line."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from airflow_provider_completion.batch.rows import NOT_SENT, ReadRow, Source, shown
+from airflow_provider_completion.batch.text_files import LONGEST, TextFile
+from airflow_provider_completion.client.files import FilePath
+
+
+class JsonLines(Source):
+    """The rows of a JSONL file. A blank line is no row.
+
+    :param path: a path, or what has the methods of one
+    :param encoding: see :class:`~.text_files.TextFile`
+    """
+
+    def __init__(self, path: FilePath, encoding: str | None = None) -> None:
+        self._file = TextFile(path, encoding)
+
+    def __iter__(self) -> Iterator[ReadRow]:
+        """Iterate over the rows.
+
+        :raises InvalidRequestError: this is no JSONL, or not any further
+        """
+        nothing_read = True
+        with self._file.opened(newline="\n") as text:
+            for number, line in enumerate(iter(lambda: text.readline(LONGEST), ""), 1):
+                if len(line) == LONGEST:
+                    raise self._file.error(
+                        f"cannot be read: line {number} has {LONGEST:,} characters or more", NOT_SENT
+                    )
+                if line.isspace():
+                    continue
+                if nothing_read and line.lstrip().startswith("["):
+                    raise self._file.error(
+                        "holds a JSON array, not one JSON object on each line",
+                        f"{NOT_SENT} jq -c '.[]' makes such lines of an array.",
+                    )
+                nothing_read = False
+                yield _row(line, number)
+
+
+class _TwiceError(ValueError):
+    """A name comes twice in one object."""
+
+
+def _row(text: str, line: int) -> ReadRow:
+    try:
+        value = json.loads(text, object_pairs_hook=_object)
+    except _TwiceError as error:
+        return ReadRow({}, line, f"has the name {error} twice")
+    except json.JSONDecodeError as error:
+        return ReadRow({}, line, f"is no JSON: {error.msg} at character {error.pos + 1}")
+    except RecursionError:
+        return ReadRow({}, line, "is nested too deeply")
+    except ValueError:
+        return ReadRow({}, line, "has a number of more digits than Python reads; write it as text")
+    if not isinstance(value, dict):
+        return ReadRow({}, line, "is JSON, but no object that names its columns")
+    return ReadRow(value, line)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    read = dict(pairs)
+    if len(read) < len(pairs):
+        raise _TwiceError(shown(Counter(name for name, _ in pairs).most_common(1)[0][0]))
+    return read
