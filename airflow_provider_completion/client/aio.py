@@ -22,11 +22,9 @@ from airflow_provider_completion.api.input_form import InputForm
 from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.client import calls
 from airflow_provider_completion.client.admission import Admission, Slots
-from airflow_provider_completion.client.files import (
-    ArrivingFile,
-    MultipartStream,
-    WholeBody,
-)
+from airflow_provider_completion.client.aiohttp_body import Body, LimitedBody
+from airflow_provider_completion.client.aiohttp_connections import Connections
+from airflow_provider_completion.client.files import ArrivingFile, MultipartStream
 from airflow_provider_completion.client.form_cache import FormCache
 from airflow_provider_completion.client.reaching import Reach, Transfer, refuses_the_client
 from airflow_provider_completion.client.retries import Tries
@@ -90,7 +88,7 @@ class AsyncCompletionClient:
     def __init__(self, settings: ClientSettings, admission: Admission | None = None) -> None:
         self.settings = settings
         self._reach = Reach(settings)
-        self._session: aiohttp.ClientSession | None = None
+        self._connections = Connections(settings, self._reach)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._admission = admission or Slots(settings.max_concurrency)
@@ -118,8 +116,7 @@ class AsyncCompletionClient:
         self._admission.close()
         if self._stops:
             await asyncio.wait(self._stops)
-        if self._session is not None:
-            await self._session.close()
+        await self._connections.close()
 
     def _expect_loop(self) -> None:
         loop = asyncio.get_running_loop()
@@ -208,10 +205,9 @@ class AsyncCompletionClient:
         try:
             async with (
                 asyncio.timeout(transfer.total),
-                self._send(transfer, endpoint.method, endpoint.path, body, endpoint.headers) as response,
+                await self._send(transfer, endpoint.method, endpoint.path, body, endpoint.headers) as response,
             ):
-                transfer.answered = True
-                content = await _Body(response).read_all(into if response.status == 200 else None)
+                content = await Body(response).read_all(into if response.status == 200 else None)
                 seconds = time.monotonic() - started
                 reply = Reply(response.status, response.headers, content, self.settings.api_key, seconds)
             return endpoint.read(reply)
@@ -229,31 +225,27 @@ class AsyncCompletionClient:
             if into is not None:
                 await asyncio.to_thread(into.discard)
 
-    def _send(
+    async def _send(
         self,
         transfer: Transfer,
         method: str,
         path: str,
         body: bytes | MultipartStream | None,
         headers: Mapping[str, str],
-    ) -> aiohttp.client._RequestContextManager:
+        *,
+        completes: bool = False,
+    ) -> aiohttp.ClientResponse:
         self._expect_loop()
-        if self._session is None and not self._closed:
-            self._session = _new_session(self.settings, self._reach)
-        if self._session is None or self._session.closed:
+        if self._connections.closed:
             raise CompletionError(_CLOSED, billed="no")
+        data: Any = body
         if isinstance(body, MultipartStream):
-            headers = {**headers, "Content-Length": str(len(body))}
-        return self._session.request(
-            method,
-            self.settings.base_url + path,
-            data=_in_pieces(body) if isinstance(body, MultipartStream) else body,
-            headers=headers,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=transfer.connect, sock_read=transfer.silence),
-            allow_redirects=False,
-            proxy=self._reach.proxy,
-            trace_request_ctx=transfer,
+            data, headers = _in_pieces(body), {**headers, "Content-Length": str(len(body))}
+        response = await self._connections.request(
+            transfer, method, path, completes=completes, data=data, headers=headers
         )
+        transfer.answered = True
+        return response
 
     def _typed(self, error: Exception, transfer: Transfer) -> CompletionError:
         reach = self._reach
@@ -271,7 +263,7 @@ class AsyncCompletionClient:
             return reach.no_connection(error)
         if isinstance(error, aiohttp.InvalidURL):
             return reach.wrong_address(error)
-        return reach.broken_answer(error)
+        return reach.broken_answer(error, transfer)
 
 
 async def _in_pieces(body: MultipartStream) -> AsyncGenerator[bytes, None]:
@@ -360,7 +352,7 @@ class AsyncCompletionRun(Run):
                 await self._stop_wanted.wait()
 
     @asynccontextmanager
-    async def _answering(self) -> AsyncIterator[_LimitedBody]:
+    async def _answering(self) -> AsyncIterator[LimitedBody]:
         """Around one try: its slot, its connection, and the stop of what would go on without anybody."""
         client, settings = self._client, self._settings
         try:
@@ -375,18 +367,22 @@ class AsyncCompletionRun(Run):
                 ends_at = asyncio.get_running_loop().time() + settings.total_seconds
                 try:
                     async with asyncio.timeout_at(ends_at):
-                        response = await client._send(transfer, "POST", path, content, self._headers)
+                        response = await client._send(transfer, "POST", path, content, self._headers, completes=True)
                 except (aiohttp.ClientError, TimeoutError) as error:
                     self._exchange.fail(client._typed(error, transfer))
                 if self._exchange.finished:  # not said in the block above: aiohttp's error may show the key
                     self._exchange.completion()
-                body = _LimitedBody(response, transfer, ends_at)
+                body = LimitedBody(response, transfer, ends_at)
                 try:
-                    transfer.answered = True
                     self._exchange.receive_head(response.status, response.headers)
                     yield body
                 finally:
-                    body.close()
+                    body.leave()
+                    if self._is_answered():
+                        transfer.carrier.free = True
+                        client._connections.let_end(response)
+                    else:
+                        response.close()
         finally:
             if not self._exchange.ended_by_server and (task_id := self._task_to_stop()):
                 # Also after an error, a cancellation or when the caller has lost interest: the model would run on and
@@ -401,7 +397,7 @@ class AsyncCompletionRun(Run):
         finally:
             self._client._admission.release(self._outcome())
 
-    async def _next_events(self, body: _LimitedBody) -> list[Event]:
+    async def _next_events(self, body: LimitedBody) -> list[Event]:
         """Return what the next bytes of the answer say."""
         exchange, transfer = self._exchange, body.transfer
         try:
@@ -418,114 +414,3 @@ class AsyncCompletionRun(Run):
 
     def _broken(self, transfer: Transfer) -> list[Event]:
         return self._exchange.receive_break(transfer.elapsed, "The connection ended before the answer did.")
-
-
-async def _note_sent(_session: aiohttp.ClientSession, call: Any, _what: object) -> None:
-    transfer: Transfer = call.trace_request_ctx
-    transfer.sent = True
-
-
-class _Body:
-    """Reads an answer's body, around two habits of aiohttp's reader: when the connection breaks, it raises before it
-    has handed out what came before the break, and after a broken chunk it waits for ever.
-    """
-
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._content = response.content
-        # A protocol is a queue as well, and false while that is empty.
-        protocol = response.connection.protocol if response.connection is not None else None
-        if protocol is not None and (closed := protocol.closed) is not None:
-            closed.add_done_callback(self._connection_ended)
-
-    async def read(self) -> bytes:
-        """Return the next bytes, none at the end.
-
-        :raises aiohttp.ClientError: the connection ended before the body did
-        """
-        try:
-            return await self._content.readany()
-        except (aiohttp.ClientError, RuntimeError, TimeoutError) as error:
-            if rest := self._content._read_nowait(-1):
-                return rest
-            if isinstance(error, RuntimeError):  # what the reader says when it is asked after the connection's end
-                raise aiohttp.ClientPayloadError from None
-            raise
-
-    async def read_all(self, into: ArrivingFile | None) -> bytes:
-        """Return what is left, or put it into a file; errors as for :meth:`read`."""
-        if into is not None:
-            while data := await self.read():
-                await asyncio.to_thread(into.add, data)
-            return await asyncio.to_thread(into.whole)
-        body = WholeBody()
-        while data := await self.read():
-            body.add(data)
-        return body.whole()
-
-    def _connection_ended(self, closed: asyncio.Future[None]) -> None:
-        closed.exception()
-        if not self._content.is_eof() and self._content.exception() is None:
-            self._content.set_exception(aiohttp.ClientPayloadError())
-
-
-class _LimitedBody(_Body):
-    """Reads an answer piece by piece, within the limits of its call, with one timer for all of them.
-
-    The limits count while somebody reads, not while the caller works on an event. The one for silence is aiohttp's
-    too, but there it is lost after a broken chunk.
-
-    :param ends_at: when the time for all of the call is over, by the loop's clock
-    """
-
-    def __init__(self, response: aiohttp.ClientResponse, transfer: Transfer, ends_at: float) -> None:
-        super().__init__(response)
-        self.transfer = transfer
-        self._response = response
-        self._ends_at = ends_at
-        self._loop = asyncio.get_running_loop()
-        #: When the read that is under way has taken too long.
-        self._due: float | None = None
-        self._timer = self._loop.call_at(min(ends_at, self._loop.time() + transfer.silence), self._look)
-
-    async def read(self) -> bytes:
-        """Return the next bytes, none at the end.
-
-        :raises TimeoutError: they have not come in time
-        :raises aiohttp.ClientError: the connection ended before the body did
-        """
-        now = self._loop.time()
-        if now >= self._ends_at:  # what is there already is in time
-            async with asyncio.timeout_at(now):
-                return await super().read()
-        self._due = min(self._ends_at, now + self.transfer.silence)
-        try:
-            return await super().read()
-        finally:
-            self._due = None
-
-    def close(self) -> None:
-        """Close the connection, unless the answer has come to its end."""
-        self._timer.cancel()
-        self._response.close()
-
-    def _look(self) -> None:
-        now = self._loop.time()
-        if self._due is not None and now >= self._due and not self._content._buffer:
-            self._content.set_exception(TimeoutError())
-        elif now < self._ends_at:
-            due = self._due if self._due is not None and self._due > now else now + self.transfer.silence
-            self._timer = self._loop.call_at(min(self._ends_at, due), self._look)
-
-
-def _new_session(settings: ClientSettings, reach: Reach) -> aiohttp.ClientSession:
-    sending = aiohttp.TraceConfig()
-    sending.on_request_headers_sent.append(_note_sent)
-    return aiohttp.ClientSession(
-        # Each call has a connection of its own: one that is kept can die while it carries a request, and then nobody
-        # knows whether that was before or after the app had it.
-        connector=aiohttp.TCPConnector(limit=0, force_close=True, ssl=reach.tls or True),
-        headers=settings.headers,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        trace_configs=[sending],
-        trust_env=False,
-    )

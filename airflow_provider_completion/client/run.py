@@ -162,6 +162,9 @@ class Run:
         except CompletionError as error:
             return error
 
+    def _is_answered(self) -> bool:
+        return isinstance(self._outcome(), Completion)
+
     def _give_up_unsent(self, why: str = "The call was stopped before it was sent.") -> None:
         """End a run that was stopped before its request was sent."""
         self._exchange.fail(CompletionError(why, billed="no"))
