@@ -51,14 +51,20 @@ class Body:
         return body.whole()
 
     def leave(self) -> None:
-        """Read no more of it: a connection that goes on to the next answer forgets this one."""
+        """Read no more of it: a connection that is used again forgets this answer."""
         if self._closed is not None:
-            self._closed.remove_done_callback(self._connection_ended)
+            for callback in (self._connection_ended, _take_note):
+                self._closed.remove_done_callback(callback)
+            self._closed.add_done_callback(_take_note)
 
     def _connection_ended(self, closed: asyncio.Future[None]) -> None:
-        closed.exception()
+        _take_note(closed)
         if not self._content.is_eof() and self._content.exception() is None:
             self._content.set_exception(aiohttp.ClientPayloadError())
+
+
+def _take_note(closed: asyncio.Future[None]) -> None:
+    closed.exception()  # or asyncio logs that nobody has
 
 
 class LimitedBody(Body):

@@ -264,8 +264,13 @@ class _Response(http.client.HTTPResponse):
         **kwargs: Any,
     ) -> None:
         super().__init__(sock, *args, **kwargs)
-        carried.reader = _Reader(_Limited(self.fp.detach(), sock, partial(limit_next, sock)))
-        self.fp: Any = carried.reader
+        self._reader = carried.reader = _Reader(_Limited(self.fp.detach(), sock, partial(limit_next, sock)))
+        self.fp: Any = self._reader
+
+    def begin(self) -> None:
+        super().begin()
+        if self._reader.cut:  # which would do for the end of a head
+            raise http.client.RemoteDisconnected("The connection ended in the head of the answer.")
 
     def _read_status(self) -> tuple[str, int, str]:
         while True:
@@ -314,6 +319,8 @@ class _Reader(io.BufferedReader):
     """The bytes of one answer, which knows whether more came than were asked for: they are lost when it is closed."""
 
     surplus = False
+    #: Whether the last line that was read has no end.
+    cut = False
 
     def __init__(self, limited: _Limited) -> None:
         super().__init__(limited)
@@ -323,6 +330,11 @@ class _Reader(io.BufferedReader):
     def has_more(self) -> bool:
         """Whether there is anything to be read at once, beside the end of the line after a chunk that was read."""
         return not self.closed and (self._buffered() > len(b"\r\n") or self._limited.has_more)
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        line = super().readline(size)
+        self.cut = not line.endswith(b"\n")
+        return line
 
     def _buffered(self) -> int:
         self._limited.held = True
