@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import aiohttp
 
-from airflow_provider_completion.api import endpoints
 from airflow_provider_completion.api.answers import Completion
 from airflow_provider_completion.api.endpoints import Endpoint, Reply
 from airflow_provider_completion.api.errors import CompletionError
@@ -24,11 +23,11 @@ from airflow_provider_completion.client import calls
 from airflow_provider_completion.client.admission import Admission, Slots
 from airflow_provider_completion.client.aiohttp_body import Body, LimitedBody
 from airflow_provider_completion.client.aiohttp_connections import Connections
+from airflow_provider_completion.client.call import Run
 from airflow_provider_completion.client.files import ArrivingFile, MultipartStream
 from airflow_provider_completion.client.form_cache import FormCache
 from airflow_provider_completion.client.reaching import Reach, Transfer, refuses_the_client
 from airflow_provider_completion.client.retries import Tries
-from airflow_provider_completion.client.run import Run, log_unknown
 from airflow_provider_completion.client.settings import ClientSettings
 from airflow_provider_completion.paying import OnMaybeBilled
 
@@ -325,18 +324,27 @@ class AsyncCompletionRun(Run):
             self._log_stop(task_id, None)
 
     async def _run(self) -> AsyncGenerator[Event, None]:
+        client = self._client
         if self._settings.check_inputs:
-            self.request = await self._client.against_form(self.request.fitting)
+            self.request = await client.against_form(self.request.fitting)
         with self._whole_call():
             tries = Tries(self._settings, self._on_maybe_billed, self._stop_wanted.is_set)
             while True:
+                # One generator for all of it: each that an event goes through on its way to the caller costs time.
                 try:
-                    # One generator for all: each that an event goes through on its way to the caller costs time.
-                    async with self._answering() as body:
+                    await client._admission.acquire()
+                    body = None
+                    try:
+                        body = await self._send()
                         while not self._exchange.finished:
                             for event in await self._next_events(body):
-                                log_unknown(event)
                                 yield event
+                    finally:
+                        if body is not None:
+                            body.leave()
+                            client._connections.give_back(body.transfer, body.response, answered=self._is_answered())
+                        client._admission.release(self._outcome())
+                        await self._stop_unended()
                     self._exchange.completion()
                     return
                 except CompletionError as error:
@@ -351,66 +359,39 @@ class AsyncCompletionRun(Run):
             async with asyncio.timeout(seconds):
                 await self._stop_wanted.wait()
 
-    @asynccontextmanager
-    async def _answering(self) -> AsyncIterator[LimitedBody]:
-        """Around one try: its slot, its connection, and the stop of what would go on without anybody."""
-        client, settings = self._client, self._settings
-        try:
-            async with self._admitted():
-                if client._closed:
-                    self._give_up_unsent(_CLOSED)
-                if self._stop_wanted.is_set():
-                    self._give_up_unsent()
-                path, content = endpoints.complete(self.request)
-                transfer = Transfer(settings.connect_seconds, settings.silence_of(self.request), settings.total_seconds)
-                self._is_sent = lambda: transfer.sent
-                ends_at = asyncio.get_running_loop().time() + settings.total_seconds
-                try:
-                    async with asyncio.timeout_at(ends_at):
-                        response = await client._send(transfer, "POST", path, content, self._headers, completes=True)
-                except (aiohttp.ClientError, TimeoutError) as error:
-                    self._exchange.fail(client._typed(error, transfer))
-                if self._exchange.finished:  # not said in the block above: aiohttp's error may show the key
-                    self._exchange.completion()
-                body = LimitedBody(response, transfer, ends_at)
-                try:
-                    self._exchange.receive_head(response.status, response.headers)
-                    yield body
-                finally:
-                    body.leave()
-                    if self._is_answered():
-                        transfer.carrier.free = True
-                        client._connections.let_end(response)
-                    else:
-                        response.close()
-        finally:
-            if not self._exchange.ended_by_server and (task_id := self._task_to_stop()):
-                # Also after an error, a cancellation or when the caller has lost interest: the model would run on and
-                # be billed. Shielded, since what cancelled the call may cancel again.
-                await asyncio.shield(client.outliving(self._stop_task(task_id)))
+    async def _send(self) -> LimitedBody:
+        """Send the request and return the body of its answer.
 
-    @asynccontextmanager
-    async def _admitted(self) -> AsyncIterator[None]:
-        await self._client._admission.acquire()
+        :raises CompletionError: there is none
+        """
+        client = self._client
+        transfer, path, content = self._depart(_CLOSED if client._closed else "", stopped=self._stop_wanted.is_set())
+        ends_at = asyncio.get_running_loop().time() + transfer.total
         try:
-            yield
-        finally:
-            self._client._admission.release(self._outcome())
+            async with asyncio.timeout_at(ends_at):
+                response = await client._send(transfer, "POST", path, content, self._headers, completes=True)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            self._break(client._typed(error, transfer))
+        if self._exchange.finished:  # not said in the block above: aiohttp's error may show the key
+            self._exchange.completion()
+        self._exchange.receive_head(response.status, response.headers)
+        return LimitedBody(response, transfer, ends_at)
 
     async def _next_events(self, body: LimitedBody) -> list[Event]:
         """Return what the next bytes of the answer say."""
-        exchange, transfer = self._exchange, body.transfer
         try:
             data = await body.read()
-        except TimeoutError as error:  # aiohttp's own are these too
-            exchange.fail(self._client._typed(error, transfer))
-            return self._broken(transfer)
-        except aiohttp.ClientError:
-            return self._broken(transfer)
-        events = exchange.receive_data(data, transfer.elapsed) if data else exchange.receive_end(transfer.elapsed)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            return self._break(self._client._typed(error, body.transfer))
+        events = self._receive(data)
         if self._stop_wanted.is_set():
             await self._stop()
         return events
 
-    def _broken(self, transfer: Transfer) -> list[Event]:
-        return self._exchange.receive_break(transfer.elapsed, "The connection ended before the answer did.")
+    async def _stop_unended(self) -> None:
+        """Stop what would go on without anybody, also after an error, a cancellation or when the caller has lost
+        interest: it would be billed.
+        """
+        if not self._exchange.ended_by_server and (task_id := self._task_to_stop()):
+            # Shielded, since what cancelled the call may cancel again.
+            await asyncio.shield(self._client.outliving(self._stop_task(task_id)))

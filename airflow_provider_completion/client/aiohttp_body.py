@@ -78,6 +78,7 @@ class LimitedBody(Body):
 
     def __init__(self, response: aiohttp.ClientResponse, transfer: Transfer, ends_at: float) -> None:
         super().__init__(response)
+        self.response = response
         self.transfer = transfer
         self._ends_at = ends_at
         self._loop = asyncio.get_running_loop()

@@ -6,9 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import select
-import ssl
 from contextvars import ContextVar
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -57,7 +55,6 @@ class Connections:
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=transfer.connect, sock_read=transfer.silence),
                 allow_redirects=False,
                 proxy=self._reach.proxy,
-                trace_request_ctx=transfer,
                 **options,
             )
         finally:
@@ -65,20 +62,23 @@ class Connections:
 
     def _session(self, *, keeps: bool) -> aiohttp.ClientSession:
         if keeps not in self._sessions:
-            tls = self._reach.tls or True
-            sending = aiohttp.TraceConfig()
-            sending.on_request_headers_sent.append(_note_sent)
+            options: dict[str, Any] = {"keepalive_timeout": IDLE_SECONDS} if keeps else {"force_close": True}
             self._sessions[keeps] = aiohttp.ClientSession(
-                connector=_Keeping(tls) if keeps else aiohttp.TCPConnector(limit=0, force_close=True, ssl=tls),
+                connector=_Connector(limit=0, ssl=self._reach.tls or True, **options),
                 headers=self._settings.headers,
                 cookie_jar=aiohttp.DummyCookieJar(),
-                trace_configs=[sending],
                 trust_env=False,
             )
         return self._sessions[keeps]
 
-    def let_end(self, response: aiohttp.ClientResponse) -> None:
-        """Give what follows an answer a moment to come to its end, which frees the connection. Nobody waits for it."""
+    def give_back(self, transfer: Transfer, response: aiohttp.ClientResponse, *, answered: bool) -> None:
+        """Close a completion's connection; or let it carry the next one, from the end of the answer's body on. Nobody
+        waits for that, and one that has not come after a moment is not waited for.
+        """
+        if not answered:
+            response.close()
+            return
+        transfer.carrier.free = True
         if not response.content.is_eof():
             self._ending.add(response)
             asyncio.get_running_loop().call_later(DRAIN_SECONDS, self._end, response)
@@ -96,13 +96,13 @@ class Connections:
             await session.close()
 
 
-class _Keeping(aiohttp.TCPConnector):
-    """Keeps connections, and hands one out again only if its last call has freed it and there is nothing on it: its
-    end, or what nobody has asked for, may have come without the loop having looked.
+class _Connector(aiohttp.TCPConnector):
+    """Tells a call of its connection, and gives it one that it has kept only if that one's last call has freed it and
+    there is nothing on it: its end, or what nobody has asked for, may have come without the loop having looked.
     """
 
-    def __init__(self, tls: ssl.SSLContext | bool) -> None:
-        super().__init__(limit=0, keepalive_timeout=IDLE_SECONDS, ssl=tls)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
         self._carriers: WeakKeyDictionary[object, Carrier] = WeakKeyDictionary()
 
     async def connect(
@@ -114,12 +114,14 @@ class _Keeping(aiohttp.TCPConnector):
             carrier = self._carriers.get(connection.protocol)
             if carrier is None:  # it is new
                 self._carriers[connection.protocol] = transfer.carrier
-                return connection
+                break
             if carrier.free and _is_quiet(connection):
                 carrier.free = False
                 transfer.carrier, transfer.reused = carrier, True
-                return connection
+                break
             connection.close()
+        transfer.sent = True  # or it is about to be
+        return connection
 
 
 def _is_quiet(connection: Connection) -> bool:
@@ -129,8 +131,3 @@ def _is_quiet(connection: Connection) -> bool:
     poll = select.poll()
     poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
     return not poll.poll(0)
-
-
-async def _note_sent(_session: aiohttp.ClientSession, call: SimpleNamespace, _what: object) -> None:
-    transfer: Transfer = call.trace_request_ctx
-    transfer.sent = True

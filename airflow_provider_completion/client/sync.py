@@ -14,26 +14,21 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import requests
 
-from airflow_provider_completion.api import endpoints
 from airflow_provider_completion.api.answers import Completion
 from airflow_provider_completion.api.endpoints import Endpoint, Reply
-from airflow_provider_completion.api.errors import (
-    CompletionError,
-    TimeLimitError,
-)
+from airflow_provider_completion.api.errors import CompletionError
 from airflow_provider_completion.api.events import Event
-from airflow_provider_completion.api.exchange import State
 from airflow_provider_completion.api.feedback import Feedback
 from airflow_provider_completion.api.files import Multipart
 from airflow_provider_completion.api.input_form import InputForm
 from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.client import calls
+from airflow_provider_completion.client.call import Run
 from airflow_provider_completion.client.connections import READ_SIZE, TRANSPORT_ERRORS, Line, Lines
 from airflow_provider_completion.client.files import ArrivingFile, MultipartStream, WholeBody
 from airflow_provider_completion.client.form_cache import FormCache
 from airflow_provider_completion.client.reaching import Reach, Transfer, causes_of, refuses_the_client
 from airflow_provider_completion.client.retries import Tries
-from airflow_provider_completion.client.run import Run, log_unknown
 from airflow_provider_completion.client.settings import ClientSettings
 from airflow_provider_completion.paying import OnMaybeBilled
 
@@ -286,39 +281,24 @@ class CompletionRun(Run):
                 yield self._begin_again()
 
     def _try(self) -> Generator[Event, None, None]:
-        if self._stop_wanted.told:
-            self._give_up_unsent()
+        client = self._client
+        transfer, path, body = self._depart(stopped=self._stop_wanted.told)
         try:
-            yield from self._receive()
+            with client._lines.taken(self._is_answered) as line:
+                response = line.send(transfer, "POST", client.settings.base_url + path, body, self._headers)
+                self._exchange.receive_head(response.status_code, response.headers)
+                while not self._exchange.finished:
+                    events = self._receive(response.raw.read1(READ_SIZE, decode_content=True))
+                    if self._stop_wanted.told:
+                        self._stop()
+                    yield from events
+        except TRANSPORT_ERRORS as error:
+            yield from self._break(client._typed(error, transfer))
         finally:
             if not self._exchange.ended_by_server:
                 # Also after an error or when the caller has lost interest: the model would run on and be billed.
                 self._stop()
         self._exchange.completion()
-
-    def _receive(self) -> Iterator[Event]:
-        exchange, client, settings = self._exchange, self._client, self._client.settings
-        path, body = endpoints.complete(self.request)
-        transfer = Transfer(settings.connect_seconds, settings.silence_of(self.request), settings.total_seconds)
-        self._is_sent = lambda: transfer.sent
-        try:
-            with client._lines.taken(self._is_answered) as line:
-                response = line.send(transfer, "POST", settings.base_url + path, body, self._headers)
-                exchange.receive_head(response.status_code, response.headers)
-                while not exchange.finished:
-                    data: bytes = response.raw.read1(READ_SIZE, decode_content=True)
-                    elapsed = transfer.elapsed
-                    events = exchange.receive_data(data, elapsed) if data else exchange.receive_end(elapsed)
-                    if self._stop_wanted.told:
-                        self._stop()
-                    for event in events:
-                        log_unknown(event)
-                        yield event
-        except TRANSPORT_ERRORS as error:
-            typed = client._typed(error, transfer)
-            if isinstance(typed, TimeLimitError) or exchange.state is State.AWAITING_HEAD:
-                exchange.fail(typed)
-            yield from exchange.receive_break(transfer.elapsed, "The connection ended before the answer did.")
 
 
 class _Wish:
