@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -22,19 +22,17 @@ from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.client import calls
 from airflow_provider_completion.client.admission import Admission, Slots
 from airflow_provider_completion.client.aiohttp_body import Body, LimitedBody
-from airflow_provider_completion.client.aiohttp_connections import Connections
-from airflow_provider_completion.client.call import Run
+from airflow_provider_completion.client.aiohttp_connections import CLOSED, Connections
+from airflow_provider_completion.client.call import Run, WholeCall
 from airflow_provider_completion.client.files import ArrivingFile, MultipartStream
 from airflow_provider_completion.client.form_cache import FormCache
-from airflow_provider_completion.client.reaching import Reach, Transfer, refuses_the_client
+from airflow_provider_completion.client.reaching import Reach, Transfer
 from airflow_provider_completion.client.retries import Tries
 from airflow_provider_completion.client.settings import ClientSettings
 from airflow_provider_completion.paying import OnMaybeBilled
 
 T = TypeVar("T")
 P = ParamSpec("P")
-
-_CLOSED = "The client was closed before the call was sent."
 
 
 def _taken(
@@ -86,9 +84,7 @@ class AsyncCompletionClient:
 
     def __init__(self, settings: ClientSettings, admission: Admission | None = None) -> None:
         self.settings = settings
-        self._reach = Reach(settings)
-        self._connections = Connections(settings, self._reach)
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self.connections = Connections(settings, Reach(settings))
         self._closed = False
         self._admission = admission or Slots(settings.max_concurrency)
         self._runs: set[AsyncCompletionRun] = set()
@@ -115,13 +111,7 @@ class AsyncCompletionClient:
         self._admission.close()
         if self._stops:
             await asyncio.wait(self._stops)
-        await self._connections.close()
-
-    def _expect_loop(self) -> None:
-        loop = asyncio.get_running_loop()
-        if self._loop not in (None, loop):
-            raise RuntimeError("This client belongs to another event loop. Make one for each.")
-        self._loop = loop
+        await self.connections.close()
 
     def outliving(self, stop: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Return a task for a stop that goes on though whoever waits for it is cancelled; closing waits for it."""
@@ -204,7 +194,9 @@ class AsyncCompletionClient:
         try:
             async with (
                 asyncio.timeout(transfer.total),
-                await self._send(transfer, endpoint.method, endpoint.path, body, endpoint.headers) as response,
+                await self.connections.send(
+                    transfer, endpoint.method, endpoint.path, body, endpoint.headers
+                ) as response,
             ):
                 content = await Body(response).read_all(into if response.status == 200 else None)
                 seconds = time.monotonic() - started
@@ -212,7 +204,7 @@ class AsyncCompletionClient:
             return endpoint.read(reply)
         except (aiohttp.ClientError, TimeoutError) as error:
             file_error = body.error if isinstance(body, MultipartStream) else None
-            typed = file_error or self._typed(error, transfer)
+            typed = file_error or self.connections.typed(error, transfer)
             endpoint.explain(typed)
             raise typed from None
         except CompletionError as error:
@@ -223,52 +215,6 @@ class AsyncCompletionClient:
                 body.close()
             if into is not None:
                 await asyncio.to_thread(into.discard)
-
-    async def _send(
-        self,
-        transfer: Transfer,
-        method: str,
-        path: str,
-        body: bytes | MultipartStream | None,
-        headers: Mapping[str, str],
-        *,
-        completes: bool = False,
-    ) -> aiohttp.ClientResponse:
-        self._expect_loop()
-        if self._connections.closed:
-            raise CompletionError(_CLOSED, billed="no")
-        data: Any = body
-        if isinstance(body, MultipartStream):
-            data, headers = _in_pieces(body), {**headers, "Content-Length": str(len(body))}
-        response = await self._connections.request(
-            transfer, method, path, completes=completes, data=data, headers=headers
-        )
-        transfer.answered = True
-        return response
-
-    def _typed(self, error: Exception, transfer: Transfer) -> CompletionError:
-        reach = self._reach
-        if refuses_the_client(error) and not transfer.answered:
-            return reach.client_certificate_refused()
-        if isinstance(error, aiohttp.ClientSSLError):
-            return reach.no_secure_connection(error)
-        if isinstance(error, aiohttp.ClientHttpProxyError) and error.status == 407:
-            return reach.proxy_wants_a_password()
-        if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
-            return reach.no_way_through_the_proxy(error)
-        if isinstance(error, TimeoutError):  # aiohttp's own are these too
-            return reach.out_of_time(transfer)
-        if isinstance(error, aiohttp.ClientConnectorError):
-            return reach.no_connection(error)
-        if isinstance(error, aiohttp.InvalidURL):
-            return reach.wrong_address(error)
-        return reach.broken_answer(error, transfer)
-
-
-async def _in_pieces(body: MultipartStream) -> AsyncGenerator[bytes, None]:
-    # In a thread: reading a file blocks, and object storage is slow.
-    while data := await asyncio.to_thread(body.read):
-        yield data
 
 
 class AsyncCompletionRun(Run):
@@ -282,7 +228,7 @@ class AsyncCompletionRun(Run):
     ) -> None:
         super().__init__(request, client.settings, on_maybe_billed)
         self._client = client
-        self._stop_wanted = asyncio.Event()
+        self._stop_wanted = _Wish()
         self._events = self._run()
 
     def __aiter__(self) -> AsyncIterator[Event]:
@@ -290,7 +236,7 @@ class AsyncCompletionRun(Run):
         return self._events
 
     async def __aenter__(self) -> AsyncCompletionRun:
-        self._client._expect_loop()
+        self._client.connections.expect_loop()
         self._client._runs.add(self)
         self._in_block = True
         return self
@@ -308,7 +254,7 @@ class AsyncCompletionRun(Run):
         Before the first event there is nothing to name to the server; then the stop is sent as soon as there is.
         Failures are logged, not raised.
         """
-        self._stop_wanted.set()
+        self._stop_wanted.tell()
         await self._stop()
 
     async def _stop(self) -> None:
@@ -327,8 +273,8 @@ class AsyncCompletionRun(Run):
         client = self._client
         if self._settings.check_inputs:
             self.request = await client.against_form(self.request.fitting)
-        with self._whole_call():
-            tries = Tries(self._settings, self._on_maybe_billed, self._stop_wanted.is_set)
+        with WholeCall(self):
+            tries = Tries(self._settings, self._on_maybe_billed, lambda: self._stop_wanted.told)
             while True:
                 # One generator for all of it: each that an event goes through on its way to the caller costs time.
                 try:
@@ -342,22 +288,17 @@ class AsyncCompletionRun(Run):
                     finally:
                         if body is not None:
                             body.leave()
-                            client._connections.give_back(body.transfer, body.response, answered=self._is_answered())
+                            client.connections.give_back(body.transfer, body.response, answered=self._is_answered())
                         client._admission.release(self._outcome())
                         await self._stop_unended()
                     self._exchange.completion()
                     return
                 except CompletionError as error:
                     seconds = tries.seconds_after(error)
-                await self._wait(seconds)
-                if self._stop_wanted.is_set():
+                await self._stop_wanted.wait(seconds)
+                if self._stop_wanted.told:
                     self._exchange.completion()
                 yield self._begin_again()
-
-    async def _wait(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._stop_wanted.wait()
 
     async def _send(self) -> LimitedBody:
         """Send the request and return the body of its answer.
@@ -365,13 +306,13 @@ class AsyncCompletionRun(Run):
         :raises CompletionError: there is none
         """
         client = self._client
-        transfer, path, content = self._depart(_CLOSED if client._closed else "", stopped=self._stop_wanted.is_set())
+        transfer, path, content = self._depart(CLOSED if client._closed else "", stopped=self._stop_wanted.told)
         ends_at = asyncio.get_running_loop().time() + transfer.total
         try:
             async with asyncio.timeout_at(ends_at):
-                response = await client._send(transfer, "POST", path, content, self._headers, completes=True)
+                response = await client.connections.send(transfer, "POST", path, content, self._headers, completes=True)
         except (aiohttp.ClientError, TimeoutError) as error:
-            self._break(client._typed(error, transfer))
+            self._break(client.connections.typed(error, transfer))
         if self._exchange.finished:  # not said in the block above: aiohttp's error may show the key
             self._exchange.completion()
         self._exchange.receive_head(response.status, response.headers)
@@ -382,9 +323,9 @@ class AsyncCompletionRun(Run):
         try:
             data = await body.read()
         except (aiohttp.ClientError, TimeoutError) as error:
-            return self._break(self._client._typed(error, body.transfer))
+            return self._break(self._client.connections.typed(error, body.transfer))
         events = self._receive(data)
-        if self._stop_wanted.is_set():
+        if self._stop_wanted.told:
             await self._stop()
         return events
 
@@ -395,3 +336,26 @@ class AsyncCompletionRun(Run):
         if not self._exchange.ended_by_server and (task_id := self._task_to_stop()):
             # Shielded, since what cancelled the call may cancel again.
             await asyncio.shield(self._client.outliving(self._stop_task(task_id)))
+
+
+class _Wish:
+    """A wish that its run waits for between two tries. An event takes more memory than all else of a run."""
+
+    def __init__(self) -> None:
+        self.told = False
+        self._bell: asyncio.Event | None = None
+
+    def tell(self) -> None:
+        """Tell it, and wake who waits."""
+        self.told = True
+        if self._bell is not None:
+            self._bell.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Wait until it is told, but not longer than this."""
+        self._bell = asyncio.Event()
+        if self.told:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._bell.wait()

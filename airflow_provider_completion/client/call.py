@@ -5,8 +5,6 @@ be stopped, what it has cost. The runs of both clients take the steps, each over
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from airflow_provider_completion.api import endpoints
 from airflow_provider_completion.api.answers import Completion
@@ -17,12 +15,28 @@ from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.client.reaching import Transfer
 from airflow_provider_completion.client.settings import ClientSettings
 from airflow_provider_completion.client.telemetry import CallSpan
-from airflow_provider_completion.paying import OnMaybeBilled, accounting, checked_on_maybe_billed
+from airflow_provider_completion.paying import Accounting, OnMaybeBilled, checked_on_maybe_billed
 
 log = logging.getLogger(__name__)
 
 #: In growing order.
 _COSTS: tuple[Billed, ...] = ("no", "maybe", "yes")
+
+
+class WholeCall(Accounting):
+    """Around all tries of a call: whatever ends them says what it cost, and the span is told."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run, "The call failed while its answer was read")
+        self._run = run
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        try:
+            super().__exit__(kind, error, traceback)
+        except BaseException as failure:
+            self._run.end(failure)
+            raise
+        self._run.end(error)
 
 
 class Run:
@@ -68,18 +82,7 @@ class Run:
     def _headers(self) -> dict[str, str]:
         return {"Content-Type": endpoints.JSON_TYPE, **self._begin().headers}
 
-    @contextmanager
-    def _whole_call(self) -> Iterator[None]:
-        """Around all tries of the call: whatever ends them says what it cost, and the span is told."""
-        try:
-            with accounting(self, "The call failed while its answer was read"):
-                yield
-        except BaseException as error:
-            self._end(error)
-            raise
-        self._end(None)
-
-    def _end(self, error: BaseException | None) -> None:
+    def end(self, error: BaseException | None) -> None:
         """Say that the call is over.
 
         :param error: what ended it, None at the end of the iteration

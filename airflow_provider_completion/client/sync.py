@@ -23,7 +23,7 @@ from airflow_provider_completion.api.files import Multipart
 from airflow_provider_completion.api.input_form import InputForm
 from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.client import calls
-from airflow_provider_completion.client.call import Run
+from airflow_provider_completion.client.call import Run, WholeCall
 from airflow_provider_completion.client.connections import READ_SIZE, TRANSPORT_ERRORS, Line, Lines
 from airflow_provider_completion.client.files import ArrivingFile, MultipartStream, WholeBody
 from airflow_provider_completion.client.form_cache import FormCache
@@ -267,7 +267,7 @@ class CompletionRun(Run):
     def _run(self) -> Generator[Event, None, None]:
         if self._settings.check_inputs:
             self.request = self._client.against_form(self.request.fitting)
-        with self._whole_call():
+        with WholeCall(self):
             tries = Tries(self._settings, self._on_maybe_billed, lambda: self._stop_wanted.told)
             while True:
                 try:
