@@ -1,7 +1,7 @@
 """The body of an answer as aiohttp hands it out, around two habits of its reader: when the connection breaks, it raises
 before it has handed out what came before the break, and after a broken chunk it waits for ever.
 
-Tried with aiohttp 3.11.18, 3.13.3 and 3.14.5. All that is used of aiohttp and is not public is in here.
+Tried with aiohttp 3.12.15, 3.13.3 and 3.14.5. What is used of its reader and is not public is in here.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import ssl
+import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -333,6 +334,28 @@ def test_what_happens_to_an_idle_connection(calls, end, wait):
         assert connections_of(server) == expected(calls, 1, 1, 1, 2, 2)
 
 
+@pytest.mark.parametrize("wait", [after, after_a_look])
+@pytest.mark.parametrize("surplus", [FORGED, b"x"], ids=["an answer", "a byte"])
+def test_what_comes_over_an_idle_connection_is_no_answer(calls, surplus, wait):
+    said = threading.Event()
+
+    def later(peer: Peer) -> None:
+        peer.send(answer_of())
+        peer.server.wait_until(peer.server.go_on.is_set)
+        peer.send(surplus)
+        peer.server.note(said.set)
+
+    with RawServer(in_order(answer_of(), answer_of(), later, answer_of())) as server:
+
+        def happened() -> None:
+            server.note(server.go_on.set)
+            server.wait_until(said.is_set)
+
+        answers = calls.each(settings_for(server.url), *[block] * 3, wait(happened, block), block)
+        assert [completion.answer for completion in answers] == ["a"] * 5
+        assert connections_of(server) == expected(calls, 1, 1, 1, 2, 2)
+
+
 def test_a_body_that_never_ends_holds_up_nobody(calls, limits):
     """Its connection is closed after a moment, though the client goes on."""
     limits(DRAIN_SECONDS=0.01, IDLE_SECONDS=0.01)
@@ -416,6 +439,20 @@ def test_a_connection_that_dies_under_its_call_is_the_last_that_is_used_again(ca
         assert error.billed == "maybe"
         assert len(heads) == 5
         assert server.accepted == len(set(expected(calls, 1, 1, 1))) + 2
+
+
+def test_a_connection_that_dies_between_the_look_at_it_and_its_call(monkeypatch):
+    """Nothing of the request has left then; but nobody can tell that from one that died under it."""
+    monkeypatch.setattr(connections._HTTP, "is_connected", True)
+    monkeypatch.setattr(connections._Reader, "has_more", False)
+    with RawServer(in_order(answer_of(), answer_of(), reset, answer_of())) as server:
+        with CompletionClient(fast(server.url)) as client:
+            for _ in range(3):
+                block(client)
+            server.note(server.go_on.set)
+            server.wait_until(lambda: server.closed == 2)
+            assert failing(client).billed == "maybe"
+        assert len(server.requests) == 3
 
 
 def test_a_connection_that_dies_in_the_middle_of_a_head(calls):
