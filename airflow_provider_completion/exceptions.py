@@ -29,7 +29,7 @@ from airflow_provider_completion.api.errors import (
     TimeLimitError,
     UnfinishedAnswerError,
 )
-from airflow_provider_completion.paying import Cost, OnMaybeBilled, accounting, may_be_sent_again
+from airflow_provider_completion.paying import Accounting, Cost, OnMaybeBilled, may_be_sent_again
 from airflow_provider_completion.structured.output_type import OutputError
 
 try:
@@ -92,7 +92,7 @@ def paying_once(cost: Cost, on_maybe_billed: OnMaybeBilled, what: str) -> Iterat
     :param cost: of the call, looked at when the block fails
     :param what: what could not be done, as the beginning of a sentence
     """
-    with failing_for_good(on_maybe_billed), accounting(cost, what, also=_ENDED, unless=_NOT_RETRIED):
+    with failing_for_good(on_maybe_billed), Accounting(cost, what, also=_ENDED, unless=_NOT_RETRIED):
         yield
 
 

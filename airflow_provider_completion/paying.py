@@ -7,8 +7,6 @@ ends a paid call say what it cost. Airflow's side of it, which stops Airflow's r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias, get_args
 
@@ -103,11 +101,8 @@ def cost_of_retry(call: Billed, *, kept: bool | None) -> Billed:
     return "yes" if kept is False else call
 
 
-@contextmanager
-def accounting(
-    cost: Cost, what: str, *, also: tuple[type[BaseException], ...] = (), unless: tuple[type[BaseException], ...] = ()
-) -> Iterator[None]:
-    """Let whatever leaves the block say what it cost, so that nobody takes it for the failure of an unsent call.
+class Accounting:
+    """Lets whatever leaves the block say what it cost, so that nobody takes it for the failure of an unsent call.
 
     An exception that is none of a call's (a bug, no memory, a time limit of Airflow's) leaves it as a
     :class:`CompletionError` if the call has cost something by then, or may have.
@@ -117,19 +112,32 @@ def accounting(
     :param also: exceptions that end a task from outside; they are no ``Exception``
     :param unless: exceptions that are no failure
     """
-    failures: tuple[type[BaseException], ...] = (Exception, *also)
-    try:
-        yield
-    except CompletionError as error:
-        if cost.billed == "yes":
-            error.billed = "yes"  # also where another call has failed: a retry would begin with this one
-        raise
-    except unless:
-        raise
-    except failures as error:
-        if (billed := cost.billed) == "no":
-            raise
-        raise _failure(error, cost, billed, what) from error
+
+    def __init__(
+        self,
+        cost: Cost,
+        what: str,
+        *,
+        also: tuple[type[BaseException], ...] = (),
+        unless: tuple[type[BaseException], ...] = (),
+    ) -> None:
+        self._cost, self._what, self._unless = cost, what, unless
+        self._failures: tuple[type[BaseException], ...] = (Exception, *also)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, CompletionError):
+            if self._cost.billed == "yes":
+                error.billed = "yes"  # also where another call has failed: a retry would begin with this one
+        elif (
+            error is not None
+            and not isinstance(error, self._unless)
+            and isinstance(error, self._failures)
+            and (billed := self._cost.billed) != "no"
+        ):
+            raise _failure(error, self._cost, billed, self._what) from error
 
 
 def _failure(error: BaseException, cost: Cost, billed: Billed, what: str) -> CompletionError:

@@ -2,13 +2,15 @@
 
 Two things must never happen, whatever fails: that a text is returned which is not the whole answer, and that a call is
 sent again which may have been billed, without its user having said so. The first is seen at the client, the second is
-counted at the server.
+counted at the server. Connections are used again throughout: the one that dies under a call, which is the last of a
+user's client, is only counted. Nor must the clients' memory grow.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import random
 import sys
@@ -22,11 +24,15 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import psutil
 
 from airflow_provider_completion.api.answers import Completion
 from airflow_provider_completion.api.errors import CompletionError
 from airflow_provider_completion.api.events import Message
 from airflow_provider_completion.client.aio import AsyncCompletionClient
+from airflow_provider_completion.client.reaching import Reach, Transfer
 from airflow_provider_completion.client.settings import ClientSettings
 from airflow_provider_completion.client.sync import CompletionClient
 from airflow_provider_completion.testing import App, LocalCompletionServer, Prompt
@@ -39,6 +45,8 @@ MAX_TRIES = 3
 #: No call is begun any more after this time; each call has a limit of its own.
 LONGEST_SECONDS = 30 * 60
 CALL_SECONDS = 30.0
+#: The most that the memory may grow after the first tenth of the calls; a short soak is over before it is level.
+MOST_GROWTH, LEAST_CALLS = 1.1, 50_000
 
 #: What nobody can tell from an answer (``truncated``), what waits for minutes, and what is for tests of stop.
 LEFT_OUT = {
@@ -171,6 +179,11 @@ class Tally:
     healthy_failed: Counter[str] = field(default_factory=Counter)
     answered: set[int] = field(default_factory=set)
     posts: int = 0
+    #: Tries that went over a connection that was used before, and how many of these connections died under them.
+    reused: int = 0
+    died: int = 0
+    #: Bytes of this process, after a tenth of the calls and at the end.
+    memory: list[int] = field(default_factory=list)
     seconds: float = 0.0
 
     def note(self, plan: Plan, outcome: Completion | BaseException | None) -> None:
@@ -204,12 +217,25 @@ class Tally:
             if number in self.answered and outcomes[-1] != "answer":
                 self.wrong.setdefault(number, f"{plan}: an answer, although the last POST has none: {made}")
 
+    def measure(self) -> None:
+        gc.collect()
+        self.memory.append(psutil.Process().memory_info().rss)
+
+    @property
+    def growth(self) -> float:
+        return self.memory[-1] / self.memory[0] if self.memory else 1.0
+
     @property
     def clean(self) -> bool:
-        return not (self.wrong or self.paid_twice or self.other)
+        grown = len(self.begun) >= LEAST_CALLS and self.growth > MOST_GROWTH
+        return not (self.wrong or self.paid_twice or self.other or grown)
 
     def report(self) -> str:
         lines = [f"{len(self.begun)} calls, {self.posts} POSTs at the server, in {self.seconds:.0f} s"]
+        lines.append(
+            f"{self.reused} tries went over a connection that was used before, {self.died} of them died under it; "
+            f"memory at the end {self.growth:.2f} of that after a tenth"
+        )
         lines += [f"  {count:7} {what}" for what, count in self.outcomes.most_common()]
         if self.healthy_failed:
             lines.append(f"failed although nothing was in their way: {dict(self.healthy_failed.most_common())}")
@@ -274,6 +300,24 @@ def _server() -> Iterator[tuple[str, Connection]]:
 # -- the clients ------------------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def _watching(tally: Tally) -> Iterator[None]:
+    """Count the connections that are used again, and let none be the last."""
+
+    def note_reused(transfer: Transfer, reused: bool) -> None:
+        vars(transfer)["reused"] = reused
+        tally.reused += reused
+
+    def note_death(_: Reach, reuses: bool) -> None:
+        tally.died += not reuses
+
+    with (
+        patch.object(Transfer, "reused", property(lambda transfer: vars(transfer)["reused"], note_reused), create=True),
+        patch.object(Reach, "reuses", property(lambda _: True, note_death), create=True),
+    ):
+        yield
+
+
 def _options(plan: Plan) -> dict[str, Any]:
     return {"response_mode": plan.mode, "on_maybe_billed": plan.on_maybe_billed}
 
@@ -307,8 +351,9 @@ def _call_sync(client: CompletionClient, plan: Plan) -> Completion | None:
 class _Queue:
     """Hands out the plans of one kind until there are none or the time is over."""
 
-    def __init__(self, tally: Tally, todo: list[Plan]) -> None:
+    def __init__(self, tally: Tally, todo: list[Plan], measured_at: int) -> None:
         self._tally, self._todo, self._lock = tally, iter(todo), threading.Lock()
+        self._measured_at = measured_at
         self._end = time.monotonic() + LONGEST_SECONDS
 
     def __iter__(self) -> Iterator[Plan]:
@@ -318,6 +363,8 @@ class _Queue:
                 if plan is None:
                     return
                 self._tally.begun[plan.number] = plan
+                if len(self._tally.begun) == self._measured_at:
+                    self._tally.measure()
             yield plan
 
 
@@ -331,8 +378,8 @@ async def _run(url: str, todo: list[Plan], tally: Tally) -> None:
         backoff_seconds=0.001,
         max_concurrency=IN_FLIGHT,
     )
-    queue = _Queue(tally, [plan for plan in todo if not plan.sync])
-    queue_sync = _Queue(tally, [plan for plan in todo if plan.sync])
+    queue = _Queue(tally, [plan for plan in todo if not plan.sync], len(todo) // 10)
+    queue_sync = _Queue(tally, [plan for plan in todo if plan.sync], len(todo) // 10)
 
     async def work(client: AsyncCompletionClient) -> None:
         for plan in queue:
@@ -361,9 +408,10 @@ def soak(streams: int, seed: int, only: Collection[str] = ()) -> Tally:
     """Make the calls and return what came of them; for parameters see :func:`plans`."""
     tally, todo = Tally(), list(plans(streams, seed, only))
     begin = time.monotonic()
-    with _server() as (url, pipe):
+    with _server() as (url, pipe), _watching(tally):
         asyncio.run(_run(url, todo, tally))
         tally.seconds = time.monotonic() - begin
+        tally.measure()
         pipe.send("report")
         tally.count_posts(pipe.recv())
     if len(tally.begun) < streams:

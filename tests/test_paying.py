@@ -15,9 +15,9 @@ from airflow_provider_completion.api.errors import Billed, CompletionError, Retr
 from airflow_provider_completion.exceptions import failing_for_good, paying_once
 from airflow_provider_completion.paying import (
     UNSEEN,
+    Accounting,
     KnownCost,
     OnMaybeBilled,
-    accounting,
     cost_of_retry,
     may_be_paid_again,
     may_be_sent_again,
@@ -183,7 +183,7 @@ COST = KnownCost("maybe", task_id="t-1", message_id="m-1", partial_text="half")
 
 def leaving(error: BaseException, cost: KnownCost = COST) -> BaseException:
     try:
-        with accounting(cost, "It could not be read", also=(EndedError,), unless=(SkippedError,)):
+        with Accounting(cost, "It could not be read", also=(EndedError,), unless=(SkippedError,)):
             raise error
     except BaseException as left:
         return left

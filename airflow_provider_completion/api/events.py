@@ -97,6 +97,15 @@ class ErrorEvent(Event):
     message: OptionalText = None
 
 
+class Begun(Event):
+    """Not the server's: its first event that names the generation follows, so that this can be stopped from now on. A
+    blocking call has none.
+    """
+
+    event: Literal["begun"] = "begun"
+    task_id: str
+
+
 class SentAgain(Event):
     """Not the server's: the call failed and is sent again, so all text before this event is void."""
 

@@ -175,10 +175,13 @@ class CompletionExchange:
                 if not cut:
                     self._protocol_error(str(error))
                 break
-            taken.append(event)
             if isinstance(event, events.MessageFile):
                 self._bytes_beside_text += len(frame.data)
+            unnamed = self.task_id is None
             self._apply(event, seconds)
+            if unnamed and self.task_id:
+                taken.append(events.Begun(task_id=self.task_id, message_id=self.message_id))
+            taken.append(event)
             if self.finished:
                 break
         return taken

@@ -37,6 +37,8 @@ def checked_response_mode(mode: str) -> str:
     return mode
 
 
+#: In the JSON of a request that is without files, one of these is part of whatever there is a warning about.
+_MARKS = (b"{{", b"{%", b"<|", b"None")
 _NAME_IN_BRACES = re.compile(r"\{\{\w{1,30}\}\}")
 
 
@@ -63,7 +65,8 @@ def _without_nul(text: str) -> str:
 
 def _inputs_without_nul(inputs: dict[str, Any]) -> dict[str, Any]:
     for name, value in inputs.items():
-        if any(isinstance(leaf, str) and "\x00" in leaf for leaf in _leaves({name: value})):
+        leaves = (name, value) if isinstance(value, str) else _leaves({name: value})
+        if any(isinstance(leaf, str) and "\x00" in leaf for leaf in leaves):
             raise ValueError(f"{quoted(name)} contains {_NUL}")
     return inputs
 
@@ -165,6 +168,8 @@ class CompletionRequest(BaseModel):
     @property
     def warnings(self) -> list[str]:
         """What may be wrong with this request though it can be sent. No values are named."""
+        if not self.files and not any(mark in self._written for mark in _MARKS):
+            return []
         found: list[str] = []
         if rewritten := self.rewritten_inputs:
             found.append(

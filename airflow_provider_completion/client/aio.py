@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from contextlib import suppress
 from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import aiohttp
 
-from airflow_provider_completion.api import endpoints
 from airflow_provider_completion.api.answers import Completion
 from airflow_provider_completion.api.endpoints import Endpoint, Reply
 from airflow_provider_completion.api.errors import CompletionError
@@ -22,22 +21,18 @@ from airflow_provider_completion.api.input_form import InputForm
 from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.client import calls
 from airflow_provider_completion.client.admission import Admission, Slots
-from airflow_provider_completion.client.files import (
-    ArrivingFile,
-    MultipartStream,
-    WholeBody,
-)
+from airflow_provider_completion.client.aiohttp_body import Body, LimitedBody
+from airflow_provider_completion.client.aiohttp_connections import CLOSED, Connections
+from airflow_provider_completion.client.call import Run, WholeCall
+from airflow_provider_completion.client.files import ArrivingFile, MultipartStream
 from airflow_provider_completion.client.form_cache import FormCache
-from airflow_provider_completion.client.reaching import Reach, Transfer, refuses_the_client
+from airflow_provider_completion.client.reaching import Reach, Transfer
 from airflow_provider_completion.client.retries import Tries
-from airflow_provider_completion.client.run import Run, log_unknown
 from airflow_provider_completion.client.settings import ClientSettings
 from airflow_provider_completion.paying import OnMaybeBilled
 
 T = TypeVar("T")
 P = ParamSpec("P")
-
-_CLOSED = "The client was closed before the call was sent."
 
 
 def _taken(
@@ -89,9 +84,7 @@ class AsyncCompletionClient:
 
     def __init__(self, settings: ClientSettings, admission: Admission | None = None) -> None:
         self.settings = settings
-        self._reach = Reach(settings)
-        self._session: aiohttp.ClientSession | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self.connections = Connections(settings, Reach(settings))
         self._closed = False
         self._admission = admission or Slots(settings.max_concurrency)
         self._runs: set[AsyncCompletionRun] = set()
@@ -118,14 +111,7 @@ class AsyncCompletionClient:
         self._admission.close()
         if self._stops:
             await asyncio.wait(self._stops)
-        if self._session is not None:
-            await self._session.close()
-
-    def _expect_loop(self) -> None:
-        loop = asyncio.get_running_loop()
-        if self._loop not in (None, loop):
-            raise RuntimeError("This client belongs to another event loop. Make one for each.")
-        self._loop = loop
+        await self.connections.close()
 
     def outliving(self, stop: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Return a task for a stop that goes on though whoever waits for it is cancelled; closing waits for it."""
@@ -208,16 +194,17 @@ class AsyncCompletionClient:
         try:
             async with (
                 asyncio.timeout(transfer.total),
-                self._send(transfer, endpoint.method, endpoint.path, body, endpoint.headers) as response,
+                await self.connections.send(
+                    transfer, endpoint.method, endpoint.path, body, endpoint.headers
+                ) as response,
             ):
-                transfer.answered = True
-                content = await _Body(response).read_all(into if response.status == 200 else None)
+                content = await Body(response).read_all(into if response.status == 200 else None)
                 seconds = time.monotonic() - started
                 reply = Reply(response.status, response.headers, content, self.settings.api_key, seconds)
             return endpoint.read(reply)
         except (aiohttp.ClientError, TimeoutError) as error:
             file_error = body.error if isinstance(body, MultipartStream) else None
-            typed = file_error or self._typed(error, transfer)
+            typed = file_error or self.connections.typed(error, transfer)
             endpoint.explain(typed)
             raise typed from None
         except CompletionError as error:
@@ -228,56 +215,6 @@ class AsyncCompletionClient:
                 body.close()
             if into is not None:
                 await asyncio.to_thread(into.discard)
-
-    def _send(
-        self,
-        transfer: Transfer,
-        method: str,
-        path: str,
-        body: bytes | MultipartStream | None,
-        headers: Mapping[str, str],
-    ) -> aiohttp.client._RequestContextManager:
-        self._expect_loop()
-        if self._session is None and not self._closed:
-            self._session = _new_session(self.settings, self._reach)
-        if self._session is None or self._session.closed:
-            raise CompletionError(_CLOSED, billed="no")
-        if isinstance(body, MultipartStream):
-            headers = {**headers, "Content-Length": str(len(body))}
-        return self._session.request(
-            method,
-            self.settings.base_url + path,
-            data=_in_pieces(body) if isinstance(body, MultipartStream) else body,
-            headers=headers,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=transfer.connect, sock_read=transfer.silence),
-            allow_redirects=False,
-            proxy=self._reach.proxy,
-            trace_request_ctx=transfer,
-        )
-
-    def _typed(self, error: Exception, transfer: Transfer) -> CompletionError:
-        reach = self._reach
-        if refuses_the_client(error) and not transfer.answered:
-            return reach.client_certificate_refused()
-        if isinstance(error, aiohttp.ClientSSLError):
-            return reach.no_secure_connection(error)
-        if isinstance(error, aiohttp.ClientHttpProxyError) and error.status == 407:
-            return reach.proxy_wants_a_password()
-        if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
-            return reach.no_way_through_the_proxy(error)
-        if isinstance(error, TimeoutError):  # aiohttp's own are these too
-            return reach.out_of_time(transfer)
-        if isinstance(error, aiohttp.ClientConnectorError):
-            return reach.no_connection(error)
-        if isinstance(error, aiohttp.InvalidURL):
-            return reach.wrong_address(error)
-        return reach.broken_answer(error)
-
-
-async def _in_pieces(body: MultipartStream) -> AsyncGenerator[bytes, None]:
-    # In a thread: reading a file blocks, and object storage is slow.
-    while data := await asyncio.to_thread(body.read):
-        yield data
 
 
 class AsyncCompletionRun(Run):
@@ -291,7 +228,7 @@ class AsyncCompletionRun(Run):
     ) -> None:
         super().__init__(request, client.settings, on_maybe_billed)
         self._client = client
-        self._stop_wanted = asyncio.Event()
+        self._stop_wanted = _Wish()
         self._events = self._run()
 
     def __aiter__(self) -> AsyncIterator[Event]:
@@ -299,7 +236,7 @@ class AsyncCompletionRun(Run):
         return self._events
 
     async def __aenter__(self) -> AsyncCompletionRun:
-        self._client._expect_loop()
+        self._client.connections.expect_loop()
         self._client._runs.add(self)
         self._in_block = True
         return self
@@ -317,7 +254,7 @@ class AsyncCompletionRun(Run):
         Before the first event there is nothing to name to the server; then the stop is sent as soon as there is.
         Failures are logged, not raised.
         """
-        self._stop_wanted.set()
+        self._stop_wanted.tell()
         await self._stop()
 
     async def _stop(self) -> None:
@@ -333,199 +270,92 @@ class AsyncCompletionRun(Run):
             self._log_stop(task_id, None)
 
     async def _run(self) -> AsyncGenerator[Event, None]:
+        client = self._client
         if self._settings.check_inputs:
-            self.request = await self._client.against_form(self.request.fitting)
-        with self._whole_call():
-            tries = Tries(self._settings, self._on_maybe_billed, self._stop_wanted.is_set)
+            self.request = await client.against_form(self.request.fitting)
+        with WholeCall(self):
+            tries = Tries(self._settings, self._on_maybe_billed, lambda: self._stop_wanted.told)
             while True:
+                # One generator for all of it: each that an event goes through on its way to the caller costs time.
                 try:
-                    # One generator for all: each that an event goes through on its way to the caller costs time.
-                    async with self._answering() as body:
+                    await client._admission.acquire()
+                    body = None
+                    try:
+                        body = await self._send()
                         while not self._exchange.finished:
                             for event in await self._next_events(body):
-                                log_unknown(event)
                                 yield event
+                    finally:
+                        if body is not None:
+                            body.leave()
+                            client.connections.give_back(body.transfer, body.response, answered=self._is_answered())
+                        client._admission.release(self._outcome())
+                        await self._stop_unended()
                     self._exchange.completion()
                     return
                 except CompletionError as error:
                     seconds = tries.seconds_after(error)
-                await self._wait(seconds)
-                if self._stop_wanted.is_set():
+                await self._stop_wanted.wait(seconds)
+                if self._stop_wanted.told:
                     self._exchange.completion()
                 yield self._begin_again()
 
-    async def _wait(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._stop_wanted.wait()
+    async def _send(self) -> LimitedBody:
+        """Send the request and return the body of its answer.
 
-    @asynccontextmanager
-    async def _answering(self) -> AsyncIterator[_LimitedBody]:
-        """Around one try: its slot, its connection, and the stop of what would go on without anybody."""
-        client, settings = self._client, self._settings
+        :raises CompletionError: there is none
+        """
+        client = self._client
+        transfer, path, content = self._depart(CLOSED if client._closed else "", stopped=self._stop_wanted.told)
+        ends_at = asyncio.get_running_loop().time() + transfer.total
         try:
-            async with self._admitted():
-                if client._closed:
-                    self._give_up_unsent(_CLOSED)
-                if self._stop_wanted.is_set():
-                    self._give_up_unsent()
-                path, content = endpoints.complete(self.request)
-                transfer = Transfer(settings.connect_seconds, settings.silence_of(self.request), settings.total_seconds)
-                self._is_sent = lambda: transfer.sent
-                ends_at = asyncio.get_running_loop().time() + settings.total_seconds
-                try:
-                    async with asyncio.timeout_at(ends_at):
-                        response = await client._send(transfer, "POST", path, content, self._headers)
-                except (aiohttp.ClientError, TimeoutError) as error:
-                    self._exchange.fail(client._typed(error, transfer))
-                if self._exchange.finished:  # not said in the block above: aiohttp's error may show the key
-                    self._exchange.completion()
-                body = _LimitedBody(response, transfer, ends_at)
-                try:
-                    transfer.answered = True
-                    self._exchange.receive_head(response.status, response.headers)
-                    yield body
-                finally:
-                    body.close()
-        finally:
-            if not self._exchange.ended_by_server and (task_id := self._task_to_stop()):
-                # Also after an error, a cancellation or when the caller has lost interest: the model would run on and
-                # be billed. Shielded, since what cancelled the call may cancel again.
-                await asyncio.shield(client.outliving(self._stop_task(task_id)))
+            async with asyncio.timeout_at(ends_at):
+                response = await client.connections.send(transfer, "POST", path, content, self._headers, completes=True)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            self._break(client.connections.typed(error, transfer))
+        if self._exchange.finished:  # not said in the block above: aiohttp's error may show the key
+            self._exchange.completion()
+        self._exchange.receive_head(response.status, response.headers)
+        return LimitedBody(response, transfer, ends_at)
 
-    @asynccontextmanager
-    async def _admitted(self) -> AsyncIterator[None]:
-        await self._client._admission.acquire()
-        try:
-            yield
-        finally:
-            self._client._admission.release(self._outcome())
-
-    async def _next_events(self, body: _LimitedBody) -> list[Event]:
+    async def _next_events(self, body: LimitedBody) -> list[Event]:
         """Return what the next bytes of the answer say."""
-        exchange, transfer = self._exchange, body.transfer
         try:
             data = await body.read()
-        except TimeoutError as error:  # aiohttp's own are these too
-            exchange.fail(self._client._typed(error, transfer))
-            return self._broken(transfer)
-        except aiohttp.ClientError:
-            return self._broken(transfer)
-        events = exchange.receive_data(data, transfer.elapsed) if data else exchange.receive_end(transfer.elapsed)
-        if self._stop_wanted.is_set():
+        except (aiohttp.ClientError, TimeoutError) as error:
+            return self._break(self._client.connections.typed(error, body.transfer))
+        events = self._receive(data)
+        if self._stop_wanted.told:
             await self._stop()
         return events
 
-    def _broken(self, transfer: Transfer) -> list[Event]:
-        return self._exchange.receive_break(transfer.elapsed, "The connection ended before the answer did.")
-
-
-async def _note_sent(_session: aiohttp.ClientSession, call: Any, _what: object) -> None:
-    transfer: Transfer = call.trace_request_ctx
-    transfer.sent = True
-
-
-class _Body:
-    """Reads an answer's body, around two habits of aiohttp's reader: when the connection breaks, it raises before it
-    has handed out what came before the break, and after a broken chunk it waits for ever.
-    """
-
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._content = response.content
-        # A protocol is a queue as well, and false while that is empty.
-        protocol = response.connection.protocol if response.connection is not None else None
-        if protocol is not None and (closed := protocol.closed) is not None:
-            closed.add_done_callback(self._connection_ended)
-
-    async def read(self) -> bytes:
-        """Return the next bytes, none at the end.
-
-        :raises aiohttp.ClientError: the connection ended before the body did
+    async def _stop_unended(self) -> None:
+        """Stop what would go on without anybody, also after an error, a cancellation or when the caller has lost
+        interest: it would be billed.
         """
-        try:
-            return await self._content.readany()
-        except (aiohttp.ClientError, RuntimeError, TimeoutError) as error:
-            if rest := self._content._read_nowait(-1):
-                return rest
-            if isinstance(error, RuntimeError):  # what the reader says when it is asked after the connection's end
-                raise aiohttp.ClientPayloadError from None
-            raise
-
-    async def read_all(self, into: ArrivingFile | None) -> bytes:
-        """Return what is left, or put it into a file; errors as for :meth:`read`."""
-        if into is not None:
-            while data := await self.read():
-                await asyncio.to_thread(into.add, data)
-            return await asyncio.to_thread(into.whole)
-        body = WholeBody()
-        while data := await self.read():
-            body.add(data)
-        return body.whole()
-
-    def _connection_ended(self, closed: asyncio.Future[None]) -> None:
-        closed.exception()
-        if not self._content.is_eof() and self._content.exception() is None:
-            self._content.set_exception(aiohttp.ClientPayloadError())
+        if not self._exchange.ended_by_server and (task_id := self._task_to_stop()):
+            # Shielded, since what cancelled the call may cancel again.
+            await asyncio.shield(self._client.outliving(self._stop_task(task_id)))
 
 
-class _LimitedBody(_Body):
-    """Reads an answer piece by piece, within the limits of its call, with one timer for all of them.
+class _Wish:
+    """A wish that its run waits for between two tries. An event takes more memory than all else of a run."""
 
-    The limits count while somebody reads, not while the caller works on an event. The one for silence is aiohttp's
-    too, but there it is lost after a broken chunk.
+    def __init__(self) -> None:
+        self.told = False
+        self._bell: asyncio.Event | None = None
 
-    :param ends_at: when the time for all of the call is over, by the loop's clock
-    """
+    def tell(self) -> None:
+        """Tell it, and wake who waits."""
+        self.told = True
+        if self._bell is not None:
+            self._bell.set()
 
-    def __init__(self, response: aiohttp.ClientResponse, transfer: Transfer, ends_at: float) -> None:
-        super().__init__(response)
-        self.transfer = transfer
-        self._response = response
-        self._ends_at = ends_at
-        self._loop = asyncio.get_running_loop()
-        #: When the read that is under way has taken too long.
-        self._due: float | None = None
-        self._timer = self._loop.call_at(min(ends_at, self._loop.time() + transfer.silence), self._look)
-
-    async def read(self) -> bytes:
-        """Return the next bytes, none at the end.
-
-        :raises TimeoutError: they have not come in time
-        :raises aiohttp.ClientError: the connection ended before the body did
-        """
-        now = self._loop.time()
-        if now >= self._ends_at:  # what is there already is in time
-            async with asyncio.timeout_at(now):
-                return await super().read()
-        self._due = min(self._ends_at, now + self.transfer.silence)
-        try:
-            return await super().read()
-        finally:
-            self._due = None
-
-    def close(self) -> None:
-        """Close the connection, unless the answer has come to its end."""
-        self._timer.cancel()
-        self._response.close()
-
-    def _look(self) -> None:
-        now = self._loop.time()
-        if self._due is not None and now >= self._due and not self._content._buffer:
-            self._content.set_exception(TimeoutError())
-        elif now < self._ends_at:
-            due = self._due if self._due is not None and self._due > now else now + self.transfer.silence
-            self._timer = self._loop.call_at(min(self._ends_at, due), self._look)
-
-
-def _new_session(settings: ClientSettings, reach: Reach) -> aiohttp.ClientSession:
-    sending = aiohttp.TraceConfig()
-    sending.on_request_headers_sent.append(_note_sent)
-    return aiohttp.ClientSession(
-        # Each call has a connection of its own: one that is kept can die while it carries a request, and then nobody
-        # knows whether that was before or after the app had it.
-        connector=aiohttp.TCPConnector(limit=0, force_close=True, ssl=reach.tls or True),
-        headers=settings.headers,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        trace_configs=[sending],
-        trust_env=False,
-    )
+    async def wait(self, seconds: float) -> None:
+        """Wait until it is told, but not longer than this."""
+        self._bell = asyncio.Event()
+        if self.told:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._bell.wait()

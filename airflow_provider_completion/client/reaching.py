@@ -5,6 +5,7 @@ says of it is read once for a client.
 from __future__ import annotations
 
 import http.client
+import logging
 import os
 import re
 import socket
@@ -24,6 +25,8 @@ from airflow_provider_completion.api.errors import (
     TimeLimitError,
 )
 from airflow_provider_completion.client.settings import ClientSettings, checked_proxy
+
+log = logging.getLogger(__name__)
 
 #: How OpenSSL names what a server says that does not take the client for the lack of a certificate, or for a bad one.
 _CERTIFICATE_ALERTS = (
@@ -51,6 +54,19 @@ _WORDS = (
 STOP_CONNECT_SECONDS = 1.5
 STOP_SILENCE_SECONDS = 2.5
 
+#: A connection that has been idle for this long is not used again: servers close theirs after some time, and where that
+#: meets the next request nobody knows whether it was seen. None was found that closes sooner than this.
+IDLE_SECONDS = 0.5
+#: What may follow an answer until its connection is free for the next one.
+DRAIN_SECONDS = 0.1
+
+
+class Carrier:
+    """A connection, for the calls that it carries one after the other."""
+
+    #: Whether its last answer was a whole completion.
+    free = False
+
 
 class Transfer:
     """One call on its connection: its time limits, and how far it has come.
@@ -67,6 +83,9 @@ class Transfer:
         self._begun = time.monotonic()
         #: Whether any of the request has left, or is about to. Until then nothing can have been processed.
         self.sent = False
+        self.carrier = Carrier()
+        #: Whether the connection has carried another call before.
+        self.reused = False
         #: Whether the head of the answer has come.
         self.answered = False
 
@@ -104,6 +123,8 @@ class Reach:
 
     def __init__(self, settings: ClientSettings) -> None:
         self._settings = settings
+        #: Whether completions may share connections, one after the other.
+        self.reuses = True
 
     @cached_property
     def proxy(self) -> str | None:
@@ -251,8 +272,14 @@ class Reach:
             f"The request could not be made ({in_words(error)}).", hint="Check the connection's fields."
         )
 
-    def broken_answer(self, error: BaseException) -> CompletionError:
-        """Return the error of whatever else went wrong: the request may have been processed."""
+    def broken_answer(self, error: BaseException, transfer: Transfer) -> CompletionError:
+        """Return the error of whatever else went wrong: the request may have been processed.
+
+        A connection that was used again and ends before it answers is the last that was used again.
+        """
+        if transfer.reused and not transfer.answered and self.reuses:
+            self.reuses = False
+            log.info("A connection ended under its second call or a later one: from now on each call has a new one.")
         what = f"The connection to {self._settings.base_url} ended before its answer did ({in_words(error)})."
         return BrokenAnswerError(what)
 

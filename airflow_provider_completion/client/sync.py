@@ -2,53 +2,38 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from functools import partial, wraps
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import requests
-import urllib3.exceptions
 
-from airflow_provider_completion.api import endpoints
 from airflow_provider_completion.api.answers import Completion
 from airflow_provider_completion.api.endpoints import Endpoint, Reply
-from airflow_provider_completion.api.errors import (
-    CompletionError,
-    TimeLimitError,
-)
+from airflow_provider_completion.api.errors import CompletionError
 from airflow_provider_completion.api.events import Event
-from airflow_provider_completion.api.exchange import State
 from airflow_provider_completion.api.feedback import Feedback
 from airflow_provider_completion.api.files import Multipart
 from airflow_provider_completion.api.input_form import InputForm
 from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.client import calls
-from airflow_provider_completion.client.connections import new_session
-from airflow_provider_completion.client.files import (
-    ArrivingFile,
-    MultipartStream,
-    WholeBody,
-)
+from airflow_provider_completion.client.call import Run, WholeCall
+from airflow_provider_completion.client.connections import READ_SIZE, TRANSPORT_ERRORS, Line, Lines
+from airflow_provider_completion.client.files import ArrivingFile, MultipartStream, WholeBody
 from airflow_provider_completion.client.form_cache import FormCache
 from airflow_provider_completion.client.reaching import Reach, Transfer, causes_of, refuses_the_client
 from airflow_provider_completion.client.retries import Tries
-from airflow_provider_completion.client.run import Run, log_unknown
 from airflow_provider_completion.client.settings import ClientSettings
 from airflow_provider_completion.paying import OnMaybeBilled
 
 T = TypeVar("T")
 P = ParamSpec("P")
-
-_READ_SIZE = 64 * 1024
-#: What requests, urllib3 and http.client raise. Most of it is requests' own, but they do not wrap all that they might.
-_TRANSPORT_ERRORS = (OSError, urllib3.exceptions.HTTPError, http.client.HTTPException)
 
 
 def _taken(
@@ -92,8 +77,8 @@ def _whole(
 
 
 class CompletionClient:
-    """Calls one app. Safe to share between threads, and with a process that is forked: each call has a connection of
-    its own.
+    """Calls one app. Safe to share between threads, and with a process that is forked: it uses none of its parent's
+    connections.
 
     :param settings: how to reach the app
     """
@@ -101,6 +86,7 @@ class CompletionClient:
     def __init__(self, settings: ClientSettings) -> None:
         self.settings = settings
         self._reach = Reach(settings)
+        self._lines = Lines(settings, self._reach)
         #: What was said of requests.
         self.warned = calls.Warned()
         self._forms = FormCache()
@@ -114,7 +100,8 @@ class CompletionClient:
         self.close()
 
     def close(self) -> None:
-        """Do nothing: no connection is kept open after its call."""
+        """Close the connections that are kept for the next completions, if there are any. What is under way goes on."""
+        self._lines.close()
 
     complete = _whole(calls.complete)
     stream = _begun(calls.stream)
@@ -190,14 +177,16 @@ class CompletionClient:
         started = time.monotonic()
         body = MultipartStream(endpoint.body) if isinstance(endpoint.body, Multipart) else endpoint.body
         try:
-            with self._send(transfer, endpoint.method, endpoint.path, body, endpoint.headers) as response:
+            with Line(self.settings, self._reach) as line:
+                url = self.settings.base_url + endpoint.path
+                response = line.send(transfer, endpoint.method, url, body, endpoint.headers)
                 content = into if into is not None and response.status_code == 200 else WholeBody()
-                while piece := response.raw.read1(_READ_SIZE, decode_content=True):
+                while piece := response.raw.read1(READ_SIZE, decode_content=True):
                     content.add(piece)
                 seconds = time.monotonic() - started
                 reply = Reply(response.status_code, response.headers, content.whole(), self.settings.api_key, seconds)
             return endpoint.read(reply)
-        except _TRANSPORT_ERRORS as error:
+        except TRANSPORT_ERRORS as error:
             typed = self._typed(error, transfer)
             endpoint.explain(typed)
             raise typed from None
@@ -210,30 +199,6 @@ class CompletionClient:
             if into is not None:
                 into.discard()
 
-    @contextmanager
-    def _send(
-        self,
-        transfer: Transfer,
-        method: str,
-        path: str,
-        body: bytes | MultipartStream | None,
-        headers: Mapping[str, str],
-    ) -> Iterator[requests.Response]:
-        with (
-            new_session(self.settings, self._reach, transfer) as session,
-            session.request(
-                method,
-                self.settings.base_url + path,
-                data=body,
-                headers=headers,
-                timeout=(transfer.connect, transfer.silence),
-                allow_redirects=False,
-                stream=True,
-            ) as response,
-        ):
-            transfer.answered = True
-            yield response
-
     def _typed(self, error: Exception, transfer: Transfer) -> CompletionError:
         reach, causes = self._reach, causes_of(error)
         # Those with a number are the system's own.
@@ -241,7 +206,7 @@ class CompletionClient:
         if refuses_the_client(error) and not transfer.answered:
             return reach.client_certificate_refused()
         if transfer.sent:
-            return reach.out_of_time(transfer) if late else reach.broken_answer(error)
+            return reach.out_of_time(transfer) if late else reach.broken_answer(error, transfer)
         if isinstance(error, requests.exceptions.SSLError):
             return reach.no_secure_connection(error)
         if isinstance(error, requests.exceptions.ProxyError):
@@ -302,7 +267,7 @@ class CompletionRun(Run):
     def _run(self) -> Generator[Event, None, None]:
         if self._settings.check_inputs:
             self.request = self._client.against_form(self.request.fitting)
-        with self._whole_call():
+        with WholeCall(self):
             tries = Tries(self._settings, self._on_maybe_billed, lambda: self._stop_wanted.told)
             while True:
                 try:
@@ -316,38 +281,24 @@ class CompletionRun(Run):
                 yield self._begin_again()
 
     def _try(self) -> Generator[Event, None, None]:
-        if self._stop_wanted.told:
-            self._give_up_unsent()
+        client = self._client
+        transfer, path, body = self._depart(stopped=self._stop_wanted.told)
         try:
-            yield from self._receive()
+            with client._lines.taken(self._is_answered) as line:
+                response = line.send(transfer, "POST", client.settings.base_url + path, body, self._headers)
+                self._exchange.receive_head(response.status_code, response.headers)
+                while not self._exchange.finished:
+                    events = self._receive(response.raw.read1(READ_SIZE, decode_content=True))
+                    if self._stop_wanted.told:
+                        self._stop()
+                    yield from events
+        except TRANSPORT_ERRORS as error:
+            yield from self._break(client._typed(error, transfer))
         finally:
             if not self._exchange.ended_by_server:
                 # Also after an error or when the caller has lost interest: the model would run on and be billed.
                 self._stop()
         self._exchange.completion()
-
-    def _receive(self) -> Iterator[Event]:
-        exchange, client, settings = self._exchange, self._client, self._client.settings
-        path, body = endpoints.complete(self.request)
-        transfer = Transfer(settings.connect_seconds, settings.silence_of(self.request), settings.total_seconds)
-        self._is_sent = lambda: transfer.sent
-        try:
-            with client._send(transfer, "POST", path, body, self._headers) as response:
-                exchange.receive_head(response.status_code, response.headers)
-                while not exchange.finished:
-                    data: bytes = response.raw.read1(_READ_SIZE, decode_content=True)
-                    elapsed = transfer.elapsed
-                    events = exchange.receive_data(data, elapsed) if data else exchange.receive_end(elapsed)
-                    if self._stop_wanted.told:
-                        self._stop()
-                    for event in events:
-                        log_unknown(event)
-                        yield event
-        except _TRANSPORT_ERRORS as error:
-            typed = client._typed(error, transfer)
-            if isinstance(typed, TimeLimitError) or exchange.state is State.AWAITING_HEAD:
-                exchange.fail(typed)
-            yield from exchange.receive_break(transfer.elapsed, "The connection ended before the answer did.")
 
 
 class _Wish:

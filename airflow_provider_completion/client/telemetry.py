@@ -35,8 +35,6 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -78,7 +76,7 @@ class CallSpan:
         self._tries = 1
         self._ended = False
         self._span: trace.Span = trace.INVALID_SPAN
-        with _harmless():
+        with _harmless:
             self._start(settings.origin() if settings.origin else Origin())
         if settings.disable_trace_headers:
             self.headers.clear()
@@ -87,7 +85,10 @@ class CallSpan:
     def _start(self, origin: Origin) -> None:
         if origin.trace_id:
             self.headers["X-Trace-Id"] = origin.trace_id
-        parent = None if trace.get_current_span().get_span_context().is_valid else _PROPAGATOR.extract(origin.parent)
+        in_span = trace.get_current_span().get_span_context().is_valid
+        if not (in_span or origin.parent) and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+            return  # nobody has set up an SDK, and there is no trace to go on with
+        parent = None if in_span else _PROPAGATOR.extract(origin.parent)
         url = urlsplit(self._settings.base_url)
         self._span = trace.get_tracer("airflow_provider_completion", __version__).start_span(
             _OPERATION,
@@ -116,7 +117,7 @@ class CallSpan:
         :param failure: how the one before ended
         """
         self._tries += 1
-        with _harmless():
+        with _harmless:
             self._span.add_event("sent_again", {_ERROR_TYPE: type(failure).__name__})
 
     def end(self, outcome: Completion | BaseException) -> None:
@@ -130,12 +131,12 @@ class CallSpan:
             seconds=time.monotonic() - self._started,
             tries=self._tries,
         )
-        with _harmless():
+        with _harmless:
             if self._span.is_recording():
                 self._describe(report)
-        with _harmless():
+        with _harmless:
             self._span.end()
-        with _harmless():
+        with _harmless:
             if self._settings.observer:
                 self._settings.observer(report)
 
@@ -175,10 +176,18 @@ def _captures_content() -> bool:
     return os.environ.get(_CAPTURE_CONTENT, "").strip().lower() in ("true", "span_only", "span_and_event")
 
 
-@contextmanager
-def _harmless() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
+class _Harmless:
+    """A block whose failure is logged. No generator: there are four for each call."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        if not isinstance(error, Exception):
+            return False
         log.warning("The call goes on, but its telemetry failed: %s: %s", type(error).__name__, error)
-        log.debug("How its telemetry failed", exc_info=True)
+        log.debug("How its telemetry failed", exc_info=error)
+        return True
+
+
+_harmless = _Harmless()

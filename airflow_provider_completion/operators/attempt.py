@@ -12,6 +12,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_provider_completion.api.answers import Completion, Usage
 from airflow_provider_completion.api.errors import CompletionError, InvalidRequestError
+from airflow_provider_completion.api.events import Begun
 from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.exceptions import paying_once
 from airflow_provider_completion.following import AnswerLog, follow
@@ -280,7 +281,8 @@ class Attempt:
     def _follow(self, run: CompletionRun, safety: CrashSafety) -> None:
         answer_log = AnswerLog(lambda line: self._operator.log.info("%s", line))
         for event in run:
-            safety.keep_running(run.task_id)
+            if isinstance(event, Begun):
+                safety.keep_running(event.task_id)
             if self._operator.log_answer:
                 follow(event, answer_log)
         if self._operator.log_answer and self._operator.response_mode == "blocking":

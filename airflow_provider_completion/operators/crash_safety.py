@@ -104,11 +104,10 @@ class CrashSafety:
         except Exception as error:
             self._go_on_unnoted("kept", error)
 
-    def keep_running(self, task_id: str | None) -> None:
-        """Keep the id of the generation under way, so that a retry can stop it; written once for each id."""
-        if task_id is not None and task_id != self.call.task_id:
-            self.call = self.call.model_copy(update={"task_id": task_id})
-            self._try_to_keep(self.call)
+    def keep_running(self, task_id: str) -> None:
+        """Keep the id of the generation under way, so that a retry can stop it."""
+        self.call = self.call.model_copy(update={"task_id": task_id})
+        self._try_to_keep(self.call)
 
     def keep_answer(self, completion: Completion) -> None:
         """Keep the answer, so that a retry need not pay for it again."""

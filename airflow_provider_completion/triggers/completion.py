@@ -17,6 +17,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_completion.api.answers import Completion
 from airflow_provider_completion.api.errors import CompletionError, error_of
+from airflow_provider_completion.api.events import Begun
 from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.client.admission import Everybody
 from airflow_provider_completion.client.aio import AsyncCompletionClient, AsyncCompletionRun
@@ -149,12 +150,11 @@ class CompletionTrigger(BaseTrigger):
 
     async def _generate(self) -> dict[str, Any]:
         request = CompletionRequest.model_validate(self.request)
-        task_id: str | None = None
         async with self._client() as client, AsyncCompletionRun(client, request, self.on_maybe_billed) as run:
             self._run = run
-            async for _ in run:
-                if run.task_id != task_id:
-                    task_id = run.task_id
+            async for event in run:
+                if isinstance(event, Begun):
+                    task_id = event.task_id
                     unkept = f"Nobody can stop the generation {task_id} should this triggerer die: its id is not kept"
                     await self._try_to_keep(Received(task_id=task_id), unkept)
         completion = run.completion

@@ -178,7 +178,7 @@ def test_all_calls_and_the_user_agent(completion_server: LocalCompletionServer) 
     assert [variable.variable for variable in hook.parameters().user_input_form] == ["text", "sentences"]
     with hook.stream({"text": "One. Two."}, response_mode="streaming") as run:
         names = [event.event for event in run]
-    assert names == ["message", "message", "message", "message_end"]
+    assert names == ["begun", "message", "message", "message", "message_end"]
     hook.stop(run.task_id or "")
     assert hook.complete({"text": "One. Two."}, response_mode="blocking").answer == "One. Two."
     for call in completion_server.calls:

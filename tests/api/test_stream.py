@@ -601,7 +601,7 @@ def test_events_come_with_the_bytes_that_complete_them():
     exchange = exchange_of(end=False)
     assert [type(event) for event in exchange.receive_data(PING + text("a")[:-1], 1.0)] == [events.Ping]
     assert [type(event) for event in exchange.receive_data(b"\n" + END + PING, 2.0)] == [
-        events.Message, events.MessageEnd]  # fmt: skip
+        events.Begun, events.Message, events.MessageEnd]  # fmt: skip
     assert exchange.completion().seconds_to_first_text == 2.0
 
 

@@ -8,22 +8,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from multiprocessing import Pipe, Process
-from multiprocessing.connection import Connection
 
 import httpx
 import httpx_sse
-import requests
 import sseclient
 
 from airflow_provider_completion.api.events import parse_event
 from airflow_provider_completion.api.sse import FrameDecoder
-from airflow_provider_completion.client.settings import ClientSettings
-from airflow_provider_completion.client.sync import CompletionClient
-from airflow_provider_completion.testing import App, LocalCompletionServer
-from airflow_provider_completion.testing.apps import LOCAL_API_KEY
 from tests.bench.deferrable import deferred_cost
 from tests.bench.forms import fitting
+from tests.bench.many import many
 from tests.wire_files import wire
 
 ROUNDS = 9
@@ -98,57 +92,9 @@ def decoder() -> None:
                 print(f"  {name:24} {rate:10,.0f}{ratio}")
 
 
-PIECES = ["word "] * 60
-
-
-def serve(address: Connection) -> None:
-    """Serve in a process of its own, so that its work is nobody's overhead."""
-    with LocalCompletionServer(App(generator=lambda _: PIECES)) as server:
-        address.send(server.base_url)
-        address.recv()
-
-
-def call_overhead() -> None:
-    """One call through the client against the shortest loop over requests that works on a good day."""
-    here, there = Pipe()
-    process = Process(target=serve, args=(there,))
-    process.start()
-    base_url = here.recv()
-    client = CompletionClient(ClientSettings(base_url=base_url, api_key=LOCAL_API_KEY))
-
-    def bare() -> str:
-        body = {"inputs": {"text": "x"}, "response_mode": "streaming", "user": "airflow"}
-        headers = {"Authorization": f"Bearer {LOCAL_API_KEY}"}
-        answer = ""
-        url = f"{base_url}/completion-messages"
-        with requests.post(url, json=body, headers=headers, stream=True, timeout=60) as response:
-            for line in response.iter_lines():
-                if line.startswith(b"data: "):
-                    answer += json.loads(line[6:]).get("answer", "")
-        return answer
-
-    def ours() -> str:
-        return client.complete({"text": "x"}).answer
-
-    seconds: dict[str, list[float]] = {"bare": [], "ours": []}
-    for _ in range(1000):
-        for times, call in zip(seconds.values(), (bare, ours), strict=True):
-            start = time.perf_counter()
-            answer = call()
-            times.append(time.perf_counter() - start)
-            assert answer == "".join(PIECES)
-    here.send("done")
-    process.join()
-    peer, client_seconds = (statistics.median(times) for times in seconds.values())
-    print(
-        f"one call of {len(PIECES)} tokens: {client_seconds * 1000:.2f} ms, bare requests loop {peer * 1000:.2f} ms, "
-        f"ratio {client_seconds / peer:.2f} (aim: 1.2 at most)"
-    )
-
-
 if __name__ == "__main__":
     parse_cost()
     decoder()
-    call_overhead()
+    many()
     fitting()
     deferred_cost()

@@ -73,7 +73,7 @@ class SyncCalls:
     ) -> Seen:
         seen = Seen()
         with CompletionClient(settings) as client:
-            seen.run = client.stream(INPUTS, **options)
+            seen.run = client.stream(**{"inputs": INPUTS, **options})
             if stop_first:
                 seen.run.stop()
             try:
@@ -116,7 +116,7 @@ class AsyncCalls:
 
         async def main() -> None:
             async with AsyncCompletionClient(settings) as client:
-                seen.run = client.stream(INPUTS, **options)
+                seen.run = client.stream(**{"inputs": INPUTS, **options})
                 if stop_first:
                     await seen.run.stop()
                 async with seen.run as run:

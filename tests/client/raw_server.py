@@ -11,7 +11,7 @@ import socket
 import ssl
 import struct
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -63,12 +63,16 @@ STOPPED = json_reply({"result": "success"})
 
 @dataclass
 class Request:
-    """One request as it came; header names in lower case."""
+    """One request as it came; header names in lower case.
+
+    :param connection: the number of the connection that it came over, counted from 1
+    """
 
     method: str
     path: str
     headers: dict[str, str]
     body: bytes
+    connection: int
 
     @property
     def json(self) -> Any:
@@ -126,14 +130,24 @@ class RawServer:
     :param answer: sends what it likes over the :class:`Peer`
     :param stop: by default answers as a server does
     :param tls: speak TLS with this context
+    :param at_head: is told of each request when its head is there, and says whether to end the connection then
     """
 
     def __init__(
-        self, answer: Answer | bytes, *, stop: Answer | bytes = STOPPED, tls: ssl.SSLContext | None = None
+        self,
+        answer: Answer | bytes,
+        *,
+        stop: Answer | bytes = STOPPED,
+        tls: ssl.SSLContext | None = None,
+        at_head: Callable[[Request], bool] = lambda _: False,
     ) -> None:
         self._answer = _sending(answer)
         self._stop = _sending(stop)
         self._tls = tls
+        self._at_head = at_head
+        #: How many connections there were.
+        self.accepted = 0
+        self._numbers: dict[socket.socket, int] = {}
         self.requests: list[Request] = []
         self.stops: list[Request] = []
         #: Requests whose client closed the connection while it was held.
@@ -180,9 +194,12 @@ class RawServer:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
+            self.accepted += 1
+            self._numbers[connection] = self.accepted
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
+        number = self._numbers[connection]
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.settimeout(PATIENCE)
         # Both resets and goodbyes are part of the tests.
@@ -191,7 +208,7 @@ class RawServer:
                 connection = self._tls.wrap_socket(connection, server_side=True)
             self._connections.add(connection)
             with connection, connection.makefile("rb") as reader:
-                for request in _requests(reader):
+                while request := _next_request(reader, number, self._at_head):
                     peer = Peer(connection, request, self)
                     stops = request.path.endswith("/stop")
                     self.note(partial((self.stops if stops else self.requests).append, request))
@@ -202,14 +219,20 @@ class RawServer:
         self.note(lambda: setattr(self, "closed", self.closed + 1))
 
 
-def _requests(reader: Any) -> Iterator[Request]:
-    while line := reader.readline():
-        method, path, _ = line.decode("latin-1").split(" ", 2)
-        headers: dict[str, str] = {}
-        while (line := reader.readline().decode("latin-1").strip()) != "":
-            name, _, value = line.partition(":")
-            headers[name.lower()] = value.strip()
-        yield Request(method, path, headers, reader.read(int(headers.get("content-length", 0))))
+def _next_request(reader: Any, connection: int, at_head: Callable[[Request], bool]) -> Request | None:
+    line = reader.readline()
+    if not line:
+        return None
+    method, path, _ = line.decode("latin-1").split(" ", 2)
+    headers: dict[str, str] = {}
+    while (line := reader.readline().decode("latin-1").strip()) != "":
+        name, _, value = line.partition(":")
+        headers[name.lower()] = value.strip()
+    request = Request(method, path, headers, b"", connection)
+    if at_head(request):
+        return None
+    request.body = reader.read(int(headers.get("content-length", 0)))
+    return request
 
 
 def replay(file: WireFile, segmentation: str) -> Answer:

@@ -64,7 +64,7 @@ def test_what_is_not_of_this_answer_ends_the_call_and_stops_it(calls, foreign):
         seen = calls.stream(settings_for(server.url))
         assert type(seen.error) is ProtocolError
         assert (seen.error.partial_text, seen.error.billed, seen.error.task_id) == ("half", "maybe", "task-1")
-        assert [event.event for event in seen.events] == ["message"]
+        assert [event.event for event in seen.events] == ["begun", "message"]
         server.wait_until(lambda: bool(server.gone))
         assert len(server.stops) == 1
 

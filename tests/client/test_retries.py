@@ -12,7 +12,7 @@ import tenacity
 
 from airflow_provider_completion.api import endpoints, requests
 from airflow_provider_completion.api.errors import CompletionError, ConnectError, InvalidRequestError, ThrottledError
-from airflow_provider_completion.api.events import Message, SentAgain
+from airflow_provider_completion.api.events import Begun, Message, SentAgain
 from airflow_provider_completion.api.exchange import CompletionExchange
 from airflow_provider_completion.client.aio import AsyncCompletionClient
 from airflow_provider_completion.client.retries import policy
@@ -134,7 +134,7 @@ def test_the_caller_is_told_that_the_text_before_is_void():
     with RawServer(one_after_another(half_then(), whole)) as server, CompletionClient(fast(server.url)) as client:
         with client.stream(INPUTS, on_maybe_billed="retry") as run:
             events = [event.answer if isinstance(event, Message) else type(event) for event in run]
-        assert events[:3] == ["half", SentAgain, "whole"]
+        assert events[:5] == [Begun, "half", SentAgain, Begun, "whole"]
         assert run.completion.answer == "whole"
 
 
@@ -263,6 +263,7 @@ def test_closing_the_client_stops_what_is_under_way():
         async with AsyncCompletionClient(settings_for(url)) as client:
             run = await client.stream(INPUTS).__aenter__()
             events = aiter(run)
+            assert isinstance(await anext(events), Begun)
             await anext(events)
         with pytest.raises(CompletionError):
             await asyncio.wait_for(anext(events), 4)

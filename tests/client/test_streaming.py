@@ -87,7 +87,8 @@ def test_case_03_pings(calls):
     with RawServer(lambda peer: peer.whole_stream(PING, message("a"), PING, message("b"), PING, END, PING)) as server:
         seen = calls.stream(settings_for(server.url))
     assert seen.completion.answer == "ab"
-    assert [event.event for event in seen.events] == ["ping", "message", "ping", "message", "ping", "message_end"]
+    assert [event.event for event in seen.events] == [
+        "ping", "begun", "message", "ping", "message", "ping", "message_end"]  # fmt: skip
 
 
 def test_case_05_the_answer_is_there_at_message_end(calls):
@@ -269,7 +270,7 @@ def test_case_28_and_29_a_stream_that_breaks_off(calls, ending):
     assert type(seen.error) is BrokenAnswerError
     assert (seen.error.retry, seen.error.billed, seen.error.status) == ("delay", "maybe", None)
     assert (seen.error.partial_text, seen.error.task_id, seen.error.message_id) == ("half", "task-1", "message-1")
-    assert [event.event for event in seen.events] == ["message"]
+    assert [event.event for event in seen.events] == ["begun", "message"]
     assert [(stop.path, stop.json) for stop in server.stops] == [
         ("/v1/completion-messages/task-1/stop", {"user": "user-7"})
     ]

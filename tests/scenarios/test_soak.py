@@ -16,6 +16,7 @@ def test_a_short_soak():
     # Of all kinds, or it has shown nothing.
     assert tally.outcomes["answer"] > 500
     assert len(tally.outcomes) >= 10
+    assert tally.reused > 100
 
 
 def test_the_same_seed_makes_the_same_calls():

@@ -1,25 +1,42 @@
-"""What the runs of both clients share: the request, the exchange that stands for it, whether it is to be stopped."""
+"""One completion call as steps, over no transport: what is asked, what a try takes in and how it ends, whether it is to
+be stopped, what it has cost. The runs of both clients take the steps, each over its own transport.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 from airflow_provider_completion.api import endpoints
 from airflow_provider_completion.api.answers import Completion
-from airflow_provider_completion.api.errors import Billed, CompletionError
+from airflow_provider_completion.api.errors import Billed, CompletionError, TimeLimitError
 from airflow_provider_completion.api.events import Event, SentAgain, UnknownEvent
-from airflow_provider_completion.api.exchange import CompletionExchange
+from airflow_provider_completion.api.exchange import CompletionExchange, State
 from airflow_provider_completion.api.requests import CompletionRequest
+from airflow_provider_completion.client.reaching import Transfer
 from airflow_provider_completion.client.settings import ClientSettings
 from airflow_provider_completion.client.telemetry import CallSpan
-from airflow_provider_completion.paying import OnMaybeBilled, accounting, checked_on_maybe_billed
+from airflow_provider_completion.paying import Accounting, OnMaybeBilled, checked_on_maybe_billed
 
 log = logging.getLogger(__name__)
 
 #: In growing order.
 _COSTS: tuple[Billed, ...] = ("no", "maybe", "yes")
+
+
+class WholeCall(Accounting):
+    """Around all tries of a call: whatever ends them says what it cost, and the span is told."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run, "The call failed while its answer was read")
+        self._run = run
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        try:
+            super().__exit__(kind, error, traceback)
+        except BaseException as failure:
+            self._run.end(failure)
+            raise
+        self._run.end(error)
 
 
 class Run:
@@ -37,8 +54,8 @@ class Run:
         self._settings = settings
         self._on_maybe_billed = checked_on_maybe_billed(on_maybe_billed)
         self._stop_sent = False
-        #: Whether any of this try's request may have left.
-        self._is_sent: Callable[[], bool] = lambda: False
+        #: That of this try, None before it.
+        self._transfer: Transfer | None = None
         self._billed_before: Billed = "no"
         self._in_block = False
         self._exchange = CompletionExchange(request, secret=settings.api_key)
@@ -65,18 +82,7 @@ class Run:
     def _headers(self) -> dict[str, str]:
         return {"Content-Type": endpoints.JSON_TYPE, **self._begin().headers}
 
-    @contextmanager
-    def _whole_call(self) -> Iterator[None]:
-        """Around all tries of the call: whatever ends them says what it cost, and the span is told."""
-        try:
-            with accounting(self, "The call failed while its answer was read"):
-                yield
-        except BaseException as error:
-            self._end(error)
-            raise
-        self._end(None)
-
-    def _end(self, error: BaseException | None) -> None:
+    def end(self, error: BaseException | None) -> None:
         """Say that the call is over.
 
         :param error: what ended it, None at the end of the iteration
@@ -109,7 +115,7 @@ class Run:
         except CompletionError as failure:
             self._begin().sent_again(failure)
             self._billed_before = max(failure.billed, self._billed_before, key=_COSTS.index)
-        self._is_sent = lambda: False
+        self._transfer = None
         self._exchange = CompletionExchange(self.request, secret=self._settings.api_key)
         self._stop_sent = False
         return SentAgain()
@@ -132,7 +138,7 @@ class Run:
     @property
     def billed(self) -> Billed:
         """What is known of the cost of all tries so far, see :data:`~airflow_provider_completion.api.errors.Billed`."""
-        if not self._is_sent():
+        if self._transfer is None or not self._transfer.sent:
             return self._billed_before
         try:
             self._exchange.completion()
@@ -162,10 +168,45 @@ class Run:
         except CompletionError as error:
             return error
 
-    def _give_up_unsent(self, why: str = "The call was stopped before it was sent.") -> None:
-        """End a run that was stopped before its request was sent."""
-        self._exchange.fail(CompletionError(why, billed="no"))
-        self._exchange.completion()
+    def _is_answered(self) -> bool:
+        return isinstance(self._outcome(), Completion)
+
+    # -- the steps of one try, over whichever transport -----------------------------------------------------------
+
+    def _depart(self, closed: str = "", *, stopped: bool) -> tuple[Transfer, str, bytes]:
+        """Return the transfer of a try that begins, and the path and body of its request.
+
+        :param closed: why nothing is sent any more
+        :param stopped: whether nobody wants the answer any more
+        :raises CompletionError: it is not sent
+        """
+        if closed or stopped:
+            self._exchange.fail(CompletionError(closed or "The call was stopped before it was sent.", billed="no"))
+            self._exchange.completion()
+        settings = self._settings
+        silence = settings.silence_of(self.request)
+        self._transfer = Transfer(settings.connect_seconds, silence, settings.total_seconds)
+        return self._transfer, *endpoints.complete(self.request)
+
+    def _receive(self, data: bytes) -> list[Event]:
+        """Return what the next bytes of the answer say; none are its end."""
+        seconds = self._transfer.elapsed if self._transfer else 0.0
+        events = self._exchange.receive_data(data, seconds) if data else self._exchange.receive_end(seconds)
+        for event in events:
+            if isinstance(event, UnknownEvent):
+                # Without its name: a faulty server can put anything there, the key included.
+                log.debug("Ignored an event of an unknown type")
+        return events
+
+    def _break(self, error: CompletionError) -> list[Event]:
+        """Return what is left to be said where the transport has failed.
+
+        :param error: what that means if nothing better is known
+        """
+        if isinstance(error, TimeLimitError) or self._exchange.state is State.AWAITING_HEAD:
+            self._exchange.fail(error)
+        seconds = self._transfer.elapsed if self._transfer else 0.0
+        return self._exchange.receive_break(seconds, "The connection ended before the answer did.")
 
     def _task_to_stop(self) -> str | None:
         """Return the generation that the server is to be asked to stop now: each is named once, and from then on its
@@ -192,9 +233,3 @@ class Run:
             # Without its hint: to try again is said of calls, and this is none that anybody could send again.
             said = error.message if isinstance(error, CompletionError) else error
             log.warning("The generation %s could not be stopped on the server, and may go on: %s", task_id, said)
-
-
-def log_unknown(event: Event) -> None:
-    """Note an event that is ignored. Without its name: a faulty server can put anything there, the key included."""
-    if isinstance(event, UnknownEvent):
-        log.debug("Ignored an event of an unknown type")

@@ -1,0 +1,239 @@
+"""What the clients cost beside the bare loops over the same libraries, with their connections kept, in the same run.
+
+Each measurement is a process of its own, and the two take turns; the server is another, so that its work is nobody's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from multiprocessing import Pipe, Process
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+import requests
+import trustme
+
+from airflow_provider_completion.client.aio import AsyncCompletionClient
+from airflow_provider_completion.client.settings import ClientSettings
+from airflow_provider_completion.client.sync import CompletionClient
+
+ROUNDS = 5
+STREAMS, EVENTS, EVENT_SECONDS = 1000, 40, 0.05
+ROWS, IN_FLIGHT, ROW_SECONDS = 5000, 100, 0.05
+CALLS, TOKENS = 300, 60
+
+# -- the server: nothing but the bytes --------------------------------------------------------------------------------
+
+_IDS = '"task_id": "t", "message_id": "m", "created_at": 1795384372'
+_USAGE = '"metadata": {"usage": {"total_tokens": 40, "total_price": "0.0001", "currency": "USD", "latency": 0.1}}'
+_ROW = f'{{"event": "message", {_IDS}, "mode": "completion", "answer": "an answer", {_USAGE}}}'.encode()
+_ROW_REPLY = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(_ROW), _ROW)
+_STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def _chunk(event: str) -> bytes:
+    data = f"data: {event}\n\n".encode()
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+_WORD = _chunk(f'{{"event": "message", {_IDS}, "answer": "word "}}')
+_END = _chunk(f'{{"event": "message_end", {_IDS}, {_USAGE}}}') + b"0\r\n\r\n"
+
+
+class _Server(asyncio.Protocol):
+    """Answers each request by what its body asks for: a row after some time, or a stream."""
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport, self._data, self._loop = transport, b"", asyncio.get_running_loop()
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+        head, found, rest = self._data.partition(b"\r\n\r\n")
+        if not found:
+            return
+        size = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+        if len(rest) < size:
+            return
+        self._data = b""
+        if b'"blocking"' in rest:
+            self._loop.call_later(ROW_SECONDS, self._transport.write, _ROW_REPLY)
+        elif b'"at once"' in rest:
+            self._transport.write(_STREAM_HEAD + _WORD * TOKENS + _END)
+        else:
+            self._transport.write(_STREAM_HEAD)
+            self._tell(EVENTS)
+
+    def _tell(self, left: int) -> None:
+        self._transport.write(_WORD if left else _END)
+        if left:
+            self._loop.call_later(EVENT_SECONDS, self._tell, left - 1)
+
+
+def _serve(pipe: Connection, certificate: str | None) -> None:
+    async def main() -> None:
+        context = None
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+        server = await asyncio.get_running_loop().create_server(_Server, "127.0.0.1", 0, ssl=context, backlog=4096)
+        pipe.send(server.sockets[0].getsockname()[1])
+        await asyncio.to_thread(pipe.recv)
+
+    asyncio.run(main())
+
+
+# -- the ways ---------------------------------------------------------------------------------------------------------
+
+KEY = "app-0123456789abcdefghijklmn"
+HEADERS = {"Authorization": f"Bearer {KEY}"}
+ADDRESS = "/v1/completion-messages"
+
+
+def _body(mode: str, text: str = "x") -> dict[str, Any]:
+    return {"inputs": {"text": text}, "response_mode": mode, "user": "airflow"}
+
+
+def _settings(url: str, ca: str | None) -> ClientSettings:
+    return ClientSettings(base_url=url, api_key=KEY, max_concurrency=STREAMS, check_inputs=False, ca_bundle=ca)
+
+
+async def _in_flight(count: int, together: int, call: Callable[[], Any]) -> None:
+    left = iter(range(count))
+
+    async def work() -> None:
+        for _ in left:
+            await call()
+
+    await asyncio.gather(*(work() for _ in range(together)))
+
+
+async def _many(call: Callable[[], Any], *, streams: bool) -> None:
+    await _in_flight(*((STREAMS, STREAMS) if streams else (ROWS, IN_FLIGHT)), call)
+
+
+async def _bare_many(url: str, ca: str | None, *, streams: bool) -> None:
+    tls = ssl.create_default_context(cafile=ca) if ca else True
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ssl=tls), headers=HEADERS) as session:
+
+        async def row() -> None:
+            async with session.post(url + ADDRESS, json=_body("blocking")) as response:
+                assert (await response.json())["answer"] == "an answer"
+
+        async def stream() -> None:
+            answer = ""
+            async with session.post(url + ADDRESS, json=_body("streaming")) as response:
+                async for line in response.content:
+                    if line.startswith(b"data: "):
+                        answer += json.loads(line[6:]).get("answer", "")
+            assert answer == "word " * EVENTS
+
+        await _many(stream if streams else row, streams=streams)
+
+
+async def _our_many(url: str, ca: str | None, *, streams: bool) -> None:
+    async with AsyncCompletionClient(_settings(url, ca)) as client:
+
+        async def row() -> None:
+            assert (await client.complete({"text": "x"}, response_mode="blocking")).answer == "an answer"
+
+        async def stream() -> None:
+            assert (await client.complete({"text": "x"})).answer == "word " * EVENTS
+
+        await _many(stream if streams else row, streams=streams)
+
+
+def _bare_calls(url: str, ca: str | None) -> None:
+    with requests.Session() as session:
+        session.verify = ca or True
+        for _ in range(CALLS):
+            answer = ""
+            with session.post(
+                url + ADDRESS, json=_body("streaming", "at once"), headers=HEADERS, stream=True, timeout=60
+            ) as response:
+                for line in response.iter_lines():
+                    if line.startswith(b"data: "):
+                        answer += json.loads(line[6:]).get("answer", "")
+            assert answer == "word " * TOKENS
+
+
+def _our_calls(url: str, ca: str | None) -> None:
+    with CompletionClient(_settings(url, ca)) as client:
+        for _ in range(CALLS):
+            assert client.complete({"text": "at once"}).answer == "word " * TOKENS
+
+
+def measure(way: str, what: str, url: str, ca: str | None) -> None:
+    """Make the calls in this process, and print their seconds, CPU seconds and KiB of memory."""
+    process = psutil.Process()
+    memory, cpu, wall = process.memory_info().rss, time.process_time(), time.perf_counter()
+    if what == "calls":
+        (_bare_calls if way == "bare" else _our_calls)(url, ca)
+    else:
+        asyncio.run((_bare_many if way == "bare" else _our_many)(url, ca, streams=what == "streams"))
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    peak = int(next(line for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line).split()[1])
+    print(json.dumps({"wall": wall, "cpu": cpu, "memory": max(peak - memory // 1024, 1)}))
+
+
+# -- the comparison ---------------------------------------------------------------------------------------------------
+
+#: What is measured, and what its ratios to the bare loop should come to at most over http.
+AIMS = {
+    "streams": (f"{STREAMS:,} streams of {EVENTS} events at once", {"cpu": 1.4, "wall": 1.1, "memory": 1.4}),
+    "rows": (
+        f"{ROWS:,} blocking rows of {ROW_SECONDS * 1000:.0f} ms, {IN_FLIGHT} in flight",
+        {"cpu": 1.8, "wall": 1 / 0.95},
+    ),
+    "calls": (f"a completion of {TOKENS} tokens, sync", {"wall": 1.15}),
+}
+
+
+def many() -> None:
+    """Measure over http and https."""
+    with tempfile.TemporaryDirectory(prefix="completion-bench-") as folder:
+        authority = trustme.CA()
+        ca, certificate = f"{folder}/ca.pem", f"{folder}/server.pem"
+        authority.cert_pem.write_to_path(ca)
+        authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(certificate)
+        for scheme in ("http", "https"):
+            here, there = Pipe()
+            server = Process(target=_serve, args=(there, certificate if scheme == "https" else None))
+            server.start()
+            arguments = [f"{scheme}://127.0.0.1:{here.recv()}", *([ca] if scheme == "https" else [])]
+            for what, (title, aims) in AIMS.items():
+                _compare(f"{title}, {scheme}", aims if scheme == "http" else dict.fromkeys(aims), what, arguments)
+            here.send("done")
+            server.join()
+
+
+def _compare(title: str, aims: dict[str, float | None], what: str, arguments: list[str]) -> None:
+    found: dict[str, list[dict[str, float]]] = {"bare": [], "ours": []}
+    for _ in range(ROUNDS):
+        for way, results in found.items():
+            command = [sys.executable, "-m", "tests.bench.many", way, what, *arguments]
+            told = subprocess.run(command, check=True, capture_output=True, text=True)
+            results.append(json.loads(told.stdout))
+    print(f"{title}, over a bare loop (medians of {ROUNDS}):")
+    for quantity, aim in aims.items():
+        bare, ours = (statistics.median(result[quantity] for result in results) for results in found.values())
+        unit = "KiB" if quantity == "memory" else "s"
+        verdict = f" (aim: {aim:.2f} at most)" if aim else ""
+        print(f"  {quantity:6} {ours:8,.2f} {unit} to {bare:8,.2f}, ratio {ours / bare:.2f}{verdict}")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:]:
+        measure(*sys.argv[1:4], ca=next(iter(sys.argv[4:]), None))
+    else:
+        many()
