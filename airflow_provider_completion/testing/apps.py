@@ -61,7 +61,20 @@ class App:
     :param pause_seconds: time before each piece of the answer
     :param mode: anything but ``completion`` plays an app of another kind
     :param api_enabled: False plays an app whose API is switched off
-    :param max_active_requests: how many calls it admits at a time, 0 for any number
+    :param first_event_seconds: time before the first piece; or the least and the most, between which each prompt has
+        a time of its own, the same in each run
+    :param workers: how many requests it works on at a time, stops too; the others wait without a byte. 0 for any
+        number, 10 as a stock server
+    :param max_active_requests: how many calls it admits at a time, 0 for any number; the others are refused
+    :param names_ceiling: whether that refusal says the number (400), as servers do, or does not (429)
+    :param requests_per_minute: how many calls an edge before it lets through in a minute, 0 for any number; the others
+        are answered 429 with ``Retry-After``
+    :param model_requests_per_minute: how many its model provider takes, 0 for any number; the others fail as the
+        fault ``model_rate_limit`` does
+    :param prompt_unit_price: of a million tokens (a word counts as one), as decimal text; ``"0"``: the model has no
+        price
+    :param completion_unit_price: the same for the answer (a piece counts as one)
+    :param currency: of the prices
     :param file_upload: which files are handed to the generator; True for what a :class:`FileUpload` has by default.
         If False, they are dropped in silence
     :param text_to_speech: makes MP3 audio of a text; None: the app does not speak
@@ -76,11 +89,19 @@ class App:
     form: Sequence[Mapping[str, Any]] = _DEFAULT_FORM
     generator: Generator = summarise
     pause_seconds: float = 0.0
+    first_event_seconds: float | tuple[float, float] = 0.0
     mode: str = "completion"
     tags: Sequence[str] = ()
     author_name: str = "local"
     api_enabled: bool = True
+    workers: int = 0
     max_active_requests: int = 0
+    names_ceiling: bool = True
+    requests_per_minute: int = 0
+    model_requests_per_minute: int = 0
+    prompt_unit_price: str = "0.15"
+    completion_unit_price: str = "0.60"
+    currency: str = "USD"
     file_upload: bool | FileUpload = False
     text_to_speech: Callable[[str], bytes] | None = None
     auto_play: bool = False

@@ -13,6 +13,7 @@ from aiohttp import web
 from airflow_provider_completion.testing.apps import App
 from airflow_provider_completion.testing.faults import Fault
 from airflow_provider_completion.testing.files import Upload
+from airflow_provider_completion.testing.gate import Gate
 from airflow_provider_completion.testing.generation import Generation
 from airflow_provider_completion.testing.records import DEFAULT_USER, EndUser, Feedback, end_user_id
 from airflow_provider_completion.testing.writing import ApiError
@@ -49,9 +50,9 @@ class Memory:
     :param ping_seconds: how often a stream carries a ping
     :param blocked_extensions: what nobody may upload
     :param asked: how many requests of the same body have asked for the same faults
-    :param active: how many calls an app is at work on, by its key
     :param address: of the server, without a path
     :param directory: where the contents of uploads are
+    :param gates: of the apps, by their keys
     """
 
     apps: Mapping[str, App]
@@ -66,9 +67,12 @@ class Memory:
     by_message: dict[str, Generation] = field(default_factory=dict)
     end_users: dict[str, EndUser] = field(default_factory=dict)
     asked: Counter[int] = field(default_factory=Counter)
-    active: Counter[str] = field(default_factory=Counter)
     address: str = ""
     directory: Path = Path()
+    gates: dict[str, Gate] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.gates = {key: Gate(app) for key, app in self.apps.items()}
 
     def app_of(self, request: web.Request) -> App:
         """Check the key as the server does, with its texts (contract §1)."""
@@ -84,6 +88,10 @@ class Memory:
         if not app.api_enabled:
             raise ApiError(403, "forbidden", "The app's API service has been disabled.")
         return app
+
+    def gate_of(self, request: web.Request) -> Gate | None:
+        """Return the gate of the app whose key a request has, None if it has none that is known."""
+        return self.gates.get(request.headers.get("Authorization", "").partition(" ")[2].strip())
 
     def user_of(self, app: App, given: Any) -> str:
         """Return the end user that a request is made for; from now on the server knows them."""
