@@ -9,6 +9,8 @@ import tomllib
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from decimal import Decimal, InvalidOperation
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +30,10 @@ _DEFAULT_FORM: tuple[Mapping[str, Any], ...] = (
 #: The types that a completion app asks for; the server skips all others (contract §2.2).
 INPUT_TYPES = frozenset({"text-input", "paragraph", "select", "number", "checkbox"})
 _OTHER_TYPES = frozenset({"external_data_tool", "file", "file-list", "json_object"})
+_AMOUNTS = (
+    "pause_seconds", "first_event_seconds", "workers", "max_active_requests", "requests_per_minute",
+    "model_requests_per_minute", "prompt_unit_price", "completion_unit_price",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,8 +128,10 @@ class App:
                 raise ValueError(f"app {self.name!r}: a form entry has the type {kind!r}. Did you mean {meant[0]}?")
         if self.auto_play and self.text_to_speech is None:
             raise ValueError(f"app {self.name!r}: auto_play needs text_to_speech")
+        if wrong := [name for name in _AMOUNTS if not _is_amount(getattr(self, name))]:
+            raise ValueError(f"app {self.name!r}: {wrong[0]} cannot be {getattr(self, wrong[0])!r}")
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The app's id, which the server puts into some answers."""
         return str(uuid.uuid5(uuid.NAMESPACE_OID, self.api_key))
@@ -164,6 +172,17 @@ def load_apps(path: str | Path) -> list[App]:
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise ValueError(f"{path} has no [[app]] table")
     return [_app(table, str(path)) for table in tables]
+
+
+def _is_amount(value: Any) -> bool:
+    """Tell whether it is a number, a price as text, or the least and the most: finite, and not below zero."""
+    if isinstance(value, tuple | list):
+        return len(value) == 2 and all(map(_is_amount, value)) and value[0] <= value[1]
+    try:
+        number = Decimal(value)
+    except (InvalidOperation, TypeError, ValueError):
+        return False
+    return number.is_finite() and number >= 0
 
 
 def _app(table: Mapping[str, Any], path: str) -> App:

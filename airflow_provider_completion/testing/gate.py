@@ -39,6 +39,12 @@ class Traffic:
     most_waiting: int = 0
     most_running: int = 0
 
+    def __str__(self) -> str:
+        return (
+            f"{self.came} came, {self.refused} refused, {self.admitted} admitted; "
+            f"at most {self.most_running} ran at a time and {self.most_waiting} waited"
+        )
+
 
 class PerMinute:
     """Takes so many calls in a minute, which begins with the first of them.

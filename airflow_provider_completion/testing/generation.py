@@ -27,6 +27,12 @@ _log = logging.getLogger(__name__)
 #: How much audio the server sends at a time.
 _AUDIO_PIECE = 3336
 _END: Any = object()
+_dice = random.Random()
+
+
+def _new_id() -> str:
+    # uuid4() asks the system each time, which lets another thread go first.
+    return str(uuid.UUID(int=_dice.getrandbits(128), version=4))
 
 
 @dataclass(eq=False)
@@ -45,8 +51,8 @@ class Generation:
     prompt: Prompt
     streaming: bool
     scene: Scene
-    task_id: str = field(default_factory=lambda: str(uuid.uuid4()))
-    message_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    task_id: str = field(default_factory=_new_id)
+    message_id: str = field(default_factory=_new_id)
     created_at: int = field(default_factory=lambda: int(time.time()))
     answer: str = ""
     billed_tokens: int = 0
@@ -77,7 +83,7 @@ class Generation:
 
     async def _said(self) -> AsyncIterator[str]:
         self.gate.ask_model()
-        if seconds := self._seconds_of_thought():
+        if seconds := seconds_of_thought(self.app, self.prompt):
             await asyncio.sleep(seconds)
         answer = await in_thread(self.app.generator, self.prompt)
         pieces = iter(_tokens(answer) if isinstance(answer, str) else answer)
@@ -90,14 +96,6 @@ class Generation:
             if piece is _END:
                 return
             yield piece
-
-    def _seconds_of_thought(self) -> float:
-        match self.app.first_event_seconds:
-            case [least, most]:
-                # Drawn by the prompt, so that it is the same in each run, in whatever order the calls come.
-                return random.Random(self.prompt.text).uniform(least, most)
-            case seconds:
-                return seconds
 
     async def speech(self) -> AsyncIterator[dict[str, Any]]:
         """Yield the events of the spoken answer, which come after the end (contract §4.4)."""
@@ -176,6 +174,14 @@ class Generation:
                 "time_to_generate": None,
             },
         }
+
+
+def seconds_of_thought(app: App, prompt: Prompt) -> float:
+    """Return how long the model says nothing at first. Drawn by the prompt, it is the same in each run, in whatever
+    order the calls come.
+    """
+    seconds = app.first_event_seconds
+    return seconds if isinstance(seconds, float | int) else random.Random(prompt.text).uniform(*seconds)
 
 
 async def spoken(app: App, text: str) -> bytes:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 
@@ -17,6 +17,8 @@ from airflow_provider_completion.testing.gate import Gate
 from airflow_provider_completion.testing.generation import Generation
 from airflow_provider_completion.testing.records import DEFAULT_USER, EndUser, Feedback, end_user_id
 from airflow_provider_completion.testing.writing import ApiError
+
+T = TypeVar("T")
 
 
 class UnauthorizedError(ApiError):
@@ -49,6 +51,8 @@ class Memory:
     :param apps: by their keys
     :param ping_seconds: how often a stream carries a ping
     :param blocked_extensions: what nobody may upload
+    :param kept: how many calls and generations it keeps at least, the last ones, and at most twice as many; None: all
+    :param by_task: the generations that can be stopped, by the ids of their tasks
     :param asked: how many requests of the same body have asked for the same faults
     :param address: of the server, without a path
     :param directory: where the contents of uploads are
@@ -58,6 +62,7 @@ class Memory:
     apps: Mapping[str, App]
     ping_seconds: float
     blocked_extensions: Collection[str]
+    kept: int | None = None
     calls: list[Call] = field(default_factory=list)
     generations: list[Generation] = field(default_factory=list)
     uploads: dict[str, Upload] = field(default_factory=dict)
@@ -73,6 +78,26 @@ class Memory:
 
     def __post_init__(self) -> None:
         self.gates = {key: Gate(app) for key, app in self.apps.items()}
+
+    def note(self, call: Call) -> None:
+        """Keep a call."""
+        self.calls.append(call)
+        self._without_the_oldest(self.calls)
+
+    def begin(self, generation: Generation) -> None:
+        """Keep a generation; it can be rated as long as it is kept."""
+        self.generations.append(generation)
+        self.by_message[generation.message_id] = generation
+        for old in self._without_the_oldest(self.generations):
+            del self.by_message[old.message_id]
+
+    def _without_the_oldest(self, entries: list[T]) -> list[T]:
+        """Take out of a list what is too much, and return it."""
+        if self.kept is None or len(entries) < 2 * self.kept:
+            return []
+        oldest = entries[: -self.kept]
+        del entries[: -self.kept]
+        return oldest
 
     def app_of(self, request: web.Request) -> App:
         """Check the key as the server does, with its texts (contract §1)."""
@@ -96,7 +121,8 @@ class Memory:
     def user_of(self, app: App, given: Any) -> str:
         """Return the end user that a request is made for; from now on the server knows them."""
         user = str(given or DEFAULT_USER)
-        self.end_users.setdefault(end_user_id(app, user), EndUser(app, user))
+        if (known := end_user_id(app, user)) not in self.end_users:
+            self.end_users[known] = EndUser(app, user)
         return user
 
     def completion_app_of(self, request: web.Request) -> App:

@@ -40,7 +40,7 @@ class Stage:
                 body = json.loads(await request.read())
         headers = {name: value for name, value in request.headers.items() if name.lower() != "authorization"}
         call = Call(request.method, request.path, body, headers)
-        self._memory.calls.append(call)
+        self._memory.note(call)
         try:
             fault = await self._fault_for(request, body)
             call.fault = fault.name

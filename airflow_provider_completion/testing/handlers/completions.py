@@ -74,8 +74,7 @@ class Completions:
         query = without_markers(body.query.replace("\x00", ""))
         prompt = prompt_of(app, inputs, query, files, user)
         generation = Generation(gate, prompt, streaming=body.response_mode == "streaming", scene=SCENE.get())
-        self._memory.generations.append(generation)
-        self._memory.by_task[generation.task_id] = self._memory.by_message[generation.message_id] = generation
+        self._memory.begin(generation)
         paths = {file.get("path") for file in files}
         for upload in self._memory.uploads.values():
             if upload.path in paths:
@@ -135,6 +134,8 @@ class Completions:
         events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         # Apart from the response: when the client goes, the model runs on, and only a stop ends it.
         generation.run = asyncio.create_task(self._run(generation, events))
+        self._memory.by_task[generation.task_id] = generation
+        generation.run.add_done_callback(lambda _: self._memory.by_task.pop(generation.task_id))
         next_ping = time.monotonic() + self._memory.ping_seconds
         while True:
             left = next_ping - time.monotonic()
