@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import select
 import socket
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -125,23 +124,31 @@ def test_a_slot_of_a_blocking_call_is_held_though_its_client_goes(model: Held) -
     assert [generation.saved for generation in server.generations] == [True, True]
 
 
-def test_a_slot_is_free_after_a_stop_a_failure_and_a_wrong_input() -> None:
+@pytest.mark.parametrize("setting", ["max_active_requests", "workers"])
+def test_all_is_free_after_a_failure_and_a_wrong_input(setting: str) -> None:
     def generator(prompt: Prompt) -> Iterator[str]:
         yield "begun"
-        if prompt.text == "stopped":
-            threading.Event().wait(PATIENCE)
         if prompt.text == "failed":
             raise GenerationError("no")
 
-    with serving(generator, max_active_requests=1) as server:
-        with stream(server, text="stopped") as response:
-            stop(server, event(response)["task_id"])
-            whole(response)
+    with serving(generator, **{setting: 1}) as server:
         for mode in ("blocking", "streaming"):
             call(server, "failed", mode)
             assert ask(server, "POST", COMPLETE, {"inputs": {"text": 3}, "user": "u1"}).status == 400
         assert call(server).status == 200
-    assert (server.traffic().refused, server.traffic().admitted) == (0, 6)
+    assert (server.traffic().refused, server.traffic().admitted) == (0, 5)
+
+
+def test_a_slot_is_free_after_a_stop(model: Held) -> None:
+    def generator(prompt: Prompt) -> Iterator[str]:
+        yield "begun"
+        yield from model(prompt)
+
+    with serving(generator, max_active_requests=1) as server, stream(server, text="held") as response:
+        stop(server, event(response)["task_id"])
+        whole(response)
+        model.let_go("x")
+        assert call(server).status == 200
 
 
 # -- workers ----------------------------------------------------------------------------------------------------------
@@ -359,6 +366,7 @@ def test_of_very_many_calls_only_the_last_are_kept_and_all_are_counted(model: He
         assert rated == [404, 404, 200]
         stop(server, begun["task_id"])
         assert event(response)["event"] == "message_end"
+        until(lambda: not server._memory.by_task)  # there is nothing to stop any more
     assert (server.traffic().came, server.traffic().admitted) == (10, 10)
 
 
