@@ -95,8 +95,8 @@ class Memory:
         """Take out of a list what is too much, and return it."""
         if self.kept is None or len(entries) < 2 * self.kept:
             return []
-        oldest = entries[: -self.kept]
-        del entries[: -self.kept]
+        oldest = entries[: len(entries) - self.kept]
+        del entries[: len(oldest)]
         return oldest
 
     def app_of(self, request: web.Request) -> App:

@@ -46,7 +46,10 @@ class Stage:
             call.fault = fault.name
             scene = Scene(fault.entry, fault.parameters, request)
             SCENE.set(scene)
-            return await scene.entry.answer(scene, lambda: self._by_a_worker(request, handler))
+            try:
+                return await scene.entry.answer(scene, lambda: self._by_a_worker(request, handler))
+            finally:
+                scene.end()
         except (ApiError, GatewayAnswer) as error:
             return error.answer
         except ServerCrashError:

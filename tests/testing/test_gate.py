@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from decimal import Decimal
+from functools import partial
 from http.client import HTTPConnection
 from typing import Any
 
@@ -20,7 +21,7 @@ from airflow_provider_completion.testing.apps import LOCAL_API_KEY
 from airflow_provider_completion.testing.gate import PerMinute
 from airflow_provider_completion.testing.generation import seconds_of_thought
 from tests.testing.generators import Held, until
-from tests.testing.http import COMPLETE, PATIENCE, Answer, ask, complete, event, stop, stream, whole
+from tests.testing.http import COMPLETE, PATIENCE, Answer, ask, event, stop, stream, whole
 
 FORM = [{"type": "paragraph", "variable": "text"}]
 HEADERS = {"Authorization": f"Bearer {LOCAL_API_KEY}", "Content-Type": "application/json"}
@@ -373,14 +374,18 @@ def test_of_very_many_calls_only_the_last_are_kept_and_all_are_counted(model: He
 # -- by a user's test -------------------------------------------------------------------------------------------------
 
 
-class TestABatchOfAUser:
-    @pytest.fixture
-    def completion_app(self) -> App:
-        return App(workers=2, first_event_seconds=(0.01, 0.05), completion_unit_price="10")
+@pytest.fixture
+def completion_app() -> App:
+    return App(max_active_requests=3, first_event_seconds=(0.01, 0.05))
 
-    def test_it_waits_its_turn(self, completion_server: LocalCompletionServer) -> None:
-        with ThreadPoolExecutor(8) as threads:
-            answers = list(threads.map(lambda n: complete(completion_server, text=f"Row {n}."), range(20)))
-        assert {answer.status for answer in answers} == {200}
-        assert completion_server.traffic().most_running == 2
-        assert completion_server.traffic().refused == 0
+
+def test_my_rows_keep_to_what_the_app_takes(completion_server: LocalCompletionServer) -> None:
+    send_all_rows(completion_server)
+    traffic = completion_server.traffic()
+    assert (traffic.admitted, traffic.most_running, traffic.refused) == (20, 3, 0)
+
+
+def send_all_rows(server: LocalCompletionServer) -> None:
+    """Send 20, as many at a time as the app admits."""
+    with ThreadPoolExecutor(3) as threads:
+        assert {answer.status for answer in threads.map(partial(call, server), map(str, range(20)))} == {200}
