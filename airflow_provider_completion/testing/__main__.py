@@ -15,6 +15,8 @@ from airflow_provider_completion.testing.faults import menu_markdown
 from airflow_provider_completion.testing.server import LocalCompletionServer, serve_until_interrupted
 
 CONNECTION_VARIABLE = "AIRFLOW_CONN_COMPLETION_DEFAULT"
+#: Nobody looks at them here; only what is kept can be rated.
+_KEPT = 10_000
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         apps = load_apps(options.apps) if options.apps else []
         port = options.port if options.port is not None else (0 if options.command else 5001)
-        server = LocalCompletionServer(*apps, host=options.host, port=port).start()
+        server = LocalCompletionServer(*apps, host=options.host, port=port, kept=_KEPT).start()
     except (OSError, ValueError) as error:
         print(f"The local app could not be started: {error}", file=sys.stderr)
         return 1
@@ -50,9 +52,18 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.command:
         print(f"export {CONNECTION_VARIABLE}={shlex.quote(server.connection_json())}", flush=True)
         serve_until_interrupted(server)
+        _tell_of_traffic(server)
         return 0
     with closing(server):
-        return _run(options.command, **{CONNECTION_VARIABLE: server.connection_json()})
+        code = _run(options.command, **{CONNECTION_VARIABLE: server.connection_json()})
+    _tell_of_traffic(server)
+    return code
+
+
+def _tell_of_traffic(server: LocalCompletionServer) -> None:
+    for app in server.apps.values():
+        if (traffic := server.traffic(app)).came:
+            print(f"{app.name}: {traffic}", file=sys.stderr, flush=True)
 
 
 def _run(command: list[str], **variables: str) -> int:

@@ -9,6 +9,8 @@ import tomllib
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from decimal import Decimal, InvalidOperation
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +30,10 @@ _DEFAULT_FORM: tuple[Mapping[str, Any], ...] = (
 #: The types that a completion app asks for; the server skips all others (contract §2.2).
 INPUT_TYPES = frozenset({"text-input", "paragraph", "select", "number", "checkbox"})
 _OTHER_TYPES = frozenset({"external_data_tool", "file", "file-list", "json_object"})
+_AMOUNTS = (
+    "pause_seconds", "first_event_seconds", "workers", "max_active_requests", "requests_per_minute",
+    "model_requests_per_minute", "prompt_unit_price", "completion_unit_price",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +67,20 @@ class App:
     :param pause_seconds: time before each piece of the answer
     :param mode: anything but ``completion`` plays an app of another kind
     :param api_enabled: False plays an app whose API is switched off
-    :param max_active_requests: how many calls it admits at a time, 0 for any number
+    :param first_event_seconds: time before the first piece; or the least and the most, between which each prompt has
+        a time of its own, the same in each run
+    :param workers: how many requests it works on at a time, stops too; the others wait without a byte. 0 for any
+        number, 10 as a stock server
+    :param max_active_requests: how many calls it admits at a time, 0 for any number; the others are refused
+    :param names_ceiling: whether that refusal says the number (400), as servers do, or does not (429)
+    :param requests_per_minute: how many calls an edge before it lets through in a minute, 0 for any number; the others
+        are answered 429 with ``Retry-After``
+    :param model_requests_per_minute: how many its model provider takes, 0 for any number; the others fail as the
+        fault ``model_rate_limit`` does
+    :param prompt_unit_price: of a million tokens (a word counts as one), as decimal text; ``"0"``: the model has no
+        price
+    :param completion_unit_price: the same for the answer (a piece counts as one)
+    :param currency: of the prices
     :param file_upload: which files are handed to the generator; True for what a :class:`FileUpload` has by default.
         If False, they are dropped in silence
     :param text_to_speech: makes MP3 audio of a text; None: the app does not speak
@@ -76,11 +95,19 @@ class App:
     form: Sequence[Mapping[str, Any]] = _DEFAULT_FORM
     generator: Generator = summarise
     pause_seconds: float = 0.0
+    first_event_seconds: float | tuple[float, float] = 0.0
     mode: str = "completion"
     tags: Sequence[str] = ()
     author_name: str = "local"
     api_enabled: bool = True
+    workers: int = 0
     max_active_requests: int = 0
+    names_ceiling: bool = True
+    requests_per_minute: int = 0
+    model_requests_per_minute: int = 0
+    prompt_unit_price: str = "0.15"
+    completion_unit_price: str = "0.60"
+    currency: str = "USD"
     file_upload: bool | FileUpload = False
     text_to_speech: Callable[[str], bytes] | None = None
     auto_play: bool = False
@@ -101,8 +128,10 @@ class App:
                 raise ValueError(f"app {self.name!r}: a form entry has the type {kind!r}. Did you mean {meant[0]}?")
         if self.auto_play and self.text_to_speech is None:
             raise ValueError(f"app {self.name!r}: auto_play needs text_to_speech")
+        if wrong := [name for name in _AMOUNTS if not _is_amount(getattr(self, name))]:
+            raise ValueError(f"app {self.name!r}: {wrong[0]} cannot be {getattr(self, wrong[0])!r}")
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The app's id, which the server puts into some answers."""
         return str(uuid.uuid5(uuid.NAMESPACE_OID, self.api_key))
@@ -143,6 +172,17 @@ def load_apps(path: str | Path) -> list[App]:
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise ValueError(f"{path} has no [[app]] table")
     return [_app(table, str(path)) for table in tables]
+
+
+def _is_amount(value: Any) -> bool:
+    """Tell whether it is a number, a price as text, or the least and the most: finite, and not below zero."""
+    if isinstance(value, tuple | list):
+        return len(value) == 2 and all(map(_is_amount, value)) and value[0] <= value[1]
+    try:
+        number = Decimal(value)
+    except (InvalidOperation, TypeError, ValueError):
+        return False
+    return number.is_finite() and number >= 0
 
 
 def _app(table: Mapping[str, Any], path: str) -> App:

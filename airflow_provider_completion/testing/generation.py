@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import random
 import re
-import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, TypeVar
 
 from airflow_provider_completion.testing.apps import App
 from airflow_provider_completion.testing.faults.scene import Scene
+from airflow_provider_completion.testing.gate import Gate
 from airflow_provider_completion.testing.prompt import GenerationError, Prompt
+from airflow_provider_completion.testing.threads import in_thread
+from airflow_provider_completion.testing.usage import priced
 
 T = TypeVar("T")
 
@@ -26,8 +27,12 @@ _log = logging.getLogger(__name__)
 #: How much audio the server sends at a time.
 _AUDIO_PIECE = 3336
 _END: Any = object()
-_MILLIONTH = Decimal("0.000001")
-_PROMPT_PRICE, _COMPLETION_PRICE = Decimal("0.15"), Decimal("0.60")
+_dice = random.Random()
+
+
+def _new_id() -> str:
+    # uuid4() asks the system each time, which lets another thread go first.
+    return str(uuid.UUID(int=_dice.getrandbits(128), version=4))
 
 
 @dataclass(eq=False)
@@ -42,12 +47,12 @@ class Generation:
     :param run: the run of a stream; a blocking call is run by its request
     """
 
-    app: App
+    gate: Gate
     prompt: Prompt
     streaming: bool
     scene: Scene
-    task_id: str = field(default_factory=lambda: str(uuid.uuid4()))
-    message_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    task_id: str = field(default_factory=_new_id)
+    message_id: str = field(default_factory=_new_id)
     created_at: int = field(default_factory=lambda: int(time.time()))
     answer: str = ""
     billed_tokens: int = 0
@@ -59,6 +64,11 @@ class Generation:
     run: asyncio.Task[None] | None = None
     _started: float = field(default_factory=time.monotonic)
     _first_token: float | None = None
+
+    @property
+    def app(self) -> App:
+        """The app that it is of."""
+        return self.gate.app
 
     async def pieces(self) -> AsyncIterator[str]:
         """Run the generator and yield its pieces to its end; ``error`` says whether it failed."""
@@ -72,14 +82,17 @@ class Generation:
             self.error = failure_of(error, self.app, "generator")
 
     async def _said(self) -> AsyncIterator[str]:
-        answer = await _in_thread(self.app.generator, self.prompt)
+        self.gate.ask_model()
+        if seconds := seconds_of_thought(self.app, self.prompt):
+            await asyncio.sleep(seconds)
+        answer = await in_thread(self.app.generator, self.prompt)
         pieces = iter(_tokens(answer) if isinstance(answer, str) else answer)
         in_memory = isinstance(answer, str | list | tuple)
         while True:
             if self.app.pause_seconds:
                 await asyncio.sleep(self.app.pause_seconds)
             # Only a real iterator may block; a thread for each piece of a finished text would be waste.
-            piece = next(pieces, _END) if in_memory else await _in_thread(next, pieces, _END)
+            piece = next(pieces, _END) if in_memory else await in_thread(next, pieces, _END)
             if piece is _END:
                 return
             yield piece
@@ -117,7 +130,7 @@ class Generation:
             "event": "message_end",
             **self._ids(),
             "id": self.message_id,
-            "metadata": self._metadata(str),
+            "metadata": self._metadata(),
             "files": None,
         }
 
@@ -141,40 +154,34 @@ class Generation:
             "message_id": self.message_id,
             "mode": "completion",
             "answer": self.answer,
-            "metadata": self._metadata("{:f}".format),
+            "metadata": self._metadata(),
             "created_at": self.created_at,
         }
 
     def _ids(self) -> dict[str, Any]:
         return {"message_id": self.message_id, "created_at": self.created_at, "task_id": self.task_id}
 
-    def _metadata(self, text: Any) -> dict[str, Any]:
-        # Streams print prices as they come (8E-7), blocking answers in fixed notation (contract §3). After a stop the
-        # server has lost the counts.
-        prompt_tokens = 0 if self.stopped else len(self.prompt.text.split())
-        completion_tokens = 0 if self.stopped else self.billed_tokens
-        prompt_price = _price(prompt_tokens, _PROMPT_PRICE)
-        completion_price = _price(completion_tokens, _COMPLETION_PRICE)
+    def _metadata(self) -> dict[str, Any]:
+        # After a stop the server has lost the counts.
+        counts = (0, 0) if self.stopped else (len(self.prompt.text.split()), self.billed_tokens)
         return {
             "annotation_reply": None,
             "retriever_resources": [],
             "usage": {
-                "prompt_tokens": prompt_tokens,
-                "prompt_unit_price": str(_PROMPT_PRICE),
-                "prompt_price_unit": str(_MILLIONTH),
-                "prompt_price": text(prompt_price),
-                "completion_tokens": completion_tokens,
-                "completion_unit_price": str(_COMPLETION_PRICE),
-                "completion_price_unit": str(_MILLIONTH),
-                "completion_price": text(completion_price),
-                "total_tokens": prompt_tokens + completion_tokens,
-                "total_price": text(prompt_price + completion_price),
-                "currency": "USD",
+                **priced(self.app, *counts, streaming=self.streaming),
                 "latency": time.monotonic() - self._started,
                 "time_to_first_token": None if self.stopped else self._first_token,
                 "time_to_generate": None,
             },
         }
+
+
+def seconds_of_thought(app: App, prompt: Prompt) -> float:
+    """Return how long the model says nothing at first. Drawn by the prompt, it is the same in each run, in whatever
+    order the calls come.
+    """
+    seconds = app.first_event_seconds
+    return seconds if isinstance(seconds, float | int) else random.Random(prompt.text).uniform(*seconds)
 
 
 async def spoken(app: App, text: str) -> bytes:
@@ -195,7 +202,7 @@ async def heard(app: App, audio: bytes) -> str:
 
 async def _made(app: App, what: str, given: Any, kind: type[T]) -> T:
     try:
-        made = await _in_thread(getattr(app, what), given)
+        made = await in_thread(getattr(app, what), given)
         if not isinstance(made, kind):
             raise TypeError(f"{what} returned {type(made).__name__} instead of {kind.__name__}")
     except Exception as error:
@@ -214,27 +221,6 @@ def failure_of(error: Exception, app: App, what: str) -> GenerationError:
 def audio_pieces(audio: bytes) -> Iterator[bytes]:
     """Cut audio as the server sends it."""
     return (audio[start : start + _AUDIO_PIECE] for start in range(0, len(audio), _AUDIO_PIECE))
-
-
-async def _in_thread(function: Callable[..., T], *arguments: Any) -> T:
-    """Call in a thread of its own: no pool can fill up with sleepers, and a daemon does not hold up the exit."""
-    outcome: Future[T] = Future()
-    outcome.set_running_or_notify_cancel()
-
-    def run() -> None:
-        try:
-            outcome.set_result(function(*arguments))
-        except StopIteration as end:  # next() on answers that ran out; asyncio cannot carry it
-            outcome.set_exception(RuntimeError(repr(end)))
-        except Exception as error:
-            outcome.set_exception(error)
-
-    threading.Thread(target=run, name="local-app-generator", daemon=True).start()
-    return await asyncio.wrap_future(outcome)
-
-
-def _price(tokens: int, unit_price: Decimal) -> Decimal:
-    return (tokens * unit_price * _MILLIONTH).quantize(Decimal("0.0000001"), ROUND_HALF_EVEN)
 
 
 def _tokens(text: str) -> Iterator[str]:

@@ -6,16 +6,19 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 
 from airflow_provider_completion.testing.apps import App
 from airflow_provider_completion.testing.faults import Fault
 from airflow_provider_completion.testing.files import Upload
+from airflow_provider_completion.testing.gate import Gate
 from airflow_provider_completion.testing.generation import Generation
 from airflow_provider_completion.testing.records import DEFAULT_USER, EndUser, Feedback, end_user_id
 from airflow_provider_completion.testing.writing import ApiError
+
+T = TypeVar("T")
 
 
 class UnauthorizedError(ApiError):
@@ -48,15 +51,18 @@ class Memory:
     :param apps: by their keys
     :param ping_seconds: how often a stream carries a ping
     :param blocked_extensions: what nobody may upload
+    :param kept: how many calls and generations it keeps at least, the last ones, and at most twice as many; None: all
+    :param by_task: the generations that can be stopped, by the ids of their tasks
     :param asked: how many requests of the same body have asked for the same faults
-    :param active: how many calls an app is at work on, by its key
     :param address: of the server, without a path
     :param directory: where the contents of uploads are
+    :param gates: of the apps, by their keys
     """
 
     apps: Mapping[str, App]
     ping_seconds: float
     blocked_extensions: Collection[str]
+    kept: int | None = None
     calls: list[Call] = field(default_factory=list)
     generations: list[Generation] = field(default_factory=list)
     uploads: dict[str, Upload] = field(default_factory=dict)
@@ -66,9 +72,32 @@ class Memory:
     by_message: dict[str, Generation] = field(default_factory=dict)
     end_users: dict[str, EndUser] = field(default_factory=dict)
     asked: Counter[int] = field(default_factory=Counter)
-    active: Counter[str] = field(default_factory=Counter)
     address: str = ""
     directory: Path = Path()
+    gates: dict[str, Gate] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.gates = {key: Gate(app) for key, app in self.apps.items()}
+
+    def note(self, call: Call) -> None:
+        """Keep a call."""
+        self.calls.append(call)
+        self._without_the_oldest(self.calls)
+
+    def begin(self, generation: Generation) -> None:
+        """Keep a generation; it can be rated as long as it is kept."""
+        self.generations.append(generation)
+        self.by_message[generation.message_id] = generation
+        for old in self._without_the_oldest(self.generations):
+            del self.by_message[old.message_id]
+
+    def _without_the_oldest(self, entries: list[T]) -> list[T]:
+        """Take out of a list what is too much, and return it."""
+        if self.kept is None or len(entries) < 2 * self.kept:
+            return []
+        oldest = entries[: len(entries) - self.kept]
+        del entries[: len(oldest)]
+        return oldest
 
     def app_of(self, request: web.Request) -> App:
         """Check the key as the server does, with its texts (contract §1)."""
@@ -85,10 +114,15 @@ class Memory:
             raise ApiError(403, "forbidden", "The app's API service has been disabled.")
         return app
 
+    def gate_of(self, request: web.Request) -> Gate | None:
+        """Return the gate of the app whose key a request has, None if it has none that is known."""
+        return self.gates.get(request.headers.get("Authorization", "").partition(" ")[2].strip())
+
     def user_of(self, app: App, given: Any) -> str:
         """Return the end user that a request is made for; from now on the server knows them."""
         user = str(given or DEFAULT_USER)
-        self.end_users.setdefault(end_user_id(app, user), EndUser(app, user))
+        if (known := end_user_id(app, user)) not in self.end_users:
+            self.end_users[known] = EndUser(app, user)
         return user
 
     def completion_app_of(self, request: web.Request) -> App:

@@ -40,13 +40,16 @@ class Stage:
                 body = json.loads(await request.read())
         headers = {name: value for name, value in request.headers.items() if name.lower() != "authorization"}
         call = Call(request.method, request.path, body, headers)
-        self._memory.calls.append(call)
+        self._memory.note(call)
         try:
             fault = await self._fault_for(request, body)
             call.fault = fault.name
             scene = Scene(fault.entry, fault.parameters, request)
             SCENE.set(scene)
-            return await scene.entry.answer(scene, lambda: handler(request))
+            try:
+                return await scene.entry.answer(scene, lambda: self._by_a_worker(request, handler))
+            finally:
+                scene.end()
         except (ApiError, GatewayAnswer) as error:
             return error.answer
         except ServerCrashError:
@@ -60,9 +63,18 @@ class Stage:
             message = "The method is not allowed for the requested URL."
             return json_answer({"code": "method_not_allowed", "message": message, "status": 405}, 405)
 
+    async def _by_a_worker(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        gate = self._memory.gate_of(request)
+        if gate is None:
+            return await handler(request)  # which refuses the key
+        if _completes(request):
+            gate.arrive()
+        async with gate.worker():
+            return await handler(request)
+
     async def _fault_for(self, request: web.Request, body: Any) -> Fault:
         """Return what is to be played: what the request asks for or, for a completion, what is next in turn."""
-        completes = request.method == "POST" and request.path.endswith(COMPLETIONS)
+        completes = _completes(request)
         content = body if completes and isinstance(body, dict) else {}
         inputs = content.get("inputs")
         texts = [*(inputs.values() if isinstance(inputs, dict) else ()), content.get("query")]
@@ -87,3 +99,7 @@ class Stage:
         same = hash((request.path, body, tuple(fault.name for fault in asked)))
         self._memory.asked[same] += 1
         return nth(asked, self._memory.asked[same] - 1) or NOTHING
+
+
+def _completes(request: web.Request) -> bool:
+    return request.method == "POST" and request.path.endswith(COMPLETIONS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from airflow_provider_completion.testing.apps import App
@@ -23,7 +24,12 @@ def now() -> str:
 
 def end_user_id(app: App, user: str) -> str:
     """Return the id of an app's end user."""
-    return str(uuid.uuid5(uuid.UUID(app.id), user))
+    return _id_of(app.id, user)
+
+
+@lru_cache
+def _id_of(app_id: str, user: str) -> str:
+    return str(uuid.uuid5(uuid.UUID(app_id), user))
 
 
 @dataclass(frozen=True, slots=True)

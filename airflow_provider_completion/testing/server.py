@@ -19,6 +19,7 @@ from aiohttp import web
 from airflow_provider_completion.testing.apps import App
 from airflow_provider_completion.testing.faults import COMPLETIONS, Fault
 from airflow_provider_completion.testing.files import MEGABYTE, Upload
+from airflow_provider_completion.testing.gate import Traffic
 from airflow_provider_completion.testing.generation import Generation
 from airflow_provider_completion.testing.handlers.completions import Completions
 from airflow_provider_completion.testing.handlers.feedback import Ratings
@@ -38,6 +39,7 @@ class LocalCompletionServer:
     :param port: port to listen on, 0 for any free one
     :param ping_seconds: how often a stream carries a ping; the real server's 10
     :param blocked_extensions: what nobody may upload, such as ``exe``
+    :param kept: how many calls and generations are kept at least, the last ones, for very many of them; None: all
     """
 
     def __init__(
@@ -47,13 +49,14 @@ class LocalCompletionServer:
         port: int = 0,
         ping_seconds: float = 10.0,
         blocked_extensions: Collection[str] = (),
+        kept: int | None = None,
     ) -> None:
         apps = apps or (App(),)
         self.apps = {app.api_key: app for app in apps}
         if len(self.apps) != len(apps):
             raise ValueError("each app needs an api_key of its own")
         self.host, self.port = host, port
-        self._memory = Memory(self.apps, ping_seconds, blocked_extensions)
+        self._memory = Memory(self.apps, ping_seconds, blocked_extensions, kept)
         #: All requests, in order of arrival.
         self.calls: list[Call] = self._memory.calls
         #: All generations, in order of their start.
@@ -85,6 +88,13 @@ class LocalCompletionServer:
     def count(self, method: str, path_end: str) -> int:
         """Return how many requests came with this method and end of path."""
         return sum(call.method == method and call.path.endswith(path_end) for call in self.calls)
+
+    def traffic(self, app: App | None = None) -> Traffic:
+        """Return the count of what has come to one of the apps. It goes on counting.
+
+        :param app: by default the first one
+        """
+        return self._memory.gates[app.api_key if app else next(iter(self.apps))].traffic
 
     def fail_next(self, fault: str, *, times: int = 1, path: str = COMPLETIONS, **parameters: float) -> None:
         """Play a fault of the menu (``docs/faults.md``) to the next completions that ask for none themselves.
@@ -167,4 +177,4 @@ def serve_until_interrupted(server: LocalCompletionServer) -> None:
     server.close()
 
 
-__all__: Sequence[str] = ("Call", "LocalCompletionServer", "serve_until_interrupted")
+__all__: Sequence[str] = ("Call", "LocalCompletionServer", "Traffic", "serve_until_interrupted")

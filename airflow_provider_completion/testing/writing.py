@@ -34,13 +34,13 @@ class ApiError(Exception):
 class GatewayAnswer(Exception):  # noqa: N818 - the app has not failed
     """What a gateway answers in the app's place, while the app is at work."""
 
-    def __init__(self, status: int, content: Mapping[str, Any]) -> None:
+    def __init__(self, status: int, content: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> None:
         super().__init__(status)
-        self.status, self.content = status, content
+        self.status, self.content, self.headers = status, content, headers
 
     @property
     def answer(self) -> web.Response:
-        return web.json_response(self.content, status=self.status)
+        return web.json_response(self.content, status=self.status, headers=self.headers)
 
 
 def json_answer(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

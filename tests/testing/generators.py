@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
+from threading import Event
 
 from airflow_provider_completion.testing import Prompt
 from tests.testing.http import PATIENCE
@@ -33,3 +35,18 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it never came"
         time.sleep(0.005)
+
+
+class Held:
+    """A generator that answers each prompt with its text, once the test lets it go."""
+
+    def __init__(self) -> None:
+        self._free: defaultdict[str, Event] = defaultdict(Event)
+
+    def __call__(self, prompt: Prompt) -> Iterator[str]:
+        assert self._free[prompt.text].wait(PATIENCE)
+        yield prompt.text
+
+    def let_go(self, *texts: str) -> None:
+        for text in texts:
+            self._free[text].set()

@@ -199,6 +199,14 @@ def test_apps_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             [[app]]
             api_key = "app-second"
             max_active_requests = 2
+            names_ceiling = false
+            workers = 10
+            requests_per_minute = 120
+            model_requests_per_minute = 60
+            first_event_seconds = [0.5, 8]
+            prompt_unit_price = "2.50"
+            completion_unit_price = "10.00"
+            currency = "EUR"
             text_to_speech = "my_models:speak"
             auto_play = true
             [app.file_upload]
@@ -211,6 +219,9 @@ def test_apps_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     shout, second = load_apps(tmp_path / "apps.toml")
     assert (shout.name, shout.api_key, shout.tags, shout.pause_seconds) == ("Shout", LOCAL_API_KEY, ["loud"], 0)
     assert (second.name, second.api_key, second.max_active_requests) == (App().name, "app-second", 2)
+    assert (second.names_ceiling, second.workers, second.requests_per_minute) == (False, 10, 120)
+    assert (second.model_requests_per_minute, second.first_event_seconds) == (60, (0.5, 8))
+    assert (second.prompt_unit_price, second.completion_unit_price, second.currency) == ("2.50", "10.00", "EUR")
     assert second.file_upload == FileUpload(allowed_file_types=["audio"], number_limits=1)
     assert (second.text_to_speech("x"), second.auto_play, shout.file_upload) == (b"x", True, False)
     with LocalCompletionServer(shout, second) as server:
@@ -237,6 +248,20 @@ def test_apps_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         ("[[app]]\nfile_upload = 3", "file_upload"),
         ("[[app]]\nfile_upload = {allowed_file_types = ['images']}", "file_upload"),
         ("[[app]]\nfile_upload = {number_limit = 3}", "file_upload"),
+        ("[[app]]\nworkers = -1", "app 'Summarise': workers cannot be -1"),
+        ("[[app]]\nworkers = 1.5", "workers: Input should be a valid integer"),
+        ("[[app]]\nmax_active_requests = -1", "app 'Summarise': max_active_requests cannot be -1"),
+        ("[[app]]\nrequests_per_minute = -1", "app 'Summarise': requests_per_minute cannot be -1"),
+        ("[[app]]\nmodel_requests_per_minute = -1", "app 'Summarise': model_requests_per_minute cannot be -1"),
+        ("[[app]]\npause_seconds = -0.1", "app 'Summarise': pause_seconds cannot be -0.1"),
+        ("[[app]]\nfirst_event_seconds = inf", "app 'Summarise': first_event_seconds cannot be inf"),
+        ("[[app]]\nfirst_event_seconds = [8, 1]", "app 'Summarise': first_event_seconds cannot be (8.0, 1.0)"),
+        ("[[app]]\nfirst_event_seconds = [-1, 1]", "app 'Summarise': first_event_seconds cannot be (-1.0, 1.0)"),
+        ("[[app]]\nfirst_event_seconds = [1, 2, 3]", "first_event_seconds: "),
+        ("[[app]]\nprompt_unit_price = '$1'", "app 'Summarise': prompt_unit_price cannot be '$1'"),
+        ("[[app]]\ncompletion_unit_price = 'nan'", "app 'Summarise': completion_unit_price cannot be 'nan'"),
+        ("[[app]]\ncompletion_unit_price = '-1'", "app 'Summarise': completion_unit_price cannot be '-1'"),
+        ("[[app]]\nprompt_unit_price = 0.15", "prompt_unit_price: Input should be a valid string"),
         ("[[app]]\nauto_play = true", "app 'Summarise': auto_play needs text_to_speech"),
         ("[[app]]\ntext_to_speech = 'os:no_such'", "the text_to_speech 'os:no_such' cannot be imported: "),
         ("[[app]]\nspeech_to_text = 3", "speech_to_text: Input should be callable"),

@@ -65,7 +65,10 @@ def test_it_serves_until_it_is_told_to_end(environment: dict[str, str], number: 
         process.send_signal(number)
         out, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out) == (0, "")
-    assert errors == f"Summarise: {connection['host']} with the API key {LOCAL_API_KEY}\n"
+    assert errors.splitlines() == [
+        f"Summarise: {connection['host']} with the API key {LOCAL_API_KEY}",
+        "Summarise: 1 came, 0 refused, 1 admitted; at most 1 ran at a time and 0 waited",
+    ]
 
 
 SHOW = f"import os; print(os.environ[{VARIABLE!r}])"

@@ -54,6 +54,7 @@ from airflow_provider_completion.testing.faults.pieces import (
     first_pieces,
     pausing,
     preset,
+    rate_limit,
     says,
     slow,
 )
@@ -73,11 +74,7 @@ SEPARATORS = "a\u2028b\u2029c\u0085d "
 _FOR_EVER = 3600.0
 
 _TOO_MANY = "Too many requests. Please try again later. The current maximum concurrent requests allowed for"
-_RATE_LIMIT = (
-    "[models] Rate Limit Error, Error code: 429 - {'error': {'message': 'Rate limit reached for a-model in "
-    "organization org-x on requests per min (RPM): Limit 3, Used 3, Requested 1. Please try again in 20s.', 'type': "
-    "'requests', 'param': None, 'code': 'rate_limit_exceeded'}}"
-)
+_RATE_LIMIT = rate_limit(3, 20)
 _OVERLOADED = "[models] Server Unavailable Error, Error code: 503 - {'error': {'message': 'The server is overloaded.'}}"
 _BAD_INPUTS = (
     "1 validation error for CompletionRequestPayload\ninputs\n  Input should be a valid dictionary [type=dict_type, "

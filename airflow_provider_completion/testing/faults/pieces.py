@@ -13,6 +13,15 @@ PRESET = "This is not for me to answer."
 SERVER_FAILED = "Internal Server Error, please contact support."
 
 
+def rate_limit(calls: int, seconds: int) -> str:
+    """Return what a model provider says that takes so many calls a minute, and has had them."""
+    return (
+        "[models] Rate Limit Error, Error code: 429 - {'error': {'message': 'Rate limit reached for a-model in "
+        f"organization org-x on requests per min (RPM): Limit {calls}, Used {calls}, Requested 1. Please try again in "
+        f"{seconds}s.', 'type': 'requests', 'param': None, 'code': 'rate_limit_exceeded'}}}}"
+    )
+
+
 def fails(message: str, code: str = "completion_request_error", status: int = 400) -> Pieces:
     async def pieces(source: AsyncIterator[str], scene: Scene) -> AsyncIterator[str]:
         async for piece in source:

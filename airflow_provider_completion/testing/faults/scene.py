@@ -69,6 +69,10 @@ class Scene:
             reset(self.request.transport)
         raise ConnectionResetError
 
+    def end(self) -> None:
+        """Let go of the request: a server that keeps its generations keeps their scenes too."""
+        del self.request
+
     @property
     def _client_gone(self) -> bool:
         return self.request.transport is None or self.request.transport.is_closing()

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from airflow_provider_completion.testing.faults import without_markers
 from airflow_provider_completion.testing.files import accepted_files
 from airflow_provider_completion.testing.form import BadInputError, ServerCrashError, accepted_inputs
+from airflow_provider_completion.testing.gate import Gate
 from airflow_provider_completion.testing.generation import Generation, prompt_of
 from airflow_provider_completion.testing.memory import Memory
 from airflow_provider_completion.testing.playing import SCENE
@@ -51,13 +52,16 @@ class Completions:
         app = self._memory.completion_app_of(request)
         user = self._memory.user_of(app, content["user"])
         body = valid(_Body, content)
-        limit = app.max_active_requests
-        if limit and self._memory.active[app.api_key] >= limit:
-            text = (
-                "Too many requests. Please try again later. The current maximum concurrent requests allowed for "
-                f"{app.id} is {limit}."
-            )
-            raise ApiError(400, "invalid_param", text)
+        gate = self._memory.gates[app.api_key]
+        with gate.slot():
+            generation = self._begun(gate, body, user)
+            if generation.streaming:
+                return await self._stream(request, generation)
+            answer = await self._whole(generation)
+        return await self._block(request, generation, answer)
+
+    def _begun(self, gate: Gate, body: _Body, user: str) -> Generation:
+        app = gate.app
         files = accepted_files(app.file_rules, body.files or (), self._memory.uploads) if app.file_upload else ()
         try:
             given = {name: without_markers(value) for name, value in body.inputs.items()}
@@ -69,22 +73,15 @@ class Completions:
             raise ApiError(500, "internal_server_error", text) from None
         query = without_markers(body.query.replace("\x00", ""))
         prompt = prompt_of(app, inputs, query, files, user)
-        generation = Generation(app, prompt, streaming=body.response_mode == "streaming", scene=SCENE.get())
-        self._memory.generations.append(generation)
-        self._memory.by_task[generation.task_id] = self._memory.by_message[generation.message_id] = generation
+        generation = Generation(gate, prompt, streaming=body.response_mode == "streaming", scene=SCENE.get())
+        self._memory.begin(generation)
         paths = {file.get("path") for file in files}
         for upload in self._memory.uploads.values():
             if upload.path in paths:
                 upload.app_ids.add(app.id)
-        self._memory.active[app.api_key] += 1
-        try:
-            if generation.streaming:
-                return await self._stream(request, generation)
-            return await self._block(request, generation)
-        finally:
-            self._memory.active[app.api_key] -= 1
+        return generation
 
-    async def _block(self, request: web.Request, generation: Generation) -> web.StreamResponse:
+    async def _whole(self, generation: Generation) -> bytes:
         async for _ in generation.pieces():
             pass
         generation.finished = True
@@ -99,12 +96,15 @@ class Completions:
                 "https://errors.pydantic.dev/2.11/v/string_type"
             )
             raise ApiError(400, "invalid_param", text, VARY)
-        content = json.dumps(generation.scene.entry.event(generation.blocking_answer())).encode("ascii")
+        return json.dumps(generation.scene.entry.event(generation.blocking_answer())).encode("ascii")
+
+    async def _block(self, request: web.Request, generation: Generation, content: bytes) -> web.StreamResponse:
         response = web.StreamResponse(
             headers={**COMMON, **CORS, **VARY, "Content-Type": "application/json; charset=utf-8"}
         )
         response.content_length = len(content)
-        return await self._send(request, response, generation, _in_parts(content))
+        parts = 16 if generation.scene.entry.name else 1
+        return await self._send(request, response, generation, _in_parts(content, parts))
 
     async def _stream(self, request: web.Request, generation: Generation) -> web.StreamResponse:
         response = web.StreamResponse(headers={**COMMON, **CORS, "Content-Type": "text/event-stream; charset=utf-8"})
@@ -125,7 +125,6 @@ class Completions:
                         # Not even the status line is sent before the first event (contract §4.1).
                         await response.prepare(request)
                     await response.write(frame)
-            await response.write_eof()
         except ConnectionResetError:
             generation.disconnected = True
         return response
@@ -135,6 +134,8 @@ class Completions:
         events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         # Apart from the response: when the client goes, the model runs on, and only a stop ends it.
         generation.run = asyncio.create_task(self._run(generation, events))
+        self._memory.by_task[generation.task_id] = generation
+        generation.run.add_done_callback(lambda _: self._memory.by_task.pop(generation.task_id))
         next_ping = time.monotonic() + self._memory.ping_seconds
         while True:
             left = next_ping - time.monotonic()
@@ -183,8 +184,8 @@ class Completions:
         return json_answer({"result": "success"})  # whatever it did (contract §5)
 
 
-async def _in_parts(content: bytes) -> AsyncGenerator[bytes, None]:
-    """Yield a blocking answer in parts, so that a fault can strike between them."""
-    size = max(1, len(content) // 16)
+async def _in_parts(content: bytes, parts: int) -> AsyncGenerator[bytes, None]:
+    """Yield a blocking answer in so many parts, or one more, so that a fault can strike between them."""
+    size = max(1, len(content) // parts)
     for start in range(0, len(content), size):
         yield content[start : start + size]
