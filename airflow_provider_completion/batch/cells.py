@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from datetime import date, time
 from decimal import Decimal
 from math import isfinite
+from numbers import Integral, Real
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +15,9 @@ from airflow_provider_completion.api.app import InputVariable
 from airflow_provider_completion.api.input_form import TEXTS, truth_in
 
 _64_BITS = range(-(2**63), 2**63)
+#: Of a whole number that Python surely writes as decimals.
+_MOST_BITS = 2048
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def plain(value: Any) -> Any:
@@ -66,6 +72,25 @@ def text_of(value: Any) -> str:
     return str(value)
 
 
+def json_of(value: Any) -> str:
+    """Return a value as JSON on one line. What JSON does not have is text there, and no number is nothing."""
+    try:
+        return _JSON.encode(value)
+    except (TypeError, ValueError, RecursionError):
+        try:
+            return _JSON.encode(_with_json_only(value))
+        except RecursionError:  # too deep, or within itself
+            return _JSON.encode(_described(value))
+
+
+def cell_of(value: Any) -> str:
+    """Return a value as text, empty for what is none. What is no single value is JSON."""
+    try:
+        return text_of(value)
+    except ValueError:
+        return json_of(value)
+
+
 def is_surely_json(value: Any) -> bool:
     """Say whether JSON surely has this value. What it does not is looked at again, more slowly."""
     kind = type(value)
@@ -82,3 +107,28 @@ def _is_text(value: str) -> bool:
     except UnicodeEncodeError:  # half a surrogate pair
         return False
     return True
+
+
+def _with_json_only(value: Any) -> Any:
+    value = plain(value)
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, Mapping):
+        return {name if isinstance(name, str) else str(name): _with_json_only(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_with_json_only(inner) for inner in value]
+    if isinstance(value, Integral):  # those of numpy as well
+        whole = int(value)
+        return whole if whole.bit_length() < _MOST_BITS else hex(whole)
+    if isinstance(value, Real):
+        number = float(value)
+        return number if isfinite(number) else None if number != number else str(number)
+    return _described(value)
+
+
+def _described(value: Any) -> str:
+    """Return what is left of a value that is no data."""
+    try:
+        return str(value)
+    except Exception as error:  # a value can raise anything
+        return f"a value of the type {type(value).__qualname__!r} ({type(error).__name__})"

@@ -100,6 +100,11 @@ class ColumnPlan:
         kept = [name for name in self._names if name not in sent]
         return f"Inputs: {', '.join(told)}." + (f" Not sent: {_some(kept)}." if kept else "")
 
+    @property
+    def used(self) -> frozenset[str]:
+        """The columns that something is made of: what is asked, or the key."""
+        return frozenset({*(origin.column for origin in self._origins.values()), *self._beside.values(), *self.key})
+
     # -- what is decided ----------------------------------------------------------------------------------------------
 
     def _found(self) -> dict[str, _Origin]:
