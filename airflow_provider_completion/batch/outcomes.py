@@ -106,9 +106,7 @@ class Reading:
         if record is None:
             if not entry.unanswered:
                 return _SKIPPED
-            return Outcome(
-                "failed", why=_LOST, billed=_LOST.billed, task_id=entry.task_id, tries=entry.calls, of_round=""
-            )
+            return _LOST._replace(task_id=entry.task_id, tries=entry.calls)
         # As plain data, with the defaults of a RowRecord: to make one would take longer than all the rest.
         get, completion = record.get, record.get("completion")
         status: Status = "failed"
