@@ -36,7 +36,7 @@ class NewFile:
         self._name = name_of(path)
         self._is_local = isinstance(path, str | os.PathLike)
         self._place: Any = Path(os.path.realpath(path)) if isinstance(path, str | os.PathLike) else path
-        self._part: Any = self._place.with_name(_PART.format(self._place.name, uuid.uuid4().hex[:8]))
+        self._part: Any = self._hidden()
         self._stream: BinaryIO | None = None
 
     def __enter__(self) -> NewFile:
@@ -110,17 +110,19 @@ class NewFile:
         return stat.S_IMODE(mode)
 
     def _locked(self, mode: int | None) -> BinaryIO:
-        """Open it under its hidden name, with a lock, by which others see that it is no leftover."""
+        """Open it under a hidden name, with a lock, by which others see that it is no leftover."""
         while True:
             number = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else 0o600)
             stream = os.fdopen(number, "wb", _BUFFER_BYTES)
-            with suppress(OSError):  # a storage without locks
-                fcntl.flock(stream, fcntl.LOCK_EX)
-            if os.fstat(number).st_nlink:  # or it was taken for a leftover before it was locked
+            if _is_locked(stream):
                 if mode is not None:
                     os.fchmod(number, mode)
                 return stream
-            stream.close()
+            stream.close()  # somebody has taken it for a leftover, and removes it
+            self._part = self._hidden()
+
+    def _hidden(self) -> Any:
+        return self._place.with_name(_PART.format(self._place.name, uuid.uuid4().hex[:8]))
 
     def _remove_leftovers(self) -> None:
         leftover = re.compile(_PART.replace(".", r"\.").format(re.escape(self._place.name), "[0-9a-f]{8}"))
@@ -149,6 +151,17 @@ class NewFile:
 def name_of(path: FilePath) -> str:
     """Return a path for people, without a password in it."""
     return re.sub(r"(?<=://)[^/@]*:[^/@]*@", "***@", str(path))
+
+
+def _is_locked(stream: BinaryIO) -> bool:
+    """Lock a file that was just made, and say whether nobody has done so before."""
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a storage without locks, where nobody removes leftovers
+        return True
+    return os.fstat(stream.fileno()).st_nlink > 0
 
 
 def _sync(folder: Path) -> None:

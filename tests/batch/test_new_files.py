@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from airflow_provider_completion.api.errors import CompletionError, InvalidReque
 from airflow_provider_completion.batch import new_files as module
 from airflow_provider_completion.batch.new_files import NewFile
 from airflow_provider_completion.batch.places import Places
-from tests.batch.rows_out import answered, listed, written
+from tests.batch.rows_out import listed, written
 
 WAYS = [pytest.param(Path, id="local"), pytest.param(lambda path: ObjectStoragePath(f"file://{path}"), id="stored")]
 
@@ -42,7 +43,7 @@ def test_what_is_not_published_has_changed_nothing(tmp_path: Path, way: Any, the
         path.write_text("old")
     with NewFile(way(path)) as file:
         file.write(b"new")
-    with pytest.raises(KeyboardInterrupt), NewFile(way(path)) as file:
+    with suppress(KeyboardInterrupt), NewFile(way(path)) as file:
         file.write(b"new")
         raise KeyboardInterrupt
     with NewFile(way(path)) as file:
@@ -177,11 +178,17 @@ def test_a_full_disk_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
 def test_a_disk_that_fills_up_while_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = os.fdopen
-    monkeypatch.setattr(
-        module.os, "fdopen", lambda number, *more: os.close(number) or opened(os.open("/dev/full", 1), *more)
-    )
-    with pytest.raises(CompletionError, match="cannot be written: No space left on device"):
-        written(tmp_path / "out.csv", [{"text": "a"}], lambda _: answered("x" * 3_000_000))
+
+    def full(number: int, *more: Any) -> Any:
+        os.close(number)
+        return opened(os.open("/dev/full", os.O_WRONLY), *more)
+
+    monkeypatch.setattr(module.os, "fdopen", full)
+    with (
+        NewFile(tmp_path / "out") as file,
+        pytest.raises(CompletionError, match="cannot be written: No space left on device"),
+    ):
+        file.write(b"x" * 3_000_000)
     assert listed(tmp_path) == []
 
 
