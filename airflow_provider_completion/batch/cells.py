@@ -17,7 +17,7 @@ from airflow_provider_completion.api.input_form import TEXTS, truth_in
 _64_BITS = range(-(2**63), 2**63)
 #: Of a whole number that Python surely writes as decimals.
 _MOST_BITS = 2048
-_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"))
 
 
 def plain(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -51,8 +51,8 @@ class Journalled:
     def __init__(self, rows: Spool, of: Callable[[Row], Entry]) -> None:
         self._entries = {RowId(row.key or "", row.fingerprint or ""): of(row) for row in rows.to_send()}
 
-    def entry(self, row: RowId) -> Entry:
-        return self._entries.get(row, Entry())
+    def entries(self, rows: Sequence[RowId]) -> list[Entry]:
+        return [self._entries.get(row, Entry()) for row in rows]
 
 
 def written(
