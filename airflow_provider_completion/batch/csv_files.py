@@ -24,6 +24,8 @@ _IN_QUOTES = re.compile(r'(^|[,;\t])"[^"]*(?:""[^"]*)*"')
 _LINE_END = re.compile(r"[\r\n]")
 _RULE = f"{NOT_SENT} A cell with a delimiter, a quote or a line break stands in quotes, and its own quotes twice."
 
+#: What the csv module writes as :func:`cell_of` does.
+_AS_THEY_ARE = frozenset({str, int, type(None)})
 #: What makes a header's meaning doubtful, unless it stands in quotes.
 _DOUBTFUL = re.compile(r"[,;\t|=\ufeff]")
 
@@ -149,7 +151,7 @@ class CsvSink:
     def write(self, record: Mapping[str, Any]) -> None:
         """Write the next record; what is absent is empty."""
         values = map(record.get, self._names)
-        self._rows.writerow([value if type(value) is str else cell_of(value) for value in values])
+        self._rows.writerow([value if type(value) in _AS_THEY_ARE else cell_of(value) for value in values])
 
     def write_as_read(self, cells: Sequence[str]) -> None:
         """Write a row that cannot be told by its columns."""
