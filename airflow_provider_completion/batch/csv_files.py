@@ -150,8 +150,11 @@ class CsvSink:
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Write the next record; what is absent is empty."""
-        values = map(record.get, self._names)
-        self._rows.writerow([value if type(value) in _AS_THEY_ARE else cell_of(value) for value in values])
+        values = [*map(record.get, self._names)]
+        try:
+            self._rows.writerow([value if type(value) in _AS_THEY_ARE else cell_of(value) for value in values])
+        except ValueError:  # a number of more digits than Python writes
+            self._rows.writerow([*map(cell_of, values)])
 
     def write_as_read(self, cells: Sequence[str]) -> None:
         """Write a row that cannot be told by its columns."""
