@@ -72,23 +72,29 @@ def text_of(value: Any) -> str:
     return str(value)
 
 
-def json_of(value: Any) -> str:
-    """Return a value as JSON on one line. What JSON does not have is text there, and no number is nothing."""
+def json_of(record: Mapping[str, Any]) -> str:
+    """Return values by name as JSON on one line. What JSON does not have is text there, and no number is null."""
     try:
-        return _JSON.encode(value)
+        return _JSON.encode(record)
     except (TypeError, ValueError, RecursionError):
-        try:
-            return _JSON.encode(_with_json_only(value))
-        except RecursionError:  # too deep, or within itself
-            return _JSON.encode(_described(value))
+        return _JSON.encode({name: data_of(value) for name, value in record.items()})
 
 
 def cell_of(value: Any) -> str:
     """Return a value as text, empty for what is none. What is no single value is JSON."""
     try:
         return text_of(value)
-    except ValueError:
-        return json_of(value)
+    except Exception:  # a value can raise anything
+        data = data_of(value)
+        return data if isinstance(data, str) else _JSON.encode(data)
+
+
+def data_of(value: Any) -> Any:
+    """Return what JSON has of a value, whatever it is."""
+    try:
+        return _with_json_only(value)
+    except RecursionError:  # too deep, or within itself
+        return _described(value)
 
 
 def is_surely_json(value: Any) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import PurePath
 from typing import Any, TypeAlias
 
 from airflow_provider_completion.api.errors import InvalidRequestError
-from airflow_provider_completion.batch.cells import json_of
+from airflow_provider_completion.batch.cells import data_of
 from airflow_provider_completion.batch.csv_files import CsvFile
 from airflow_provider_completion.batch.json_lines import JsonLines
 from airflow_provider_completion.batch.rows import NOT_SENT, ReadRow, Source
@@ -91,10 +92,10 @@ class Mappings(Source):
         for row in self._rows:
             if not isinstance(row, Mapping):
                 problem = f"is a value of the type {_type_of(row)}, not a mapping of columns to values"
-                yield ReadRow({}, problem=problem, as_read=json_of(row))
+                yield ReadRow({}, problem=problem, as_read=json.dumps(data_of(row)))
             elif others := [name for name in row if not isinstance(name, str)]:
                 what = f"has a column whose name is a value of the type {_type_of(others[0])}, not text"
-                yield ReadRow({}, problem=what, as_read=json_of(row))
+                yield ReadRow({}, problem=what, as_read=json.dumps(data_of(row)))
             else:
                 yield ReadRow(dict(row))
 
