@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any
+from urllib.parse import unquote
 
 from airflow_provider_completion.api.errors import CompletionError, InvalidRequestError
 from airflow_provider_completion.batch.new_files import NewFile, name_of
@@ -50,6 +53,7 @@ class Places:
         self.manifest = self._beside(".manifest.json")
         if is_file:
             self._check_against(rows)
+        self._check_others()
         for path in (self.output, self.failed, self.manifest):
             try:
                 with NewFile(path):  # and it is gone again
@@ -80,6 +84,19 @@ class Places:
         else:
             return
         raise InvalidRequestError(what, hint=f"{NOT_SENT} Name another output.")
+
+    def _check_others(self) -> None:
+        """Refuse to share what stands beside outputs that differ in nothing but their suffixes."""
+        own = uri_of(self.output).rpartition("/")[2]
+        other = own
+        with suppress(Exception), self.manifest.open("rb") as file:  # or there is none, or none of a batch
+            other = str(json.load(file)["output"]).rpartition("/")[2]
+        if other != own:
+            raise InvalidRequestError(
+                f"{name_of(self.manifest)!r} is the manifest of another output, {unquote(other)!r}.",
+                hint=f"{NOT_SENT} Give this one a name that differs in more than the suffix, or delete the manifest if "
+                "the other is not written any more.",
+            )
 
 
 def uri_of(path: FilePath) -> str:

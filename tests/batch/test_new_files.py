@@ -291,3 +291,18 @@ def test_what_stands_beside_the_output(tmp_path: Path) -> None:
         places = Places(tmp_path / "out.1.jsonl", rows)
         assert places.failed == tmp_path / f"out.1.failed{suffix}"
         assert places.manifest == tmp_path / "out.1.manifest.json"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_outputs_that_differ_in_their_suffixes_only_would_share_what_stands_beside_them(
+    tmp_path: Path, way: Any
+) -> None:
+    written(way(tmp_path / "o ü.csv"), [{"text": "a"}])
+    Places(way(tmp_path / "o ü.csv"), [])
+    with pytest.raises(
+        InvalidRequestError, match=r"o ü\.manifest\.json' is the manifest of another output, 'o ü\.csv'"
+    ):
+        Places(way(tmp_path / "o ü.jsonl"), [])
+    for content in ("", "[]", "{}", "no JSON"):
+        (tmp_path / "o ü.manifest.json").write_text(content)
+        Places(way(tmp_path / "o ü.jsonl"), [])

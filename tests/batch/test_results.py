@@ -11,9 +11,11 @@ import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 from pydantic import BaseModel
 
+from airflow_provider_completion.api.answers import Usage
 from airflow_provider_completion.api.errors import InvalidRequestError, ModelError, ServerError, ThrottledError
 from airflow_provider_completion.batch.journal import Entry
 from airflow_provider_completion.batch.outcomes import STATUSES, Reading
+from airflow_provider_completion.batch.record import RowRecord
 from airflow_provider_completion.batch.records import FACTS, Records
 from airflow_provider_completion.batch.rows import Row
 from airflow_provider_completion.batch.sinks import sink_for
@@ -216,6 +218,31 @@ def test_what_became_of_a_row(entry: Entry, output_type: Any, accept: Any, expec
     assert {name: record[name] for name in expected} == expected
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        RowRecord(completion={"answer": "x", "finish": "complete"}),
+        RowRecord(failure=ModelError("No.").as_json()),
+        RowRecord(
+            completion={"answer": "x", "finish": "complete"},
+            task_id="t",
+            message_id="m",
+            usage=USAGE,
+            waiting=1.5,
+            running=2.5,
+            tries=3,
+            possibly_billed_twice=True,
+            of_round="r",
+        ),
+    ],
+)
+def test_a_record_is_read_as_its_model_has_it(record: RowRecord) -> None:
+    outcome = Reading().outcome(Entry(record=record.as_json()))
+    for name in ("message_id", "task_id", "waiting", "running", "tries", "possibly_billed_twice", "of_round"):
+        assert getattr(outcome, name) == getattr(record, name)
+    assert (None if outcome.usage is None else Usage.model_validate(outcome.usage)) == record.usage
+
+
 def test_all_that_can_become_of_rows(tmp_path: Path) -> None:
     rows = [
         *ROWS[:4],
@@ -291,8 +318,8 @@ def test_no_rows_are_an_empty_output(tmp_path: Path) -> None:
     assert written(tmp_path / "out.csv", tmp_path / "rows.csv").published
     assert (tmp_path / "out.csv").read_text().startswith("sku,text,answer,completion_status,")
     assert read(tmp_path / "out.csv") == []
-    assert written(tmp_path / "out.jsonl", []).published
-    assert (tmp_path / "out.jsonl").read_bytes() == b""
+    assert written(tmp_path / "none.jsonl", []).published
+    assert (tmp_path / "none.jsonl").read_bytes() == b""
 
 
 # -- columns ---------------------------------------------------------------------------------------------------------
