@@ -300,7 +300,7 @@ def test_outputs_that_differ_in_their_suffixes_only_would_share_what_stands_besi
     written(way(tmp_path / "o ü.csv"), [{"text": "a"}])
     Places(way(tmp_path / "o ü.csv"), [])
     with pytest.raises(
-        InvalidRequestError, match=r"o ü\.manifest\.json' is the manifest of another output, 'o ü\.csv'"
+        InvalidRequestError, match=r"manifest\.json' is the manifest of another output, 'o ü\.csv"
     ):
         Places(way(tmp_path / "o ü.jsonl"), [])
     for content in ("", "[]", "{}", "no JSON"):
