@@ -11,13 +11,19 @@ from numbers import Integral, Real
 from typing import Any
 from uuid import UUID
 
+from pydantic_core import to_json
+
 from airflow_provider_completion.api.app import InputVariable
 from airflow_provider_completion.api.input_form import TEXTS, truth_in
 
 _64_BITS = range(-(2**63), 2**63)
 #: Of a whole number that Python surely writes as decimals.
 _MOST_BITS = 2048
-_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"))
+#: That Python reads, and writes, of a whole number.
+_MOST_DIGITS = 4300
+_COMPACT = (",", ":")
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=_COMPACT)
+_SIMPLE = frozenset({str, int, float, bool, type(None)})
 
 
 def plain(value: Any) -> Any:
@@ -72,12 +78,17 @@ def text_of(value: Any) -> str:
     return str(value)
 
 
-def json_of(record: Mapping[str, Any]) -> str:
-    """Return values by name as JSON on one line. What JSON does not have is text there, and no number is null."""
+def json_of(record: Mapping[str, Any]) -> bytes:
+    """Return values by name as JSON on one line. What JSON does not have is text there; what is no number, null."""
     try:
-        return _JSON.encode(record)
+        if {*map(type, record.values())} <= _SIMPLE:  # most are, and then this is four times as fast
+            line = to_json(record, inf_nan_mode="null")
+            if len(line) < _MOST_DIGITS:  # or one of its numbers may have more than Python reads
+                return line
+        return _JSON.encode(record).encode()
     except (TypeError, ValueError, RecursionError):
-        return _JSON.encode({name: data_of(value) for name, value in record.items()})
+        # In ASCII, which can name half a surrogate pair.
+        return json.dumps({name: data_of(value) for name, value in record.items()}, separators=_COMPACT).encode()
 
 
 def cell_of(value: Any) -> str:
@@ -128,7 +139,7 @@ def _with_json_only(value: Any) -> Any:
         return whole if whole.bit_length() < _MOST_BITS else hex(whole)
     if isinstance(value, Real):
         number = float(value)
-        return number if isfinite(number) else None if number != number else str(number)
+        return number if isfinite(number) else None
     return _described(value)
 
 

@@ -47,7 +47,7 @@ class JsonLines(Source):
 
 
 class JsonLinesSink:
-    """Writes a JSONL file in UTF-8. Values keep their types; what JSON does not have is text, and no number is null.
+    """Writes a JSONL file in UTF-8. Values keep their types; what JSON does not have is text, NaN and infinity null.
 
     :param write: takes the bytes
     """
@@ -57,12 +57,7 @@ class JsonLinesSink:
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Write the next record; what is absent stays so."""
-        line = json_of(record)
-        try:
-            data = line.encode()
-        except UnicodeEncodeError:  # half a surrogate pair, which JSON can name
-            data = json.dumps(json.loads(line)).encode()
-        self._write(data + b"\n")
+        self._write(json_of(record) + b"\n")
 
     def write_as_read(self, line: str) -> None:
         """Write a row that cannot be told by its columns."""

@@ -185,7 +185,7 @@ class Spool:
             if not row.columns.keys() <= seen.keys():
                 seen |= dict.fromkeys(row.columns)
             columns, problem = _kept(row.columns)
-            as_read = json_of(row.columns) if problem else row.as_read
+            as_read = json_of(row.columns).decode() if problem else row.as_read
             problem = row.problem or problem
             # A source can be a database as well, with errors of the same kind: only this is the disk's.
             with _on_disk():

@@ -299,9 +299,7 @@ def test_outputs_that_differ_in_their_suffixes_only_would_share_what_stands_besi
 ) -> None:
     written(way(tmp_path / "o ü.csv"), [{"text": "a"}])
     Places(way(tmp_path / "o ü.csv"), [])
-    with pytest.raises(
-        InvalidRequestError, match=r"manifest\.json' is the manifest of another output, 'o ü\.csv"
-    ):
+    with pytest.raises(InvalidRequestError, match=r"manifest\.json' is the manifest of another output, 'o ü\.csv"):
         Places(way(tmp_path / "o ü.jsonl"), [])
     for content in ("", "[]", "{}", "no JSON"):
         (tmp_path / "o ü.manifest.json").write_text(content)
