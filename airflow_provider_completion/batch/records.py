@@ -102,7 +102,7 @@ class Records:
             which = "output_type has fields" if fields else "answer_column is one"
             raise InvalidRequestError(f"{which} that the results have anyway: {_listed(twice)}.", hint=NOT_SENT)
         self._kept = self._chosen(names, keep)
-        if keep == "all" and set(FACTS) <= set(names) - set(used):
+        if keep == "all" and set(FACTS) <= set(names):
             gone = set(new) & set(names) - set(used)
             log.info("The rows are results of an earlier batch. Its columns give way: %s.", _listed(gone))
             self._kept = [name for name in names if name not in gone]

@@ -345,7 +345,7 @@ def test_a_rows_own_columns_are_kept_as_asked(tmp_path: Path, keep: Any, kept: l
         (["text"], {"fields": ["task_id", "a"]}, r"output_type has fields that the results have anyway: 'task_id'\."),
         (["text", *FACTS[1:]], {}, r"names that columns"),
         (["answer", *FACTS], {"used": {"answer"}}, r": 'answer'\."),
-        (["answer", *FACTS], {"used": {"message_id"}}, r"'message_id'"),
+        (["answer", *FACTS], {"used": {"message_id"}}, r": 'message_id'\."),
         (["text", *FACTS], {"keep": ["text", "task_id"]}, r": 'task_id'\."),
         (["text"], {"keep": ["text", "tex"]}, r"keep names what is no column of the rows: 'tex'; there are 'text'\."),
         (["text"], {"keep": "text"}, r"keep is neither 'all' nor a list"),
