@@ -89,6 +89,11 @@ class ColumnPlan:
             what = f"The columns of the rows do not fit: {'; '.join(problems)}."
             raise InvalidRequestError(what, hint=f"{NOT_SENT} {_SAY}")
 
+    @property
+    def used(self) -> frozenset[str]:
+        """The columns that something is made of: what is asked, or the key."""
+        return frozenset({*(origin.column for origin in self._origins.values()), *self._beside.values(), *self.key})
+
     def __str__(self) -> str:
         """Where everything that is asked comes from, in one line for the log."""
         columns = {quoted(name): (column, how) for name, (_, column, how) in self._origins.items()}

@@ -25,11 +25,14 @@ class ReadRow(NamedTuple):
     :param columns: its values by the names of their columns; what is known of them, if something is wrong
     :param line: where it begins in a file of lines, from 1 on
     :param problem: what is wrong with it, a verb first (``has 3 cells ...``); no values
+    :param as_read: what its source has, where the columns do not say it all, for the sink of that format: the cells of
+        a CSV file, a line of JSON
     """
 
     columns: dict[str, Any]
     line: int | None = None
     problem: str | None = None
+    as_read: Any = None
 
 
 class Source(ABC):
