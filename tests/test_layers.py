@@ -49,7 +49,7 @@ THIRD_PARTIES = {
     "following": set(),
     "paying": set(),
     "client": {"pydantic", "requests", "urllib3", "aiohttp", "certifi", "opentelemetry", "tenacity"},
-    "batch": set(),
+    "batch": {"pydantic"},
     "keeping": {"pydantic", "airflow", "asgiref"},
     "testing": {"pydantic", "aiohttp", "pytest"},
 }
