@@ -87,6 +87,8 @@ class CallSpan:
     def _start(self, origin: Origin) -> None:
         if origin.trace_id:
             self.headers["X-Trace-Id"] = origin.trace_id
+        if origin.session_id:
+            self.headers["X-Trace-Session-Id"] = origin.session_id
         parent = None if trace.get_current_span().get_span_context().is_valid else _PROPAGATOR.extract(origin.parent)
         url = urlsplit(self._settings.base_url)
         self._span = trace.get_tracer("airflow_provider_completion", __version__).start_span(
