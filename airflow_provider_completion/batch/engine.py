@@ -271,6 +271,7 @@ class Engine:
         self._spent.add(completion.usage)
         job.problem = self._problem_of(completion)
         self._write(job)
+        self._look(self._bounds.reached)
         if job.problem is not None and job.asked_again < self._rules.output.retries and not self._is_over:
             job.asked_again += 1
             self._queue.put_back(job)

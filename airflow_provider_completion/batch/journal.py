@@ -64,8 +64,12 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.close()
+        except JournalError:
+            if kind is None:  # or it would hide what has ended the block
+                raise
 
     @property
     def is_new(self) -> bool:
@@ -131,6 +135,8 @@ class Journal:
         try:
             if self._thread.is_alive():
                 self.flush()
+            elif self._error:
+                raise self._error
         finally:
             with self._changed:
                 self._closing = True

@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -38,8 +39,10 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def journal(folder: Path) -> Iterator[Journal]:
-    with opened(folder) as journal:
-        yield journal
+    journal = opened(folder)
+    yield journal
+    with suppress(JournalError):  # what a test has done to it
+        journal.close()
 
 
 def told(entry: Entry) -> Known:
@@ -257,6 +260,23 @@ def test_what_a_session_has_left_that_was_taken_over_spoils_no_later_record(fold
     assert known(folder)[3] == RECORD
 
 
+def test_what_could_not_be_kept_is_said_at_the_end_but_hides_nothing(folder: Path) -> None:
+    with pytest.raises(TakenOverError), opened(folder) as journal:
+        opened(folder).close()
+        journal.ended(ROW, RECORD)
+    with pytest.raises(KeyboardInterrupt), opened(folder) as journal:
+        opened(folder).close()
+        journal.ended(ROW, RECORD)
+        raise KeyboardInterrupt
+
+
+def test_nothing_is_written_to_a_closed_one(folder: Path) -> None:
+    journal = opened(folder)
+    journal.close()
+    with pytest.raises(JournalError, match="is closed"):
+        journal.ended(ROW, RECORD)
+
+
 def test_it_belongs_to_one_output(folder: Path) -> None:
     opened(folder).close()
     with pytest.raises(JournalError, match=f"that of another output, {OUTPUT}"):
@@ -319,4 +339,3 @@ def test_an_index_that_cannot_be_written_stops_the_next_call(folder: Path, journ
     with pytest.raises(JournalError):
         journal.behind  # noqa: B018
     assert len(segments(folder)) == 2  # what was not committed is still there
-    journal._error = None
