@@ -260,14 +260,17 @@ def test_what_a_session_has_left_that_was_taken_over_spoils_no_later_record(fold
     assert known(folder)[3] == RECORD
 
 
-def test_what_could_not_be_kept_is_said_at_the_end_but_hides_nothing(folder: Path) -> None:
-    with pytest.raises(TakenOverError), opened(folder) as journal:
-        opened(folder).close()
-        journal.ended(ROW, RECORD)
-    with pytest.raises(KeyboardInterrupt), opened(folder) as journal:
-        opened(folder).close()
-        journal.ended(ROW, RECORD)
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("interrupt", [None, KeyboardInterrupt])
+def test_what_could_not_be_kept_is_said_at_the_end_but_hides_nothing(folder: Path, interrupt) -> None:
+    def lose() -> None:
+        with opened(folder) as journal:
+            opened(folder).close()
+            journal.ended(ROW, RECORD)
+            if interrupt:
+                raise interrupt
+
+    with pytest.raises(interrupt or TakenOverError):
+        lose()
 
 
 def test_nothing_is_written_to_a_closed_one(folder: Path) -> None:
