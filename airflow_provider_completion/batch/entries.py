@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,8 +61,8 @@ class Line(NamedTuple):
     """What is written of a row.
 
     :param kind: ``sent``, ``begun``, ``unbilled`` or ``ended``
-    :param own: the generation, or the record
-    :param account: the writer's account after it
+    :param own: the generation, or the record as JSON
+    :param account: the writer's account after it, as JSON
     """
 
     kind: str
@@ -70,6 +70,35 @@ class Line(NamedTuple):
     fingerprint: str
     own: str | None = None
     account: str | None = None
+
+    def encoded(self) -> bytes:
+        """Return it for a file of lines. It begins with its line feed: one that was cut short spoils no other."""
+        row = f"{json.dumps(self.identity)},{json.dumps(self.fingerprint)}"
+        own = self.own if self.kind == "ended" else json.dumps(self.own)
+        return f'\n["{self.kind}",{row},{own},{self.account or "null"}]'.encode()
+
+
+def lines_in(path: Path) -> Iterator[Line]:
+    """Return the lines of a file. One that was cut short was not written, and what it says did not happen."""
+    for line in path.read_bytes().split(b"\n"):
+        with suppress(ValueError):
+            kind, identity, fingerprint, own, account = json.loads(line)
+            if kind == "ended":
+                own = as_json(own)
+            yield Line(kind, identity, fingerprint, own, account and as_json(account))
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":"))
+
+
+def as_json(value: Any) -> str:
+    """Return plain JSON data as text in UTF-8."""
+    text = _ENCODER.encode(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a surrogate pair, in what a server tells beside its answer
+        return json.dumps(value)
+    return text
 
 
 @contextmanager
@@ -83,16 +112,17 @@ def explained(folder: Path, what: str) -> Iterator[None]:
         yield
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError):  # the disk, a lock
-            raise _refused(folder, what, error) from None
+            raise refused(folder, what, error) from None
         raise JournalError(
             f"The journal {folder} is damaged ({error}). What it knew of may have been billed: restore the folder, or "
             "move it away to ask for all rows again."
         ) from None
     except OSError as error:
-        raise _refused(folder, what, error.strerror or error) from None
+        raise refused(folder, what, error.strerror or error) from None
 
 
-def _refused(folder: Path, what: str, reason: object) -> JournalError:
+def refused(folder: Path, what: str, reason: object) -> JournalError:
+    """Return the error of what the disk has refused."""
     return JournalError(
         f"The journal {folder} cannot be {what}: {reason}. Without it nothing is sent, since nobody would know what "
         "was paid for."

@@ -25,21 +25,19 @@ _TABLES = f"""
     );
     PRAGMA user_version = {_FORMAT};
 """
-#: What each kind of line does to its row.
+#: What each kind of line does to its row: of an identity (1) and a fingerprint (2), with its own (3) in a session (4).
 _EFFECTS = {
     "sent": """
-        INSERT INTO rows (identity, fingerprint, calls, unanswered, sent_by)
-        VALUES (:identity, :fingerprint, 1, 1, :session)
-        ON CONFLICT DO UPDATE SET
-            calls = calls + 1, unanswered = unanswered + 1, task_id = NULL, sent_by = :session""",
-    "begun": "UPDATE rows SET task_id = :own WHERE identity = :identity AND fingerprint = :fingerprint",
+        INSERT INTO rows (identity, fingerprint, calls, unanswered, sent_by) VALUES (?1, ?2, 1, 1, ?4)
+        ON CONFLICT DO UPDATE SET calls = calls + 1, unanswered = unanswered + 1, task_id = NULL, sent_by = ?4""",
+    "begun": "UPDATE rows SET task_id = ?3, sent_by = ?4 WHERE identity = ?1 AND fingerprint = ?2",
     "unbilled": """
-        UPDATE rows SET calls = calls - 1, unanswered = unanswered - 1
-        WHERE identity = :identity AND fingerprint = :fingerprint""",
+        UPDATE rows SET calls = calls - 1, unanswered = unanswered - 1, task_id = ?3, sent_by = ?4
+        WHERE identity = ?1 AND fingerprint = ?2""",
     "ended": """
-        INSERT INTO rows (identity, fingerprint, record, session) VALUES (:identity, :fingerprint, :own, :session)
-        ON CONFLICT DO UPDATE SET unanswered = 0, record = :own, session = :session
-        WHERE coalesce(session, 0) <= :session""",  # or it is what one that was taken over has left
+        INSERT INTO rows (identity, fingerprint, record, session) VALUES (?1, ?2, ?3, ?4)
+        ON CONFLICT DO UPDATE SET unanswered = 0, record = ?3, session = ?4
+        WHERE coalesce(session, 0) <= ?4""",  # or it is what one that was taken over has left
 }
 _FOUND = """
     WITH asked (place, identity, fingerprint) AS (VALUES {})
@@ -94,9 +92,9 @@ class Index:
         with explained(self._folder, "written"), self._transaction():
             if db.execute("SELECT max(number) FROM sessions").fetchone() != (self.session,):
                 raise TakenOverError(self._folder)
-            for line in lines:
-                db.execute(_EFFECTS[line.kind], {**line._asdict(), "session": session})
-                account = line.account or account
+            for kind, identity, fingerprint, own, after in lines:
+                db.execute(_EFFECTS[kind], (identity, fingerprint, own, session))
+                account = after or account
             db.execute(
                 "UPDATE sessions SET committed = ?, account = coalesce(?, account) WHERE number = ?",
                 (segment, account, session),

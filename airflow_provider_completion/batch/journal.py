@@ -7,17 +7,25 @@ outlives the machine's as well, and deletes it. Who opens a journal commits what
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_completion.batch.entries import Entry, JournalError, Line, RowId, TakenOverError, explained
+from airflow_provider_completion.batch.entries import (
+    Entry,
+    JournalError,
+    Line,
+    RowId,
+    TakenOverError,
+    as_json,
+    explained,
+    lines_in,
+    refused,
+)
 from airflow_provider_completion.batch.index import Index
 
 __all__ = ("Entry", "Journal", "JournalError", "MOST_BEHIND", "RowId", "TakenOverError")
@@ -101,8 +109,7 @@ class Journal:
         :param record: plain JSON data
         :param account: what the run has spent with it, as plain JSON data; see :meth:`account_of`
         """
-        own = json.dumps(record, ensure_ascii=False)
-        self._add(Line("ended", *row, own, json.dumps(account) if account else None))
+        self._add(Line("ended", *row, as_json(record), as_json(account) if account else None))
 
     @property
     def behind(self) -> int:
@@ -190,18 +197,20 @@ class Journal:
         for session, number in sorted(found):
             path = self.folder / _SEGMENT.format(session, number)
             if not self._index.is_committed(session, number):
-                self._index.commit(_lines_of(path), session, number)
+                self._index.commit(lines_in(path), session, number)
             path.unlink()
 
     def _add(self, line: Line) -> None:
-        # It begins with its line feed: one that was cut short spoils no other.
-        written = b"\n" + json.dumps(line).encode()
+        written = line.encoded()
         with self._changed:
             if self._error:
                 raise self._error
-            with explained(self.folder, "written"):
-                if os.write(self._file, written) < len(written):
-                    raise OSError(28, "No space left on device")
+            try:
+                whole = os.write(self._file, written) == len(written)
+            except OSError as error:
+                raise refused(self.folder, "written", error.strerror or error) from None
+            if not whole:
+                raise refused(self.folder, "written", "No space left on device")
             self._pending.append(line)
             if len(self._pending) == _COMMIT_ENTRIES:
                 self._changed.notify_all()
@@ -249,10 +258,3 @@ class Journal:
 
     def _path_of(self, number: int) -> Path:
         return self.folder / _SEGMENT.format(self._session, number)
-
-
-def _lines_of(path: Path) -> Iterator[Line]:
-    """Return the lines of a segment. One that was cut short was not written, and what it says did not happen."""
-    for line in path.read_bytes().split(b"\n"):
-        with suppress(ValueError):
-            yield Line(*json.loads(line))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_completion.batch import journal as module
+from airflow_provider_completion.batch.entries import Line
 from airflow_provider_completion.batch.journal import Entry, Journal, JournalError, RowId, TakenOverError
 
 Known = tuple[int, int, str | None, dict | None]
@@ -198,7 +198,7 @@ def modelled(seed: int) -> dict[str, Known]:
         rows[name] = {
             "sent": (calls + 1, unanswered + 1, None, before),
             "begun": (calls, unanswered, "t", before),
-            "unbilled": (calls - 1, unanswered - 1, task_id, before),
+            "unbilled": (calls - 1, unanswered - 1, None, before),
             "ended": (calls, 0, task_id, record),
         }[kind]
     return rows
@@ -227,10 +227,8 @@ def test_a_segment_that_was_committed_and_not_deleted_does_not_count_twice(folde
 def test_a_line_that_was_cut_short_spoils_no_other(folder: Path) -> None:
     with opened(folder):
         pass
-    whole = json.dumps(["sent", *ROW, None])
-    (folder / "1-2.segment").write_text(
-        f"\n{whole[:12]}\n{whole}\n" + json.dumps(["ended", *ROW, '{"answer": "x"}'])[:-9]
-    )
+    whole, cut = Line("sent", *ROW).encoded(), Line("ended", *ROW, '{"answer":"x"}').encoded()
+    (folder / "1-2.segment").write_bytes(whole[:12] + whole + cut[:-9])
     assert known(folder) == (1, 1, None, None)
 
 
@@ -271,6 +269,12 @@ def test_what_could_not_be_kept_is_said_at_the_end_but_hides_nothing(folder: Pat
 
     with pytest.raises(interrupt or TakenOverError):
         lose()
+
+
+def test_half_a_surrogate_pair_in_what_a_server_tells_is_kept(folder: Path) -> None:
+    with opened(folder) as journal:
+        journal.ended(ROW, {"told": "\ud83d"})
+    assert known(folder)[3] == {"told": "\ud83d"}
 
 
 def test_nothing_is_written_to_a_closed_one(folder: Path) -> None:
