@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from fractions import Fraction
 from typing import NamedTuple
 
 from airflow_provider_completion.api.errors import CompletionError, QuotaExceededError
@@ -38,6 +39,8 @@ class Bounds:
 
     def __init__(self, rules: Rules, spent: Spent) -> None:
         self._rules, self._spent = rules, spent
+        # 0.29 of 100 are 29.
+        self._share = Fraction(str(rules.max_failed)) if isinstance(rules.max_failed, float) else None
         self._ended: Counter[Status] = Counter()
         self._kind: _Kind = None
         self._alike = 0
@@ -72,11 +75,11 @@ class Bounds:
             else:
                 what = f"{self._alike} rows in a row failed alike, for a reason that does not pass"
             return Reached("failing_fast", _ended(what, last))
-        failed, ended = self._ended.total() - self._ended["complete"], self._ended.total()
-        most = self._rules.max_failed
-        if not most or (isinstance(most, float) and ended < _LEAST_ENDED):
+        if not (most := self._rules.max_failed):
             return None
-        if failed > (most * ended if isinstance(most, float) else most):
+        ended = self._ended.total()
+        failed = ended - self._ended["complete"]
+        if failed > most if self._share is None else ended >= _LEAST_ENDED and failed > self._share * ended:
             return Reached("max_failed", _ended(f"{failed} of {ended} rows failed, more than max_failed={most}", last))
         return None
 
