@@ -68,19 +68,19 @@ class Bounds:
     def _failing(self) -> Reached | None:
         last = self._last
         if isinstance(last, QuotaExceededError):
-            return Reached("quota", _ended("A quota is used up", last))
+            return Reached("quota", ended("A quota is used up", last))
         if last is not None and self._alike >= _ALIKE:
             if self._kind == _PAID:
                 what = f"{self._alike} rows in a row were, or may have been, billed without a usable answer"
             else:
                 what = f"{self._alike} rows in a row failed alike, for a reason that does not pass"
-            return Reached("failing_fast", _ended(what, last))
+            return Reached("failing_fast", ended(what, last))
         if not (most := self._rules.max_failed):
             return None
-        ended = self._ended.total()
-        failed = ended - self._ended["complete"]
-        if failed > most if self._share is None else ended >= _LEAST_ENDED and failed > self._share * ended:
-            return Reached("max_failed", _ended(f"{failed} of {ended} rows failed, more than max_failed={most}", last))
+        rows = self._ended.total()
+        failed = rows - self._ended["complete"]
+        if failed > most if self._share is None else rows >= _LEAST_ENDED and failed > self._share * rows:
+            return Reached("max_failed", ended(f"{failed} of {rows} rows failed, more than max_failed={most}", last))
         return None
 
     def _spending(self) -> Reached | None:
@@ -93,14 +93,14 @@ class Bounds:
                 return _unbounded(f"the app reports no price, as {spent.calls} billed calls have shown")
             if spent.probable_price >= rules.max_price:
                 what = f"The run has cost {spent.probable_price:f}, and max_price is {rules.max_price:f}"
-                return Reached("max_price", _ended(what))
+                return Reached("max_price", ended(what))
         if rules.max_tokens is not None:
             if many and not spent.metered:
                 what = f"max_tokens cannot be kept: {spent.calls} billed calls have shown no usage"
-                return Reached("max_tokens", _ended(what, hint="Send fewer rows instead."))
+                return Reached("max_tokens", ended(what, hint="Send fewer rows instead."))
             if spent.probable_tokens >= rules.max_tokens:
                 what = f"The run has cost {spent.probable_tokens} tokens, and max_tokens is {rules.max_tokens}"
-                return Reached("max_tokens", _ended(what))
+                return Reached("max_tokens", ended(what))
         return None
 
 
@@ -113,11 +113,16 @@ def _kind_of(error: CompletionError | None) -> _Kind:
 
 
 def _unbounded(why: str) -> Reached:
-    return Reached("max_price", _ended(f"max_price cannot be kept: {why}", hint="Use max_tokens."))
+    return Reached("max_price", ended(f"max_price cannot be kept: {why}", hint="Use max_tokens."))
 
 
-def _ended(what: str, last: CompletionError | None = None, *, hint: str | None = None) -> CompletionError:
-    """Return the error of a batch that a bound has ended: it will again, so it is final."""
+def ended(what: str, last: CompletionError | None = None, *, hint: str | None = None) -> CompletionError:
+    """Return the error of a batch that a bound has ended: it will again, so it is final.
+
+    :param what: is reached, as a sentence without its full stop
+    :param last: how the last row has failed, if that is why
+    :param hint: what to do, if it is not the failure's
+    """
     said = f". The last one: {last.message}" if last else "."
     return CompletionError(
         f"The batch was ended: {what[:1].lower()}{what[1:]}{said}",

@@ -17,6 +17,7 @@ from typing import Any
 from airflow_provider_completion.api.answers import Completion
 from airflow_provider_completion.api.errors import CompletionError, UnfinishedAnswerError
 from airflow_provider_completion.batch.admission import Call, Flow
+from airflow_provider_completion.batch.bounds import ended
 from airflow_provider_completion.batch.columns import ColumnPlan
 from airflow_provider_completion.batch.ending import Ending, Why
 from airflow_provider_completion.batch.entries import JournalError, RowId
@@ -41,7 +42,6 @@ _DRAWN = 256
 _LINE_SECONDS = 5.0
 #: How many seconds a batch that was stopped waits for the disk, and for rows whose connections are closed.
 _FLUSH_SECONDS, _LAST_SECONDS = 1.0, 1.0
-_KEPT = "What was answered is in the journal."
 
 
 class Engine:
@@ -345,14 +345,12 @@ class Engine:
         while (left := self._moved_at + longest - self._loop.time()) > 0:
             await asyncio.sleep(left)
         reason = self._flow.reason(self._loop.time())
-        what = f"The batch was ended: no call has come to an end for {longest:.0f} s ({reason})."
-        self._drain("stalled", CompletionError(what, hint=_KEPT))
+        self._drain("stalled", ended(f"No call has come to an end for {longest:.0f} s ({reason})"))
 
     async def _watch_deadline(self) -> None:
         if (deadline := self._rules.deadline) is not None:
             await asyncio.sleep((deadline - datetime.now(UTC)).total_seconds())
-            what = f"The batch was ended: its deadline, {deadline.isoformat(timespec='seconds')}, is over."
-            self._drain("deadline", CompletionError(what, hint=_KEPT))
+            self._drain("deadline", ended(f"Its deadline, {deadline.isoformat(timespec='seconds')}, is over"))
 
 
 def _stopped(completion: Completion) -> CompletionError:

@@ -14,10 +14,15 @@ import pytest
 
 from airflow_provider_completion.api.errors import CompletionError, QuotaExceededError
 from airflow_provider_completion.batch import engine as module
+from airflow_provider_completion.batch.columns import ColumnPlan
 from airflow_provider_completion.batch.engine import Engine
+from airflow_provider_completion.batch.entries import RowId
 from airflow_provider_completion.batch.journal import Journal, JournalError, TakenOverError
+from airflow_provider_completion.batch.sources import source_of
+from airflow_provider_completion.batch.spool import Spool
 from airflow_provider_completion.structured.output import Output
 from tests.batch.batches import OUTPUT, Batches, rows_of
+from tests.batch.rows_in import RECIPIENT, USER
 from tests.batch.small_server import (
     BAD_KEY,
     BREAKS,
@@ -436,6 +441,36 @@ def test_nothing_is_sent_while_too_much_is_not_durable(batches: Batches, monkeyp
     assert batches.run().asked == {"complete": 200}
     assert max(behind) <= 5 + 3 * 4 + 1  # those in flight go on
     assert len(behind) > 5
+
+
+def lose(batches: Batches, row: int, task_id: str, **facts: str) -> None:
+    """Let a call for a row be lost, as by a kill."""
+    with Spool(source_of(list(batches.rows))) as spool, Journal(batches.folder, OUTPUT, facts) as journal:
+        plan = ColumnPlan(spool.columns, None, columns={"text": "text"}, user=USER, key="sku")
+        spool.check(plan, RECIPIENT)
+        found = spool.row(row)
+        row_id = RowId(str(found.key), str(found.fingerprint))
+        journal.sent(row_id)
+        journal.begun(row_id, task_id)
+
+
+def test_a_lost_generation_is_stopped_and_its_row_asked_only_if_it_may_be(batches: Batches) -> None:
+    lose(batches, 3, "t-of-3", run="r", round="1")
+    lose(batches, 5, "t-of-5", run="r", round="0")
+    ending = batches.run()
+    assert sorted(batches.server.stops) == ["t-of-3", "t-of-5"]
+    assert (ending.asked, ending.found) == ({"complete": 9}, {"failed": 1})
+    assert "row 3" not in batches.server.posts
+    lost, followed = batches.records()[3], batches.records()[5]
+    assert lost is not None
+    assert lost.error is not None
+    assert (lost.error.billed, lost.task_id, lost.of_round) == ("maybe", "t-of-3", "1")
+    assert followed is not None
+    assert (followed.possibly_billed_twice, followed.tries) == (True, 2)
+    # Both lost calls were this run's, and may have been billed.
+    assert (ending.spent.calls, ending.spent.metered, ending.calls) == (11, 9, 9)
+    assert batches.run().found == {"complete": 9, "failed": 1}
+    assert len(batches.server.stops) == 2
 
 
 # -- stops ------------------------------------------------------------------------------------------------------------
