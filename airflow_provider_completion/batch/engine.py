@@ -224,9 +224,7 @@ class Engine:
     def _take_answer(self, job: Job, completion: Completion) -> None:
         self._ledger.answer(job, completion)
         if job.problem is not None and job.asked_again < self._rules.output.retries:
-            self._look()
-            if not self._is_over:
-                job.asked_again += 1
+            job.asked_again += 1
             self._ask_again(job)
         else:
             self._ledger.end(job)

@@ -85,7 +85,7 @@ def check(killed: Killed) -> str:
         sent = posts[f"row {number}"]
         assert record is not None, f"row {number} is lost"
         assert entry.unanswered == 0
-        assert sent <= record.tries == entry.calls
+        assert sent <= record.tries == entry.calls, (number, sent, entry, record)
         if record.completion is None:
             assert record.error is not None
             assert record.error.billed == "maybe"
@@ -100,6 +100,7 @@ def check(killed: Killed) -> str:
             assert sent <= 2
             assert record.possibly_billed_twice == (record.tries > 1)
         twice += record.possibly_billed_twice
+    assert killed.server.stops, "no lost generation was stopped"
     lost = failed if killed.said == "fail" else twice + failed
     assert lost <= killed.kills * IN_FLIGHT
     return f"{killed.kills} kills, {len(records)} rows, {posts.total()} calls: {failed} failed, {twice} sent twice"

@@ -18,6 +18,7 @@ from airflow_provider_completion.batch.columns import ColumnPlan
 from airflow_provider_completion.batch.engine import Engine
 from airflow_provider_completion.batch.entries import RowId
 from airflow_provider_completion.batch.journal import Journal, JournalError, TakenOverError
+from airflow_provider_completion.batch.sending import Sender
 from airflow_provider_completion.batch.sources import source_of
 from airflow_provider_completion.batch.spool import Spool
 from airflow_provider_completion.structured.output import Output
@@ -493,6 +494,23 @@ def test_a_stop_ends_it_at_once_and_the_generations_on_the_server(batches: Batch
     assert len(set(batches.server.stops)) == 4
     known = batches.entries()
     assert [bool(entry.calls) for entry in known] == [True] * 6 + [False] * 4
+
+
+def test_what_is_known_is_durable_before_anything_is_stopped(batches: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_provider_completion.batch.journal._COMMIT_SECONDS", 60.0)
+    behind: list[int] = []
+    closed = Sender.close
+
+    def stop(engine: Engine) -> None:
+        async def close(sender: Sender, *, at_once: bool) -> None:
+            behind.append(engine._journal.behind)
+            await closed(sender, at_once=at_once)
+
+        monkeypatch.setattr(Sender, "close", close)
+        batches.server.script = lambda asked: engine.stop("now") or NEVER if asked.text == "row 5" else Reply()
+
+    assert batches.run(stop, concurrency=1).why == "stopped"
+    assert behind == [0]
 
 
 def test_a_stop_before_it_runs_lets_nothing_be_sent(batches: Batches) -> None:
