@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from airflow_provider_completion.api.files import FileFacts, FileReference
+from airflow_provider_completion.api.files import FileContent, FileFacts, FileReference
 from airflow_provider_completion.api.input_form import InputForm
 
 #: What every error of a batch that has not begun ends with.
@@ -52,6 +52,8 @@ class Source(ABC):
 class NamedFile(Protocol):
     """A file that is not uploaded yet: the hooks' ``GivenFile``."""
 
+    @property
+    def source(self) -> str | FileContent: ...
     @property
     def identity(self) -> dict[str, Any]: ...
     def facts(self, form: InputForm | None) -> FileFacts: ...
