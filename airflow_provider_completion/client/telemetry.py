@@ -85,16 +85,12 @@ class CallSpan:
     def _start(self, origin: Origin) -> None:
         if origin.trace_id:
             self.headers["X-Trace-Id"] = origin.trace_id
-<<<<<<< HEAD
+        if origin.session_id:
+            self.headers["X-Trace-Session-Id"] = origin.session_id
         in_span = trace.get_current_span().get_span_context().is_valid
         if not (in_span or origin.parent) and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
             return  # nobody has set up an SDK, and there is no trace to go on with
         parent = None if in_span else _PROPAGATOR.extract(origin.parent)
-=======
-        if origin.session_id:
-            self.headers["X-Trace-Session-Id"] = origin.session_id
-        parent = None if trace.get_current_span().get_span_context().is_valid else _PROPAGATOR.extract(origin.parent)
->>>>>>> engine
         url = urlsplit(self._settings.base_url)
         self._span = trace.get_tracer("airflow_provider_completion", __version__).start_span(
             _OPERATION,
