@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from airflow_provider_completion.api.answers import WHOLE, Finish
 from airflow_provider_completion.api.errors import InvalidRequestError
-from airflow_provider_completion.batch.journal import Entry, RowId
+from airflow_provider_completion.batch.entries import Entry, RowId, lines_in
 from airflow_provider_completion.batch.new_files import NewFile
 from airflow_provider_completion.batch.outcomes import Reading
 from airflow_provider_completion.batch.places import Places
@@ -82,14 +82,14 @@ def _ended(folder: Path) -> Iterator[tuple[RowId, Entry]]:
         ):
             row = RowId(identity, fingerprint)
             if row in newer:
-                yield row, Entry(task_id=task_id, record=newer.pop(row))
+                yield row, Entry(task_id=task_id, written=newer.pop(row))
             elif record is not None:
-                yield row, Entry(unanswered=unanswered, task_id=task_id, record=json.loads(record))
+                yield row, Entry(unanswered=unanswered, task_id=task_id, written=record)
     for row, record in newer.items():
-        yield row, Entry(record=record)
+        yield row, Entry(written=record)
 
 
-def _segments_in(folder: Path) -> list[tuple[int, int, list[tuple[RowId, dict[str, Any]]]]]:
+def _segments_in(folder: Path) -> list[tuple[int, int, list[tuple[RowId, str | None]]]]:
     """Return what has ended in the segments, of which there are but some: a session, a number and the lines of each."""
     found = []
     for path in folder.iterdir() if folder.is_dir() else ():
@@ -99,12 +99,10 @@ def _segments_in(folder: Path) -> list[tuple[int, int, list[tuple[RowId, dict[st
     return sorted(found, key=lambda segment: segment[:2])
 
 
-def _ended_in(path: Path) -> Iterator[tuple[RowId, dict[str, Any]]]:
-    for line in path.read_bytes().split(b"\n"):
-        with suppress(ValueError):  # one that was cut short did not happen
-            kind, identity, fingerprint, own, *_ = json.loads(line)
-            if kind == "ended":
-                yield RowId(identity, fingerprint), json.loads(own) if isinstance(own, str) else own
+def _ended_in(path: Path) -> Iterator[tuple[RowId, str | None]]:
+    for line in lines_in(path):
+        if line.kind == "ended":
+            yield RowId(line.identity, line.fingerprint), line.own
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -33,13 +34,13 @@ def answered(text: str = "an answer", *, usage: Usage | None = USAGE, finish: An
     completion = Completion(answer=text, message_id="m-1", task_id="t-1", usage=usage, finish=finish).as_json()
     facts = {"waiting": 2.0, "running": 1.0, "of_round": ROUND, **more}
     record = RowRecord(completion=completion, message_id="m-1", task_id="t-1", usage=usage, **facts)
-    return Entry(record.tries, 0, "t-1", record.as_json())
+    return Entry(record.tries, 0, "t-1", written=json.dumps(record.as_json()))
 
 
 def failed(error: CompletionError, *, unanswered: int = 0, **more: Any) -> Entry:
     """Return what the journal has of a row without one."""
     record = RowRecord(failure=error.as_json(), **{"of_round": ROUND, **more})
-    return Entry(record.tries, unanswered, None, record.as_json())
+    return Entry(record.tries, unanswered, written=json.dumps(record.as_json()))
 
 
 class Journalled:

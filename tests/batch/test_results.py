@@ -237,7 +237,7 @@ def test_what_became_of_a_row(entry: Entry, output_type: Any, accept: Any, expec
     ],
 )
 def test_a_record_is_read_as_its_model_has_it(record: RowRecord) -> None:
-    outcome = Reading().outcome(Entry(record=record.as_json()))
+    outcome = Reading().outcome(Entry(written=json.dumps(record.as_json())))
     for name in ("message_id", "task_id", "waiting", "running", "tries", "possibly_billed_twice", "of_round"):
         assert getattr(outcome, name) == getattr(record, name)
     assert (None if outcome.usage is None else Usage.model_validate(outcome.usage)) == record.usage
