@@ -122,15 +122,16 @@ class Found(NamedTuple):
     """A row that is not asked.
 
     :param status: what came of it
-    :param error: why it has no usable answer
     :param record: what is to be written of it, None if that is written
     :param unseen: calls of this run that may have been billed, and are not in its account
     """
 
     status: Status
-    error: CompletionError | None = None
     record: dict[str, Any] | None = None
     unseen: int = 0
+
+
+_COMPLETE = Found("complete")
 
 
 class History:
@@ -154,12 +155,14 @@ class History:
             return self._follow(job, entry) if entry.unanswered else job
         kept, problem = json.loads(entry.written), None
         if answer := kept.get("completion"):
+            if self._rules.output.type is None and answer["finish"] in self._rules.accept:
+                return _COMPLETE  # as of nearly all rows
             try:
                 self._rules.read(_answer_of(answer))
             except CompletionError as error:
                 problem = error
             else:
-                return Found("complete")
+                return _COMPLETE
         record = RowRecord.model_validate(kept)
         job = Job(
             row,
@@ -189,21 +192,21 @@ class History:
             job.paid_twice = True
             return job
         job.paid_twice = job.paid_twice or entry.unanswered > 1
-        failure = job.failure = CompletionError(
+        job.failure = CompletionError(
             "A call for this row was sent, and how it ended is not known: its process has ended before.",
             hint='on_maybe_billed="retry", or clearing the task, asks once more, which may be paid twice.',
             retry="delay",
             billed=UNSEEN.billed,
             task_id=entry.task_id,
         )
-        return Found(job.status, failure, job.record(self.round), job.unseen)
+        return Found(job.status, job.record(self.round), job.unseen)
 
     def _after(self, job: Job, failure: CompletionError, record: RowRecord) -> Job | Found:
         """Decide about a row whose last call has failed."""
         if failure.billed != "no":
             cleared = record.of_round != self.round
             if not may_follow(self._rules.on_maybe_billed, cleared=cleared) or (job.paid_twice and not cleared):
-                return Found(job.status, failure)
+                return Found(job.status)
             job.paid_twice = True
         return job
 
@@ -214,14 +217,16 @@ class History:
         elif isinstance(job.problem, UnfinishedAnswerError) and record.of_round != self.round:
             job.paid_twice = True
         else:
-            return Found(job.status, job.problem)
+            return Found(job.status)
         return job
 
 
 def _answer_of(kept: Mapping[str, Any]) -> Completion:
     """Return what decides whether an answer is usable; of millions, the rest need not be read."""
-    names = ("answer", "task_id", "message_id", "finish")
-    return Completion(**{name: kept[name] for name in names if name in kept})
+    get = kept.get
+    return Completion(
+        answer=kept["answer"], finish=kept["finish"], task_id=get("task_id"), message_id=get("message_id")
+    )
 
 
 def seconds_after(

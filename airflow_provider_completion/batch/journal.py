@@ -242,6 +242,8 @@ class Journal:
                     self._path_of(number).unlink()
             except JournalError as error:
                 self._error = error
+            except Exception as error:  # or whoever flushes would wait for ever
+                self._error = refused(self.folder, "written", f"{type(error).__name__}: {error}")
             with changed:
                 self._committing = 0
                 changed.notify_all()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +85,3 @@ class Batches:
     @property
     def _plan(self) -> dict[str, Any]:
         return {"columns": {"text": "text"}, "user": USER, "key": "sku", **self.plan}
-
-
-def price(cents: int) -> Decimal:
-    return Decimal(cents) / 100

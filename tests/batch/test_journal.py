@@ -258,6 +258,18 @@ def test_what_a_session_has_left_that_was_taken_over_spoils_no_later_record(fold
     assert known(folder)[3] == RECORD
 
 
+def test_whatever_fails_in_its_thread_lets_nobody_wait_for_ever(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OverflowError("too large")
+
+    monkeypatch.setattr(journal._index, "commit", fail)
+    journal.sent(ROW)
+    with pytest.raises(JournalError, match="cannot be written: OverflowError: too large"):
+        journal.flush()
+
+
 @pytest.mark.parametrize("interrupt", [None, KeyboardInterrupt])
 def test_what_could_not_be_kept_is_said_at_the_end_but_hides_nothing(folder: Path, interrupt) -> None:
     def lose() -> None:
