@@ -12,7 +12,7 @@ from typing import Any
 
 from airflow_provider_completion.batch.entries import Entry, JournalError, Line, RowId, TakenOverError, explained
 
-_INDEX = "index.db"
+INDEX = "index.db"
 _FORMAT = 1
 _TABLES = f"""
     CREATE TABLE facts (output TEXT NOT NULL);
@@ -59,7 +59,7 @@ class Index:
     def __init__(self, folder: Path, output: str, facts: Mapping[str, Any]) -> None:
         self._folder = folder
         #: Whether there was nothing here before.
-        self.is_new = not (folder / _INDEX).exists()
+        self.is_new = not (folder / INDEX).exists()
         with explained(folder, "opened"):
             self._writing = self._connected()
             try:
@@ -132,7 +132,7 @@ class Index:
         return [number for number, facts in self._facts.items() if facts.get("run") == run]
 
     def _connected(self) -> sqlite3.Connection:
-        return sqlite3.connect(self._folder / _INDEX, timeout=30.0, isolation_level=None, check_same_thread=False)
+        return sqlite3.connect(self._folder / INDEX, timeout=30.0, isolation_level=None, check_same_thread=False)
 
     def _take_over(self, output: str, facts: Mapping[str, Any]) -> int:
         db = self._writing

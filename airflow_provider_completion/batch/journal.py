@@ -26,7 +26,7 @@ from airflow_provider_completion.batch.entries import (
     lines_in,
     refused,
 )
-from airflow_provider_completion.batch.index import Index
+from airflow_provider_completion.batch.index import INDEX, Index
 
 __all__ = ("Entry", "Journal", "JournalError", "MOST_BEHIND", "RowId", "TakenOverError")
 
@@ -68,6 +68,11 @@ class Journal:
         self._file = self._next_segment()
         self._thread = threading.Thread(target=self._commit_all, name="completion-journal", daemon=True)
         self._thread.start()
+
+    @staticmethod
+    def is_at(folder: Path) -> bool:
+        """Say whether there is a journal."""
+        return (folder / INDEX).exists()
 
     def __enter__(self) -> Journal:
         return self

@@ -49,8 +49,8 @@ class Places:
         #: Makes the sink of the output.
         self.sink = sink_for(self.output.name)
         is_file = is_path(rows)
-        self.failed = self._beside(f".failed{suffix_of(rows) if is_file else _OF_MAPPINGS}")
-        self.manifest = self._beside(".manifest.json")
+        self.failed = self.beside(f".failed{suffix_of(rows) if is_file else _OF_MAPPINGS}")
+        self.manifest = self.beside(".manifest.json")
         if is_file:
             self._check_against(rows)
         self._check_others()
@@ -67,10 +67,11 @@ class Places:
 
         :param any_failed: whether there are some of this one
         """
-        found = [self._beside(f".failed{suffix}") for suffix in SUFFIXES]
+        found = [self.beside(f".failed{suffix}") for suffix in SUFFIXES]
         return [path for path in found if not any_failed or path.name != self.failed.name]
 
-    def _beside(self, suffix: str) -> Any:
+    def beside(self, suffix: str) -> Any:
+        """Return the place of what stands beside the output."""
         return self.output.with_name(PurePath(self.output.name).stem + suffix)
 
     def _check_against(self, rows: FilePath) -> None:

@@ -47,7 +47,7 @@ class Sender:
         self._rules, self._plan, self._turns, self._journal = rules, plan, turns, journal
         # Asked here, and once: it may look at what is the thread's that makes this.
         origin = settings.origin() if settings.origin else Origin()
-        self._origin = replace(origin, session_id=rules.trace_session_id or origin.session_id)
+        self._origin = replace(origin, session_id=rules.trace_session_id or origin.session_id, has_spans=False)
         self._client = AsyncCompletionClient(
             replace(settings, max_tries=1, check_inputs=False, origin=self._origin_of_row), Everybody()
         )

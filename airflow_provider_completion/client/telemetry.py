@@ -87,6 +87,8 @@ class CallSpan:
             self.headers["X-Trace-Id"] = origin.trace_id
         if origin.session_id:
             self.headers["X-Trace-Session-Id"] = origin.session_id
+        if not origin.has_spans:
+            return
         in_span = trace.get_current_span().get_span_context().is_valid
         if not (in_span or origin.parent) and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
             return  # nobody has set up an SDK, and there is no trace to go on with
