@@ -239,7 +239,8 @@ def test_who_opens_it_takes_it_over_at_once(folder: Path, journal: Journal) -> N
         with pytest.raises(TakenOverError, match=r"\{\{ run_id \}\}"):
             journal.sent(RowId("sku-2", "f"))
         # What came of a call that was under way is nobody's any more: the successor took it for lost.
-        journal.ended(ROW, RECORD)
+        with suppress(TakenOverError):  # if it has tried to commit by now
+            journal.ended(ROW, RECORD)
         with pytest.raises(TakenOverError):
             journal.flush()
         with pytest.raises(TakenOverError):
