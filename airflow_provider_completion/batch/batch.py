@@ -210,7 +210,7 @@ class Batch:
             with Journal(self.journal, self.output_uri, self._facts) as journal:
                 ending = self._asked(journal, tell)
                 self._raise_if_halted(ending)
-                stopped = None if ending.error is None else str(ending.error)
+                journal.flush()
                 manifest = self._results.write(
                     self._spool,
                     self._checked,
@@ -218,7 +218,7 @@ class Batch:
                     this_round=str(self._facts["round"]),
                     begun_at=self._begun_at,
                     journal_uri=self.journal_uri,
-                    stopped=stopped,
+                    stopped=_why(ending),
                 )
         except JournalError as error:
             retry = "never" if isinstance(error, TakenOverError) else "delay"
@@ -272,3 +272,8 @@ class Batch:
         if not isinstance(journal, str | Path) or "://" in str(journal) or not str(journal).strip():
             raise InvalidRequestError("journal is no path of a local folder.", hint=NOT_SENT)
         return Path(journal)
+
+
+def _why(ending: Ending) -> str | None:
+    error = ending.error
+    return error.message.removesuffix(".") if isinstance(error, CompletionError) else None

@@ -156,8 +156,10 @@ class Night:
         if not self._operator.do_xcom_push:
             return
         ti = self._context["ti"]
-        ti.xcom_push(key="output", value=manifest.output if manifest.published else None)
-        ti.xcom_push(key="failed", value=manifest.failed)
+        if manifest.published:
+            ti.xcom_push(key="output", value=manifest.output)
+        if manifest.failed:
+            ti.xcom_push(key="failed", value=manifest.failed)
         ti.xcom_push(key="usage", value=told["asked"])
 
     def _end_with(self, manifest: Manifest, failure: BatchError) -> None:
