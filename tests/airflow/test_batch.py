@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import BaseOperator, ObjectStoragePath, task
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from pydantic import BaseModel
 
 from airflow_provider_completion.decorators.batch import completion_batch_task
@@ -230,9 +231,10 @@ def test_files_are_uploaded_once(completion_app: App, completion_server: LocalCo
 
 def test_results_on_an_object_storage(completion_server: LocalCompletionServer, products: Path, tmp_path: Path) -> None:
     output = f"file://{tmp_path}/stored.jsonl"
-    with pytest.raises(InvalidRequestError, match="Name a local folder as journal="):
-        batch(rows=str(products), output="memory://results/out.jsonl")().execute(context_of())
-    assert not posts(completion_server)
+    if AIRFLOW_V_3_0_PLUS:  # to Airflow 2 this one is a local path
+        with pytest.raises(InvalidRequestError, match="Name a local folder as journal="):
+            batch(rows=str(products), output=output)().execute(context_of())
+        assert not posts(completion_server)
     asked = batch(rows=ObjectStoragePath(f"file://{products}"), output=output, journal=str(tmp_path / "journal"))
     assert run(asked).states["ask"] == "success"
     assert len(lines(tmp_path / "stored.jsonl")) == 5
