@@ -43,6 +43,11 @@ HAS_STORE = tuple(map(int, airflow_version.split(".")[:2])) >= (3, 3)
 needs_store = pytest.mark.skipif(not HAS_STORE, reason="the task state store came with Airflow 3.3")
 
 
+def ended(state: str | None) -> str | None:
+    """Return a task's last state, None if it has another before."""
+    return state if state in ("success", "failed") else None
+
+
 class Killer:
     """The app's generator, and what it and the server have seen of each batch: they are told apart by their users."""
 
@@ -123,11 +128,11 @@ class Killer:
         :param after: when an earlier one began
         """
 
-        def ended() -> Any:
-            manifest = self.airflow.state(batch) in ("success", "failed") and self.airflow.xcom(batch)
+        def told() -> Any:
+            manifest = ended(self.airflow.state(batch)) and self.airflow.xcom(batch)
             return manifest and manifest["begun_at"] > after and manifest
 
-        found: dict[str, Any] = self.airflow.eventually(f"the end of {batch}", ended)
+        found: dict[str, Any] = self.airflow.eventually(f"the end of {batch}", told)
         assert sum(found["counts"].values()) == found["rows"] == len(ROWS)
         return found
 
@@ -213,8 +218,9 @@ def test_after_a_batch_is_ended_the_retry_asks_again_what_was_in_flight_if_it_ma
 @needs_store
 def test_without_its_journal_a_retry_sends_nothing_until_the_task_is_cleared(killer: Killer) -> None:
     batch = "journal_gone"
-    killer.airflow.eventually("the end", lambda: killer.airflow.state(batch) == "failed")
+    state = killer.airflow.eventually("the end", lambda: ended(killer.airflow.state(batch)))
     sent = ANSWERED + IN_FLIGHT
+    assert state == "failed"
     assert killer.posts(batch) == Counter(ROWS[:sent])
     assert "its rows may have been billed, and nobody knows which" in killer.airflow.task_log(batch)
     killer.clear(batch)
