@@ -251,8 +251,8 @@ class Batch:
             return None
         if manifest.maybe_billed:
             log.warning(
-                "%d rows may have been billed and have no answer; on_maybe_billed='retry' or clearing the task asks "
-                "them again, and pays again.",
+                "%d rows were, or may have been, billed and have no answer; on_maybe_billed='retry' or clearing the "
+                "task asks them again, and pays again.",
                 manifest.maybe_billed,
             )
         where = f" Rows without an answer are in {manifest.failed}." if manifest.failed else ""

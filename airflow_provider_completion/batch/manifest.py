@@ -47,7 +47,7 @@ class Manifest(BaseModel):
     :param asked: rows that this round of tries asked for
     :param found: rows that earlier ones had asked for
     :param equal: rows that took the answer of an equal one
-    :param maybe_billed: rows without an answer that may have been billed
+    :param maybe_billed: failed rows that were, or may have been, billed
     :param possibly_billed_twice: rows that were sent again after a call that may have been billed
     :param may_pass: rows that failed for a reason that may pass, and may be sent again
     :param waiting: seconds that asked rows waited before their last call, None if none was asked
@@ -103,7 +103,7 @@ class Tally:
         """
         self.counts[outcome.status] += 1
         self._equal += is_equal
-        self._maybe_billed += outcome.billed == "maybe"
+        self._maybe_billed += outcome.status == "failed" and outcome.billed != "no"
         self._twice += outcome.possibly_billed_twice
         if (why := outcome.why) is not None:
             self._may_pass += why.retry != "never" and may_be_paid_again(outcome.billed, self._on_maybe_billed)

@@ -199,6 +199,8 @@ def test_after_a_batch_is_ended_the_retry_asks_only_what_was_not_sent(killer: Ki
     counts = manifest["counts"]
     assert (counts["complete"], counts["failed"]) == (len(ROWS) - len(letters), len(letters))
     assert (manifest["published"], manifest["possibly_billed_twice"]) == (False, 0)
+    assert manifest["maybe_billed"] == len(letters)
+    assert f"{len(letters)} rows were, or may have been, billed and have no answer;" in killer.airflow.task_log(batch)
     assert not killer.path(batch, "jsonl").exists()
     assert_stopped_once(killer, batch)
 
