@@ -25,6 +25,7 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "integration-name": _INTEGRATION,
                 "python-modules": [
+                    "airflow_provider_completion.operators.batch",
                     "airflow_provider_completion.operators.completion",
                     "airflow_provider_completion.operators.feedback",
                 ],
@@ -37,7 +38,11 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "name": "completion",
                 "class-name": "airflow_provider_completion.decorators.completion.completion_task",
-            }
+            },
+            {
+                "name": "completion_batch",
+                "class-name": "airflow_provider_completion.decorators.batch.completion_batch_task",
+            },
         ],
         "extra-links": ["airflow_provider_completion.operators.links.CompletionLogsLink"],
         "connection-types": [

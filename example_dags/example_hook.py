@@ -6,6 +6,11 @@ It runs with the local app as it is, given the path of a file for the data set.
 from __future__ import annotations
 
 import asyncio
+import contextvars
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
 
 from airflow.providers.common.compat.sdk import ObjectStoragePath, Param, dag, task
 
@@ -14,6 +19,29 @@ from airflow_provider_completion.api.events import Message
 from airflow_provider_completion.hooks.completion import CompletionHook
 
 TEXTS = ["The kettle is quick. The kettle is loud.", "A lamp that buzzes. I sent the lamp back."]
+
+
+# [START hook_thread]
+def run_in_thread(ask: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    """As asyncio.run, but what interrupts the task is no call's failure: it ends them all."""
+    running: Future[Any] = Future()
+
+    async def main() -> Any:
+        running.set_result((asyncio.get_running_loop(), asyncio.current_task()))
+        return await ask()
+
+    with ThreadPoolExecutor(1) as pool:  # leaving it waits until all calls are stopped
+        outcome = pool.submit(contextvars.copy_context().run, asyncio.run, main())
+        try:
+            return outcome.result()
+        except BaseException:
+            loop, calls = running.result()
+            with suppress(RuntimeError):  # the loop is closed: there is nothing to end
+                loop.call_soon_threadsafe(calls.cancel)
+            raise
+
+
+# [END hook_thread]
 
 
 @dag(schedule=None, params={"path": Param("s3://aws_default@reports/feedback.jsonl", type="string")}, tags=["example"])
@@ -39,7 +67,7 @@ def example_hook():
                 calls = (client.complete({"text": text}) for text in texts)
                 return await asyncio.gather(*calls, return_exceptions=True)
 
-        results = asyncio.run(ask_all())
+        results = run_in_thread(ask_all)
         errors = [result for result in results if isinstance(result, BaseException)]
         if errors and len(errors) == len(results):  # then it is not the texts
             with hook.failing_for_good():

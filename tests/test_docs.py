@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from airflow_provider_completion.batch.records import FACTS
 from airflow_provider_completion.hooks.connection_form import EXTRA_FIELDS
 from tests.generated_docs import DOCS, DOCUMENTS
 
@@ -171,3 +172,17 @@ def test_what_is_traced_and_counted_is_documented() -> None:
         names = re.findall(r"[\"`]((?:gen_ai|server|error|airflow|completion)\.[\w.]+)[\"`]", source)
         assert len(names) > 5
         assert [name for name in names if f"`{name}`" not in page] == []
+
+
+def test_the_columns_of_a_batchs_results_are_documented() -> None:
+    page = (DOCS / "reference" / "batch.md").read_text()
+    columns = re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", page, re.M)))
+    assert columns == list(FACTS)
+
+
+def test_the_span_of_a_batch_is_documented() -> None:
+    page = (DOCS / "tracing.md").read_text()
+    source = (ROOT / "airflow_provider_completion" / "operators" / "spanning.py").read_text()
+    names = {*re.findall(r"\"((?:gen_ai|completion)\.[\w.]+)(?:\.\{status\})?\"", source)}
+    assert len(names) == 5
+    assert [name for name in sorted(names) if f"`{name}`" not in page] == []

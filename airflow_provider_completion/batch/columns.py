@@ -71,7 +71,9 @@ class ColumnPlan:
         files_column: str | None = None,
         files_of: FilesOf = lambda _: (),
     ) -> None:
-        self._names, self._form, self._user = tuple(names), form, user
+        #: The app's, None if nothing is held against it.
+        self.form = form
+        self._names, self._user = tuple(names), user
         self._variables = form.variables if form else {}
         self._columns = columns or {}
         self.key = (key,) if isinstance(key, str) else tuple(key)
@@ -89,6 +91,11 @@ class ColumnPlan:
             what = f"The columns of the rows do not fit: {'; '.join(problems)}."
             raise InvalidRequestError(what, hint=f"{NOT_SENT} {_SAY}")
 
+    @property
+    def used(self) -> frozenset[str]:
+        """The columns that something is made of: what is asked, or the key."""
+        return frozenset({*(origin.column for origin in self._origins.values()), *self._beside.values(), *self.key})
+
     def __str__(self) -> str:
         """Where everything that is asked comes from, in one line for the log."""
         columns = {quoted(name): (column, how) for name, (_, column, how) in self._origins.items()}
@@ -99,6 +106,11 @@ class ColumnPlan:
         sent = {column for column, _ in columns.values()}
         kept = [name for name in self._names if name not in sent]
         return f"Inputs: {', '.join(told)}." + (f" Not sent: {_some(kept)}." if kept else "")
+
+    @property
+    def has_files(self) -> bool:
+        """Whether rows can have files, so that what is asked for one can take its time."""
+        return self._files_column is not None
 
     # -- what is decided ----------------------------------------------------------------------------------------------
 
@@ -123,8 +135,8 @@ class ColumnPlan:
     def _unknown(self) -> Iterator[str]:
         """Say what is named as an input and is none."""
         for name in (*self._columns, *self._same):
-            if self._form and name not in self._variables:
-                yield f"the app has no such input: {self._form.unknown(name, ())}"
+            if self.form and name not in self._variables:
+                yield f"the app has no such input: {self.form.unknown(name, ())}"
 
     def _not_there(self) -> Iterator[str]:
         """Say which columns are named and not there."""
@@ -152,16 +164,16 @@ class ColumnPlan:
         """Say what is wrong with the inputs and the user that are the same for all rows: once, not once for each."""
         try:
             request = CompletionRequest.build(inputs=self._same, user=self._user)
-            if self._form:
+            if self.form:
                 known = {name: value for name, value in request.inputs.items() if name in self._variables}
-                _narrowed(self._form, known).checked(known)
+                _narrowed(self.form, known).checked(known)
         except InvalidRequestError as error:
             yield f"for all rows: {error.message.removesuffix('.')}"
 
     def _nothing_sent(self) -> Iterator[str]:
         """Say so if all rows would ask the same. Whoever wants that has a user in each."""
         if not self._origins and not self._beside:
-            which = f"; the app's inputs are {_some(self._variables)}" if self._form else ""
+            which = f"; the app's inputs are {_some(self._variables)}" if self.form else ""
             yield (
                 f"nothing of a row would be sent, so that all ask the same: no input comes from one of the columns "
                 f"{_some(self._names)}{which}"
@@ -200,7 +212,7 @@ class ColumnPlan:
                 problems.append(f"{quoted(name)} {error}")
                 inputs[name] = row[column]  # or the form would miss it
         try:
-            query, user, files = self._query(row), self._user_of(row), self._files(row)
+            query, user, files = self._query(row), self.user_of(row), self._files(row)
             inputs = self._checked(inputs, query, user, files)
         except InvalidRequestError as error:
             if error.retry != "never":
@@ -214,7 +226,7 @@ class ColumnPlan:
         if not (user is self._user and type(query) is str and all(map(is_surely_json, (query, *inputs.values())))):
             # This says what is wrong, if anything is. Most rows do not need it, at five times the quick look.
             CompletionRequest.build(inputs=inputs, query=query, user=user)
-        form = self._form
+        form = self.form
         if not form:
             return inputs
         facts = [file.facts if isinstance(file, FileReference) else file.facts(form) for file in files]
@@ -224,7 +236,11 @@ class ColumnPlan:
         query = plain(row.get(self._query_column)) if self._query_column is not None else None
         return "" if query is None else query
 
-    def _user_of(self, row: Mapping[str, Any]) -> str:
+    def user_of(self, row: Mapping[str, Any]) -> str:
+        """Return the end user that a row is asked for.
+
+        :raises InvalidRequestError: its cell is no text
+        """
         if self._user_column is None:
             return self._user
         return _text_in(row, self._user_column, "user") or self._user

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
+from airflow_provider_completion.api.errors import InvalidRequestError
+from airflow_provider_completion.api.storable import storable_text
+from airflow_provider_completion.batch.cells import cell_of
 from airflow_provider_completion.batch.rows import NOT_SENT, ReadRow, Source, shown
 from airflow_provider_completion.batch.text_files import LONGEST, TextFile
 from airflow_provider_completion.client.files import FilePath
@@ -20,6 +23,11 @@ _SAID = re.compile(r"sep=([,;|\t])[\r\n]*", re.IGNORECASE)
 _IN_QUOTES = re.compile(r'(^|[,;\t])"[^"]*(?:""[^"]*)*"')
 _LINE_END = re.compile(r"[\r\n]")
 _RULE = f"{NOT_SENT} A cell with a delimiter, a quote or a line break stands in quotes, and its own quotes twice."
+
+#: What the csv module writes as :func:`cell_of` does.
+_AS_THEY_ARE = frozenset({str, int, type(None)})
+#: What makes a header's meaning doubtful, unless it stands in quotes.
+_DOUBTFUL = re.compile(r"[,;\t|=\ufeff]")
 
 #: What the words of the csv module mean.
 _BROKEN = (
@@ -70,7 +78,7 @@ class CsvFile(Source):
         width = len(self.columns)
         columns = dict(zip(self.columns, cells, strict=False))
         if len(cells) < width or any(cells[width:]):
-            return ReadRow(columns, line, f"has {_counted(len(cells), 'cell')}, and the header {width}")
+            return ReadRow(columns, line, f"has {_counted(len(cells), 'cell')}, and the header {width}", cells)
         return ReadRow(columns, line)
 
     def _header_in(self, text: TextIO) -> _Header:
@@ -110,6 +118,61 @@ class CsvFile(Source):
         if not names:
             raise self._file.error("has a header that names no column", NOT_SENT)
         return names
+
+
+class CsvSink:
+    """Writes a CSV file: RFC 4180 in UTF-8, which :class:`CsvFile` reads as the same texts.
+
+    Values are text, none is empty, nested ones are JSON. A text stays what it is, whatever a spreadsheet would make of
+    ``=1+1``; only half a surrogate pair, which is no text, becomes U+FFFD.
+
+    :param write: takes the bytes
+    :param names: of all columns
+    :param delimiter: what stands between two cells
+    :raises InvalidRequestError: the names are not told apart in such a file
+    """
+
+    def __init__(self, write: Callable[[bytes], Any], names: Sequence[str], delimiter: str = ",") -> None:
+        read: dict[str, str] = {}
+        for name in names:
+            if (other := read.setdefault(storable_text(name).strip(), name)) != name:
+                raise InvalidRequestError(
+                    f"The columns {shown(other)} and {shown(name)} have the same name in a CSV file.",
+                    hint=f"{NOT_SENT} Rename one of them, or write JSONL.",
+                )
+        self._names = names
+        # One column has no delimiter that could be found out. A lone CR is in quotes only if it ends lines as well.
+        how: dict[str, Any] = {"delimiter": delimiter if len(names) > 1 else ",", "lineterminator": "\r\n"}
+        lines = _Encoded(write)
+        self._rows: Any = csv.writer(lines, **how)
+        doubtful = any(map(_DOUBTFUL.search, names))
+        csv.writer(lines, **how, quoting=csv.QUOTE_ALL if doubtful else csv.QUOTE_MINIMAL).writerow(names)
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Write the next record; what is absent is empty."""
+        values = [*map(record.get, self._names)]
+        try:
+            self._rows.writerow([value if type(value) in _AS_THEY_ARE else cell_of(value) for value in values])
+        except ValueError:  # a number of more digits than Python writes
+            self._rows.writerow([*map(cell_of, values)])
+
+    def write_as_read(self, cells: Sequence[str]) -> None:
+        """Write a row that cannot be told by its columns."""
+        self._rows.writerow(cells)
+
+
+class _Encoded:
+    """Takes text where bytes are written."""
+
+    def __init__(self, write: Callable[[bytes], Any]) -> None:
+        self._write = write
+
+    def write(self, text: str) -> None:
+        try:
+            data = text.encode()
+        except UnicodeEncodeError:
+            data = storable_text(text).encode()
+        self._write(data)
 
 
 class _Header(NamedTuple):

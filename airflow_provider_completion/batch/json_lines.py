@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from airflow_provider_completion.batch.cells import json_of
 from airflow_provider_completion.batch.rows import NOT_SENT, ReadRow, Source, shown
 from airflow_provider_completion.batch.text_files import LONGEST, TextFile
 from airflow_provider_completion.client.files import FilePath
@@ -45,6 +46,24 @@ class JsonLines(Source):
                 yield _row(line, number)
 
 
+class JsonLinesSink:
+    """Writes a JSONL file in UTF-8. Values keep their types; what JSON does not have is text, NaN and infinity null.
+
+    :param write: takes the bytes
+    """
+
+    def __init__(self, write: Callable[[bytes], Any], names: Sequence[str]) -> None:  # noqa: ARG002 - records name them
+        self._write = write
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Write the next record; what is absent stays so."""
+        self._write(json_of(record) + b"\n")
+
+    def write_as_read(self, line: str) -> None:
+        """Write a row that cannot be told by its columns."""
+        self._write(line.encode(errors="replace") + b"\n")
+
+
 class _TwiceError(ValueError):
     """A name comes twice in one object."""
 
@@ -53,16 +72,18 @@ def _row(text: str, line: int) -> ReadRow:
     try:
         value = json.loads(text, object_pairs_hook=_object)
     except _TwiceError as error:
-        return ReadRow({}, line, f"has the name {error} twice")
+        problem = f"has the name {error} twice"
     except json.JSONDecodeError as error:
-        return ReadRow({}, line, f"is no JSON: {error.msg} at character {error.pos + 1}")
+        problem = f"is no JSON: {error.msg} at character {error.pos + 1}"
     except RecursionError:
-        return ReadRow({}, line, "is nested too deeply")
+        problem = "is nested too deeply"
     except ValueError:
-        return ReadRow({}, line, "has a number of more digits than Python reads; write it as text")
-    if not isinstance(value, dict):
-        return ReadRow({}, line, "is JSON, but no object that names its columns")
-    return ReadRow(value, line)
+        problem = "has a number of more digits than Python reads; write it as text"
+    else:
+        if isinstance(value, dict):
+            return ReadRow(value, line)
+        problem = "is JSON, but no object that names its columns"
+    return ReadRow({}, line, problem, text.strip())
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from airflow_provider_completion.api.files import FileFacts, FileReference
+from airflow_provider_completion.api.files import FileContent, FileFacts, FileReference
 from airflow_provider_completion.api.input_form import InputForm
 
 #: What every error of a batch that has not begun ends with.
@@ -25,11 +25,14 @@ class ReadRow(NamedTuple):
     :param columns: its values by the names of their columns; what is known of them, if something is wrong
     :param line: where it begins in a file of lines, from 1 on
     :param problem: what is wrong with it, a verb first (``has 3 cells ...``); no values
+    :param as_read: what its source has, where the columns do not say it all, for the sink of that format: the cells of
+        a CSV file, a line of JSON
     """
 
     columns: dict[str, Any]
     line: int | None = None
     problem: str | None = None
+    as_read: Any = None
 
 
 class Source(ABC):
@@ -49,6 +52,8 @@ class Source(ABC):
 class NamedFile(Protocol):
     """A file that is not uploaded yet: the hooks' ``GivenFile``."""
 
+    @property
+    def source(self) -> str | FileContent: ...
     @property
     def identity(self) -> dict[str, Any]: ...
     def facts(self, form: InputForm | None) -> FileFacts: ...

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import PurePath
 from typing import Any, TypeAlias
 
 from airflow_provider_completion.api.errors import InvalidRequestError
+from airflow_provider_completion.batch.cells import data_of
 from airflow_provider_completion.batch.csv_files import CsvFile
 from airflow_provider_completion.batch.json_lines import JsonLines
 from airflow_provider_completion.batch.rows import NOT_SENT, ReadRow, Source
@@ -40,7 +42,7 @@ def source_of(rows: Rows, *, encoding: str | None = None) -> Source:
     """
     if isinstance(rows, Source):
         return rows
-    if isinstance(rows, str | os.PathLike) or hasattr(rows, "open"):
+    if is_path(rows):
         return _file(rows, encoding)
     if encoding is not None:
         raise InvalidRequestError("encoding= is for files, and rows= is none.", hint=NOT_SENT)
@@ -52,11 +54,24 @@ def source_of(rows: Rows, *, encoding: str | None = None) -> Source:
     return Mappings(rows)
 
 
+def is_path(rows: Any) -> bool:
+    """Say whether rows are in a file."""
+    return isinstance(rows, str | os.PathLike) or hasattr(rows, "open")
+
+
+def suffix_of(path: Any) -> str:
+    """Return what the name of a file of rows ends with, in small letters."""
+    return PurePath(_name_of(path)).suffix.lower()
+
+
+def _name_of(path: Any) -> str:
+    return str(path.name if hasattr(path, "open") else PurePath(path).name)
+
+
 def _file(path: Any, encoding: str | None) -> Source:
     if isinstance(path, str) and not path.strip():
         raise InvalidRequestError("rows is an empty path.", hint=NOT_SENT)
-    name = path.name if hasattr(path, "open") else PurePath(path).name
-    suffix = PurePath(name).suffix.lower()
+    name, suffix = _name_of(path), suffix_of(path)
     if suffix not in _FORMATS:
         known = ", ".join(_FORMATS)
         raise InvalidRequestError(
@@ -76,10 +91,11 @@ class Mappings(Source):
         """Iterate over the rows. What iterating raises is not touched."""
         for row in self._rows:
             if not isinstance(row, Mapping):
-                yield ReadRow({}, problem=f"is a value of the type {_type_of(row)}, not a mapping of columns to values")
+                problem = f"is a value of the type {_type_of(row)}, not a mapping of columns to values"
+                yield ReadRow({}, problem=problem, as_read=json.dumps(data_of(row)))
             elif others := [name for name in row if not isinstance(name, str)]:
                 what = f"has a column whose name is a value of the type {_type_of(others[0])}, not text"
-                yield ReadRow({}, problem=what)
+                yield ReadRow({}, problem=what, as_read=json.dumps(data_of(row)))
             else:
                 yield ReadRow(dict(row))
 

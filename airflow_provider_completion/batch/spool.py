@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from airflow_provider_completion.api.errors import CompletionError, InvalidRequestError
+from airflow_provider_completion.batch.cells import json_of
 from airflow_provider_completion.batch.columns import ColumnPlan
 from airflow_provider_completion.batch.rows import NOT_SENT, Recipient, Row, Source, key_of_equals, place_of
 from airflow_provider_completion.client.files import FilePath
@@ -28,6 +29,7 @@ _SCHEMA = """
 PRAGMA journal_mode = OFF; -- nobody goes on with it after a crash
 PRAGMA cache_size = -4096; -- KiB
 CREATE TABLE rows (idx INTEGER PRIMARY KEY, line INTEGER, columns BLOB);
+CREATE TABLE as_read (idx INTEGER PRIMARY KEY, value BLOB);
 -- Not of rows that could not be read. NULL: there is none.
 CREATE TABLE marks (idx INTEGER PRIMARY KEY, key TEXT, fingerprint BLOB);
 CREATE TABLE problems (idx INTEGER, what TEXT);
@@ -163,6 +165,12 @@ class Spool:
             raise IndexError(f"There is no row of the index {index}.")
         return self._row(found)
 
+    def as_read(self, index: int) -> Any:
+        """Return what the source has of a row that its columns do not tell, None if they do: see :class:`ReadRow`."""
+        with _on_disk():
+            found = self._db.execute("SELECT value FROM as_read WHERE idx = ?", (index,)).fetchone()
+        return found and _loaded(found[0])
+
     def problems(self) -> Iterator[str]:
         """Iterate over what is wrong with rows, in input order: a line for each problem, without values."""
         with _on_disk():
@@ -177,12 +185,15 @@ class Spool:
             if not row.columns.keys() <= seen.keys():
                 seen |= dict.fromkeys(row.columns)
             columns, problem = _kept(row.columns)
+            as_read = json_of(row.columns).decode() if problem else row.as_read
             problem = row.problem or problem
             # A source can be a database as well, with errors of the same kind: only this is the disk's.
             with _on_disk():
                 self._db.execute("INSERT INTO rows VALUES (?, ?, ?)", (index, row.line, columns))
                 if problem:
                     self._db.execute("INSERT INTO problems VALUES (?, ?)", (index, problem))
+                if as_read is not None:
+                    self._db.execute("INSERT INTO as_read VALUES (?, ?)", (index, pickle.dumps(as_read)))
         return list(dict.fromkeys(source.columns) | seen)
 
     def _mark(self, plan: ColumnPlan, recipient: Recipient) -> None:
@@ -241,9 +252,8 @@ def _kept(columns: dict[str, Any]) -> tuple[bytes, str | None]:
         return pickle.dumps({}), f"has a value that cannot be kept ({type(error).__name__})"
 
 
-def _loaded(kept: bytes) -> dict[str, Any]:
-    columns: dict[str, Any] = pickle.loads(kept)  # noqa: S301 - from a file that nobody else can open
-    return columns
+def _loaded(kept: bytes) -> Any:
+    return pickle.loads(kept)  # noqa: S301 - from a file that nobody else can open
 
 
 @contextmanager

@@ -15,13 +15,18 @@ class Origin:
 
     :param trace_id: what the server's own trace is to be found by, sent as ``X-Trace-Id``; it takes up to 128 letters,
         digits, ``-`` and ``_`` and ignores anything else without a word (contract §2.1)
+    :param session_id: joins calls in the tracing tools behind the app, sent as ``X-Trace-Session-Id``: 1 to 200
+        characters, of which newer servers refuse blanks only (contract §2.1)
     :param parent: the span to hang calls under where none is current, as W3C header fields
     :param attributes: attributes of the span beside its own
+    :param has_spans: whether each call has a span; many calls of one kind may have one together
     """
 
     trace_id: str | None = None
+    session_id: str | None = None
     parent: Mapping[str, str] = field(default_factory=dict)
     attributes: Mapping[str, str | int] = field(default_factory=dict)
+    has_spans: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

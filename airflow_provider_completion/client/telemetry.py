@@ -85,6 +85,10 @@ class CallSpan:
     def _start(self, origin: Origin) -> None:
         if origin.trace_id:
             self.headers["X-Trace-Id"] = origin.trace_id
+        if origin.session_id:
+            self.headers["X-Trace-Session-Id"] = origin.session_id
+        if not origin.has_spans:
+            return
         in_span = trace.get_current_span().get_span_context().is_valid
         if not (in_span or origin.parent) and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
             return  # nobody has set up an SDK, and there is no trace to go on with

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from airflow_provider_completion.api.errors import Billed, CompletionError, InvalidRequestError
 from airflow_provider_completion.api.storable import not_storable, reserved_key, storable_text
@@ -47,6 +47,8 @@ class OutputType:
 
     #: The JSON schema as compact text, to be put into the prompt through an input of the app.
     json_schema: str
+    #: The fields of its data, if that is always an object and has no others; else none.
+    fields: tuple[str, ...]
 
     def __init__(self, kind: Any) -> None:
         try:
@@ -64,6 +66,7 @@ class OutputType:
                 f"output_type has a field {key!r}: Airflow reserves this key, and cannot store it.",
                 hint="Nothing was sent.",
             )
+        self.fields = _fields_of(self._adapter)
         self.json_schema = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
 
     def read(self, answer: str, *, longest: int | None = None) -> Any:
@@ -142,6 +145,29 @@ def _mentions_decimals(schema: Any) -> bool:
     if isinstance(schema, dict):
         return schema.get("type") == "decimal" or any(map(_mentions_decimals, schema.values()))
     return isinstance(schema, list | tuple) and any(map(_mentions_decimals, schema))
+
+
+def _fields_of(adapter: TypeAdapter[Any]) -> tuple[str, ...]:
+    """Return the names that the data of a type has as an object, none if it can be anything else."""
+    try:
+        schema = adapter.json_schema(mode="serialization")
+    except PydanticUserError:  # what it is written as has no schema
+        return ()
+    found: dict[str, None] = {}
+    waiting, seen = [schema], set()
+    while waiting:
+        item = waiting.pop(0)
+        if reference := item.get("$ref"):
+            if reference not in seen:
+                seen.add(reference)
+                waiting.append(schema["$defs"][reference.rpartition("/")[2]])
+        elif kinds := item.get("anyOf") or item.get("oneOf"):
+            waiting += kinds
+        elif item.get("properties") and not item.get("additionalProperties"):
+            found |= dict.fromkeys(item["properties"])
+        else:
+            return ()
+    return tuple(found)
 
 
 def _reserved_fields(schema: Any) -> Iterator[str]:

@@ -115,6 +115,36 @@ def test_taskflow(bag: Any, completion_server: LocalCompletionServer) -> None:
     assert ended.xcom("publish") == f"{ended.xcom('summarise')} ({tokens} tokens)"
 
 
+class TestBatch:
+    @pytest.fixture
+    def completion_app(self) -> App:
+        return App(prompt_unit_price="2.50", completion_unit_price="10.00")
+
+    def test_batch(self, bag: Any, completion_server: LocalCompletionServer, tmp_path: Path) -> None:
+        (tmp_path / "products.csv").write_text("sku,description\nK-1,A kettle. It is quick.\nL-2,A lamp. It buzzes.\n")
+        ended = run(bag, "example_batch", folder=str(tmp_path))
+        assert all_succeeded(ended)
+        described = [json.loads(line) for line in (tmp_path / "described.jsonl").read_text().splitlines()]
+        answers = {generation.prompt.inputs["text"]: generation.answer for generation in completion_server.generations}
+        assert [(row["sku"], row["answer"]) for row in described] == [
+            ("K-1", answers["A kettle. It is quick."]),
+            ("L-2", answers["A lamp. It buzzes."]),
+        ]
+        manifest = ended.xcom("describe")
+        assert ended.xcom("describe", "output") == manifest["output"] == (tmp_path / "described.jsonl").as_uri()
+        assert ended.xcom("report").startswith(f"2 of 2 rows in {manifest['output']}, for {{'USD': '0.00")
+        assert (tmp_path / "days.csv").read_text().splitlines()[0].startswith("day,summary,completion_status,")
+        assert ended.xcom("summarise")["counts"]["complete"] == 2
+
+    def test_nothing_is_paid_twice(self, bag: Any, completion_server: LocalCompletionServer, tmp_path: Path) -> None:
+        (tmp_path / "products.csv").write_text("sku,description\nK-1,A kettle. It is quick.\nL-2,A lamp. It buzzes.\n")
+        run(bag, "example_batch", folder=str(tmp_path))
+        (tmp_path / "products.csv").write_text("sku,description\nL-2,A lamp. It hums.\nK-1,A kettle. It is quick.\n")
+        ended = run(bag, "example_batch", folder=str(tmp_path))
+        assert [inputs["text"] for inputs in asked(completion_server)[4:]] == ["A lamp. It hums."]
+        assert (ended.xcom("describe")["asked"]["rows"], ended.xcom("describe")["found"]["rows"]) == (1, 1)
+
+
 class TestFiles:
     @pytest.fixture
     def completion_app(self) -> App:

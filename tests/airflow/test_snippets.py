@@ -10,8 +10,13 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
+import itertools
+import json
 import logging
 import re
+import signal
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -22,10 +27,12 @@ from airflow.cli.cli_parser import get_parser
 from airflow.providers.common.compat.sdk import BaseOperator, literal, task
 from pydantic import BaseModel, Field
 
+from airflow_provider_completion.batch.export import export
 from airflow_provider_completion.decorators.completion import Request
 from airflow_provider_completion.exceptions import CompletionError
 from airflow_provider_completion.hooks.completion import CompletionHook
 from airflow_provider_completion.hooks.trace import trace_id_of
+from airflow_provider_completion.operators.batch import CompletionBatchOperator
 from airflow_provider_completion.operators.completion import CompletionOperator
 from airflow_provider_completion.structured.output_type import OutputType
 from airflow_provider_completion.testing import App, LocalCompletionServer
@@ -269,6 +276,97 @@ def test_many_calls_in_one_coroutine(completion_server: LocalCompletionServer) -
         return [completion.answer for completion in completions]
 
     assert asyncio.run(ask_all(["one", "two"])) == ["one", "two"]
+
+
+def test_a_batch_of_data(completion_server: LocalCompletionServer, tmp_path: Path) -> None:
+    folder = tmp_path
+
+    def make() -> BaseOperator:
+        tickets = CompletionBatchOperator(
+            task_id="read_tickets",
+            rows=[{"id": 1, "text": '{"product": "kettle", "urgency": "low", "order_numbers": []}'}],
+            key="id",
+            output=folder / "tickets.jsonl",
+            output_type=Ticket,
+        )
+        return tickets
+
+    assert run(make, read=("return_value",)).read["return_value"]["counts"]["complete"] == 1
+    [record] = map(json.loads, (folder / "tickets.jsonl").read_text().splitlines())
+    assert (record["product"], record["order_numbers"], "answer" in record) == ("kettle", [], False)
+
+    ended = export(folder / "tickets.journal", folder / "so_far.csv")
+    assert ended == 1
+
+
+def test_dead_letters_that_were_mended(completion_server: LocalCompletionServer, tmp_path: Path) -> None:
+    folder = tmp_path
+    (folder / "products.csv").write_text("sku,description\nK-1,A kettle.\nL-2,[[fault:cut]] A lamp.\n")
+
+    def describe() -> BaseOperator:
+        return CompletionBatchOperator(
+            task_id="describe",
+            rows=folder / "products.csv",
+            columns={"text": "description"},
+            key="sku",
+            output=folder / "described.jsonl",
+        )
+
+    assert run(describe).states["describe"] == "failed"
+    letters = folder / "described.failed.csv"
+    letters.write_text(letters.read_text().replace("[[fault:cut]] ", ""))
+
+    def make() -> BaseOperator:
+        mended = CompletionBatchOperator(
+            task_id="mended",
+            rows=folder / "described.failed.csv",
+            columns={"text": "description"},
+            key="sku",
+            output=folder / "mended.jsonl",
+        )
+        return mended
+
+    assert run(make).states["mended"] == "success"
+    [record] = map(json.loads, (folder / "mended.jsonl").read_text().splitlines())
+    assert (record["sku"], record["answer"]) == ("L-2", "A lamp.")
+
+
+class Interrupted(BaseException):
+    pass
+
+
+class TestAnEventLoopInAThread:
+    @pytest.fixture
+    def completion_app(self) -> App:
+        begun = itertools.count()
+
+        def endless(_: Any) -> Iterator[str]:
+            yield "word "
+            if next(begun) == 0:  # as Airflow's time limit: in whatever line the main thread is at
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+            while True:
+                yield "word "
+
+        return App(prompt="{{text}}", form=FORM, generator=endless, pause_seconds=0.01)
+
+    def test_what_interrupts_the_task_is_no_calls_failure(self, completion_server: LocalCompletionServer) -> None:
+        from example_dags.example_hook import run_in_thread
+
+        def interrupt(*_: Any) -> None:
+            raise Interrupted
+
+        async def ask_all() -> list[Any]:
+            async with await CompletionHook().get_async_conn() as client:
+                calls = (client.complete({"text": text}) for text in ["one", "two"])
+                return await asyncio.gather(*calls, return_exceptions=True)
+
+        before = signal.signal(signal.SIGUSR1, interrupt)
+        try:
+            with pytest.raises(Interrupted):
+                run_in_thread(ask_all)
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+        assert completion_server.count("POST", "/completion-messages") > 0
 
 
 def test_the_trace_id_is_as_documented() -> None:

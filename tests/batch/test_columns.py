@@ -182,3 +182,10 @@ def test_problems_of_a_row_come_together() -> None:
     assert line.startswith("row 1: 'on' must be a truth value")
     assert line.endswith(": 'text' is required")
     assert key == "row 1: the key 'sku' is empty"
+
+
+def test_the_columns_that_something_is_made_of() -> None:
+    form = form_of({"variable": "text", "label": "Label"}, {"variable": "tone"})
+    names = ["Label", "t", "id", "who", "other", "q"]
+    plan = ColumnPlan(names, form, user=USER, columns={"tone": "t"}, key=["id"], user_column="who", query_column="q")
+    assert plan.used == {"Label", "t", "id", "who", "q"}

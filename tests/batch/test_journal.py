@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -16,15 +15,21 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_completion.batch import journal as module
+from airflow_provider_completion.batch.entries import Line
 from airflow_provider_completion.batch.journal import Entry, Journal, JournalError, RowId, TakenOverError
+
+Known = tuple[int, int, str | None, dict | None]
 
 OUTPUT = "file:///data/out.jsonl"
 ROW = RowId("sku-1", "f1")
 RECORD = {"answer": "zwei \u2028 \ud83d\ude42".encode("utf-16", "surrogatepass").decode("utf-16"), "price": "0.01"}
 
 
-def opened(folder: Path, run: str = "run", output: str = OUTPUT) -> Journal:
-    return Journal(folder, output, {"run": run})
+UNKNOWN: Known = (0, 0, None, None)
+
+
+def opened(folder: Path, run: str = "run", output: str = OUTPUT, **facts: str) -> Journal:
+    return Journal(folder, output, {"run": run, **facts})
 
 
 @pytest.fixture
@@ -34,13 +39,19 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def journal(folder: Path) -> Iterator[Journal]:
-    with opened(folder) as journal:
-        yield journal
+    journal = opened(folder)
+    yield journal
+    with suppress(JournalError):  # what a test has done to it
+        journal.close()
 
 
-def known(folder: Path, row: RowId = ROW) -> Entry:
+def told(entry: Entry) -> Known:
+    return entry.calls, entry.unanswered, entry.task_id, entry.record
+
+
+def known(folder: Path, row: RowId = ROW) -> Known:
     with opened(folder) as journal:
-        return journal.entry(row)
+        return told(journal.entry(row))
 
 
 def segments(folder: Path) -> list[Path]:
@@ -49,29 +60,29 @@ def segments(folder: Path) -> list[Path]:
 
 def test_a_row_that_nobody_has_sent_is_not_known(journal: Journal) -> None:
     assert journal.is_new
-    assert journal.entry(ROW) == Entry(calls=0, unanswered=0, task_id=None, record=None)
+    assert journal.entry(ROW) == Entry(calls=0, unanswered=0, task_id=None, sent_by=None, written=None)
 
 
 def test_a_row_is_known_by_its_identity_and_what_is_sent(folder: Path) -> None:
     with opened(folder) as journal:
         journal.sent(ROW)
         journal.ended(ROW, RECORD)
-    assert known(folder) == Entry(1, 0, None, RECORD)
-    assert known(folder, RowId("sku-1", "f2")) == known(folder, RowId("sku-2", "f1")) == Entry()
+    assert known(folder) == (1, 0, None, RECORD)
+    assert known(folder, RowId("sku-1", "f2")) == known(folder, RowId("sku-2", "f1")) == UNKNOWN
 
 
 def test_a_call_without_an_end_is_unanswered(folder: Path) -> None:
     with opened(folder) as journal:
         journal.sent(ROW)
         journal.begun(ROW, "t-1")
-    assert known(folder) == Entry(1, 1, "t-1", None)
+    assert known(folder) == (1, 1, "t-1", None)
 
 
 def test_a_call_that_was_surely_not_billed_is_none(folder: Path) -> None:
     with opened(folder) as journal:
         journal.sent(ROW)
         journal.unbilled(ROW)
-    assert known(folder) == Entry()
+    assert known(folder) == UNKNOWN
 
 
 def test_a_row_that_is_asked_again_has_two_calls_and_the_last_record(folder: Path) -> None:
@@ -82,24 +93,55 @@ def test_a_row_that_is_asked_again_has_two_calls_and_the_last_record(folder: Pat
     with opened(folder) as journal:
         journal.sent(ROW)
         journal.flush()
-        assert journal.entry(ROW) == Entry(2, 1, None, {"status": "failed"})
+        assert told(journal.entry(ROW)) == (2, 1, None, {"status": "failed"})
         journal.ended(ROW, RECORD)
-    assert known(folder) == Entry(2, 0, None, RECORD)
+    assert known(folder) == (2, 0, None, RECORD)
 
 
-def test_a_lost_call_whose_row_is_answered_later_still_counts(folder: Path) -> None:
+def test_a_lost_call_is_no_more_of_interest_once_its_row_has_a_record(folder: Path) -> None:
     with opened(folder) as journal:
         journal.sent(ROW)
     with opened(folder) as journal:
         journal.sent(ROW)
         journal.ended(ROW, RECORD)
-    assert known(folder) == Entry(2, 1, None, RECORD)
+    assert known(folder) == (2, 0, None, RECORD)
+
+
+def test_a_call_is_known_to_be_of_the_session_that_has_sent_it(folder: Path) -> None:
+    with opened(folder, round="1") as journal:
+        journal.sent(ROW)
+    with opened(folder, round="2") as journal:
+        assert journal.entry(ROW).sent_by == {"run": "run", "round": "1"}
+        journal.sent(ROW)
+        journal.flush()
+        assert journal.entry(ROW).sent_by == {"run": "run", "round": "2"}
+
+
+def test_many_rows_are_looked_up_in_their_order(journal: Journal) -> None:
+    rows = [RowId(str(number), "f") for number in range(300)]
+    for row in rows[::2]:
+        journal.ended(row, {"of": row.identity})
+    journal.flush()
+    assert [entry.record for entry in journal.entries(rows)] == [
+        {"of": row.identity} if row in rows[::2] else None for row in rows
+    ]
+    assert journal.entries([]) == []
+
+
+def test_the_account_of_a_run_is_the_last_one_of_all_its_tries(folder: Path) -> None:
+    for run, spent in (("monday", [1, 2]), ("tuesday", [3]), ("monday", [4, 5]), ("monday", [])):
+        with opened(folder, run) as journal:
+            for amount in spent:
+                journal.ended(ROW, RECORD, {"spent": amount})
+            journal.ended(ROW, RECORD)
+    with opened(folder) as journal:
+        assert [journal.account_of(run) for run in ("monday", "tuesday", "sunday")] == [{"spent": 5}, {"spent": 3}, {}]
 
 
 def test_what_costs_nothing_has_a_record_and_no_call(folder: Path) -> None:
     with opened(folder) as journal:
         journal.ended(ROW, {"status": "rejected"})
-    assert known(folder) == Entry(0, 0, None, {"status": "rejected"})
+    assert known(folder) == (0, 0, None, {"status": "rejected"})
 
 
 def test_the_records_of_a_run_are_those_of_all_its_tries(folder: Path) -> None:
@@ -143,21 +185,21 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def modelled(seed: int) -> dict[str, Entry]:
+def modelled(seed: int) -> dict[str, Known]:
     """What the killed process has written, by identity."""
     chance = random.Random(seed)
-    rows: dict[str, Entry] = {}
+    rows: dict[str, Known] = {}
     for _ in range(chance.randrange(4000)):
         kind, name = chance.choice(["sent", "begun", "unbilled", "ended"]), str(chance.randrange(50))
         record = {"n": chance.random()} if kind == "ended" else None
         if kind in ("begun", "unbilled") and name not in rows:
             continue
-        calls, unanswered, task_id, before = rows.get(name, Entry())
+        calls, unanswered, task_id, before = rows.get(name, UNKNOWN)
         rows[name] = {
-            "sent": Entry(calls + 1, unanswered + 1, None, before),
-            "begun": Entry(calls, unanswered, "t", before),
-            "unbilled": Entry(calls - 1, unanswered - 1, task_id, before),
-            "ended": Entry(calls, max(unanswered - 1, 0), task_id, record),
+            "sent": (calls + 1, unanswered + 1, None, before),
+            "begun": (calls, unanswered, "t", before),
+            "unbilled": (calls - 1, unanswered - 1, None, before),
+            "ended": (calls, 0, task_id, record),
         }[kind]
     return rows
 
@@ -169,7 +211,7 @@ def test_what_was_written_outlives_a_kill(folder: Path, seed: int) -> None:
     expected = modelled(seed)
     with opened(folder, output="out") as journal:
         assert not journal.is_new
-        assert {name: journal.entry(RowId(name, "f")) for name in expected} == expected
+        assert {name: told(journal.entry(RowId(name, "f"))) for name in expected} == expected
 
 
 def test_a_segment_that_was_committed_and_not_deleted_does_not_count_twice(folder: Path, tmp_path: Path) -> None:
@@ -178,24 +220,22 @@ def test_a_segment_that_was_committed_and_not_deleted_does_not_count_twice(folde
         [segment] = segments(folder)
         shutil.copy(segment, tmp_path)
     shutil.copy(tmp_path / segment.name, folder)
-    assert known(folder) == Entry(1, 1, None, None)
+    assert known(folder) == (1, 1, None, None)
     assert segments(folder) == []
 
 
 def test_a_line_that_was_cut_short_spoils_no_other(folder: Path) -> None:
     with opened(folder):
         pass
-    whole = json.dumps(["sent", *ROW, None])
-    (folder / "1-2.segment").write_text(
-        f"\n{whole[:12]}\n{whole}\n" + json.dumps(["ended", *ROW, '{"answer": "x"}'])[:-9]
-    )
-    assert known(folder) == Entry(1, 1, None, None)
+    whole, cut = Line("sent", *ROW).encoded(), Line("ended", *ROW, '{"answer":"x"}').encoded()
+    (folder / "1-2.segment").write_bytes(whole[:12] + whole + cut[:-9])
+    assert known(folder) == (1, 1, None, None)
 
 
 def test_who_opens_it_takes_it_over_at_once(folder: Path, journal: Journal) -> None:
     journal.sent(ROW)
     with opened(folder) as successor:
-        assert successor.entry(ROW) == Entry(1, 1, None, None)
+        assert told(successor.entry(ROW)) == (1, 1, None, None)
         with pytest.raises(TakenOverError, match=r"\{\{ run_id \}\}"):
             journal.sent(RowId("sku-2", "f"))
         # What came of a call that was under way is nobody's any more: the successor took it for lost.
@@ -206,8 +246,55 @@ def test_who_opens_it_takes_it_over_at_once(folder: Path, journal: Journal) -> N
         with pytest.raises(TakenOverError):
             journal.ended(ROW, RECORD)
         successor.sent(RowId("sku-3", "f"))
-    assert known(folder, RowId("sku-3", "f")).calls == 1
-    assert known(folder, RowId("sku-2", "f")).calls == 0
+    assert known(folder, RowId("sku-3", "f"))[0] == 1
+    assert known(folder, RowId("sku-2", "f"))[0] == 0
+
+
+def test_what_a_session_has_left_that_was_taken_over_spoils_no_later_record(folder: Path) -> None:
+    opened(folder).close()
+    with opened(folder) as successor:
+        successor.ended(ROW, RECORD)
+        successor.flush()
+        (folder / "1-2.segment").write_bytes(Line("ended", *ROW, '{"status":"failed"}').encoded())
+    assert known(folder)[3] == RECORD
+
+
+def test_whatever_fails_in_its_thread_lets_nobody_wait_for_ever(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OverflowError("too large")
+
+    monkeypatch.setattr(journal._index, "commit", fail)
+    journal.sent(ROW)
+    with pytest.raises(JournalError, match="cannot be written: OverflowError: too large"):
+        journal.flush()
+
+
+@pytest.mark.parametrize("interrupt", [None, KeyboardInterrupt])
+def test_what_could_not_be_kept_is_said_at_the_end_but_hides_nothing(folder: Path, interrupt) -> None:
+    def lose() -> None:
+        with opened(folder) as journal:
+            opened(folder).close()
+            journal.ended(ROW, RECORD)
+            if interrupt:
+                raise interrupt
+
+    with pytest.raises(interrupt or TakenOverError):
+        lose()
+
+
+def test_half_a_surrogate_pair_in_what_a_server_tells_is_kept(folder: Path) -> None:
+    with opened(folder) as journal:
+        journal.ended(ROW, {"told": "\ud83d"})
+    assert known(folder)[3] == {"told": "\ud83d"}
+
+
+def test_nothing_is_written_to_a_closed_one(folder: Path) -> None:
+    journal = opened(folder)
+    journal.close()
+    with pytest.raises(JournalError, match="is closed"):
+        journal.ended(ROW, RECORD)
 
 
 def test_it_belongs_to_one_output(folder: Path) -> None:
@@ -272,4 +359,3 @@ def test_an_index_that_cannot_be_written_stops_the_next_call(folder: Path, journ
     with pytest.raises(JournalError):
         journal.behind  # noqa: B018
     assert len(segments(folder)) == 2  # what was not committed is still there
-    journal._error = None

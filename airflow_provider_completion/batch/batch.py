@@ -1,0 +1,279 @@
+"""One batch, from its rows to its manifest: the rooms of this package in their order."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from airflow_provider_completion.api.errors import BrokenAnswerError, CompletionError, InvalidRequestError
+from airflow_provider_completion.api.input_form import InputForm
+from airflow_provider_completion.batch.columns import ColumnPlan, FilesOf
+from airflow_provider_completion.batch.ending import Ending
+from airflow_provider_completion.batch.engine import Engine
+from airflow_provider_completion.batch.entries import JournalError, TakenOverError
+from airflow_provider_completion.batch.journal import Journal
+from airflow_provider_completion.batch.loop import run_in_thread
+from airflow_provider_completion.batch.manifest import Manifest
+from airflow_provider_completion.batch.outcomes import Reading
+from airflow_provider_completion.batch.places import Places, uri_of
+from airflow_provider_completion.batch.records import Keep, Records
+from airflow_provider_completion.batch.results import Results
+from airflow_provider_completion.batch.rows import NOT_SENT, Recipient
+from airflow_provider_completion.batch.rules import Rules
+from airflow_provider_completion.batch.sources import Rows, source_of
+from airflow_provider_completion.batch.spool import BadRows, Checked, Spool
+from airflow_provider_completion.client.files import FilePath
+from airflow_provider_completion.client.settings import ClientSettings
+from airflow_provider_completion.paying import may_follow
+
+log = logging.getLogger(__name__)
+
+#: What a journal's folder is called, beside its output.
+_JOURNAL = ".journal"
+#: Where all problems of rows are listed, beside the output.
+_PROBLEMS = ".problems.txt"
+
+
+class BatchError(CompletionError):
+    """The batch has not come to results that are published. What was paid for is in its journal: who runs it again pays
+    for none of that.
+    """
+
+    hint = "Run it again to ask only for what is missing."
+
+    def __str__(self) -> str:
+        return self.explanation  # what was billed of many rows, the manifest says
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """What a batch asks of each row, see :class:`~.columns.ColumnPlan` and :class:`~.spool.Spool`."""
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    key: str | Sequence[str] = ()
+    user: str
+    user_column: str | None = None
+    query_column: str | None = None
+    files_column: str | None = None
+    files_of: FilesOf = lambda _: ()
+    bad_rows: BadRows = "fail"
+    dedupe: bool = False
+    encoding: str | None = None
+
+
+class Batch:
+    """A batch. Making it checks where results go; :meth:`check` and :meth:`run` do the rest. Use it in a ``with``.
+
+    :param rows: see :func:`~.sources.source_of`; they are read once, here
+    :param output: see :class:`~.places.Places`
+    :param journal: the journal's folder, by default one beside a local output
+    :param keep: the rows' columns that stand in the results
+    :param answer_column: where answers stand
+    :param form: the app's, None if nothing is held against it
+    :param recipient: who is asked
+    :param rules: what holds for all rows
+    :param facts: who runs it, for the journal: ``run`` and ``round`` at least
+    :raises InvalidRequestError: one of them is wrong; nothing was sent
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        output: FilePath,
+        *,
+        ask: Ask,
+        form: InputForm | None,
+        recipient: Recipient,
+        settings: ClientSettings,
+        rules: Rules,
+        facts: Mapping[str, Any],
+        journal: FilePath | None = None,
+        keep: Keep = "all",
+        answer_column: str = "answer",
+    ) -> None:
+        self._begun_at = datetime.now(UTC)
+        self._settings, self._rules, self._facts, self._recipient = settings, rules, facts, recipient
+        self._ask = ask
+        self._places = Places(output, rows)
+        #: The folder of the journal.
+        self.journal = self._journal_at(journal)
+        self._engine: Engine | None = None
+        self._stopped = ""
+        self._spool = Spool(source_of(rows, encoding=ask.encoding))
+        try:
+            columns = self._spool.columns
+            self._plan = ColumnPlan(
+                columns,
+                form,
+                user=ask.user,
+                columns=ask.columns,
+                inputs=ask.inputs,
+                key=ask.key,
+                user_column=ask.user_column,
+                query_column=ask.query_column,
+                files_column=ask.files_column,
+                files_of=ask.files_of,
+            )
+            data = rules.output.type
+            records = Records(
+                columns,
+                used=self._plan.used,
+                keep=keep,
+                answer_column=answer_column,
+                fields=data.fields if data else (),
+            )
+            self._results = Results(
+                self._places,
+                columns,
+                records,
+                Reading(rules.accept, rules.output),
+                max_failed=rules.max_failed,
+                on_maybe_billed=rules.on_maybe_billed,
+                encoding=ask.encoding,
+            )
+        except BaseException:
+            self._spool.close()
+            raise
+
+    def __enter__(self) -> Batch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._spool.close()
+
+    @property
+    def output_uri(self) -> str:
+        """The URI of the results."""
+        return uri_of(self._places.output)
+
+    @property
+    def journal_uri(self) -> str:
+        """The URI of the journal."""
+        return uri_of(self.journal)
+
+    def check(self) -> Checked:
+        """Hold all rows against the plan and the app's form. Once, before :meth:`run`.
+
+        :raises InvalidRequestError: some cannot be sent; nothing was
+        """
+        log.info("%s", self._plan)
+        checked = self._checked = self._spool.check(
+            self._plan,
+            self._recipient,
+            bad_rows=self._ask.bad_rows,
+            dedupe=self._ask.dedupe,
+            report=self._places.beside(_PROBLEMS),
+        )
+        log.info(
+            "%d rows: %d to ask, %d rejected, %d ask what an earlier one asks%s.",
+            checked.rows,
+            checked.to_send,
+            checked.rejected,
+            checked.equal,
+            "" if self._ask.dedupe or not checked.equal else ", each for itself: dedupe=True would ask once",
+        )
+        return checked
+
+    def expect_journal(self, *, known: bool, cleared: bool) -> None:
+        """Refuse to begin without the journal of an earlier try.
+
+        :param known: whether one had a journal
+        :param cleared: whether the user has cleared the task since
+        :raises BrokenAnswerError: it is not there, so that nobody knows what was paid for
+        """
+        if not known or Journal.is_at(self.journal):
+            return
+        if not may_follow(self._rules.on_maybe_billed, cleared=cleared):
+            raise BrokenAnswerError(
+                f"An earlier try has kept a journal at {self.journal}, and it is not there: its rows may have been "
+                "billed, and nobody knows which.",
+                hint="If it lies on another worker's disk, name a shared folder as journal=. on_maybe_billed='retry', "
+                "or clearing the task, asks for all rows again, and pays again.",
+            )
+        log.warning("The journal %s of an earlier try is not there: all rows are asked, and paid, again.", self.journal)
+
+    def run(self, *, tell: Callable[[str], None] = log.info) -> tuple[Manifest, BatchError | None]:
+        """Ask for what the journal does not have, write the results, and return the manifest and why the batch has
+        failed, if it has.
+
+        Whatever is raised in this thread meanwhile stops the batch, and goes on.
+
+        :param tell: gets a line every few seconds, in another thread
+        :raises BatchError: it was stopped, or could not go on; there are no results
+        """
+        try:
+            with Journal(self.journal, self.output_uri, self._facts) as journal:
+                ending = self._asked(journal, tell)
+                self._raise_if_halted(ending)
+                journal.flush()
+                manifest = self._results.write(
+                    self._spool,
+                    self._checked,
+                    journal,
+                    this_round=str(self._facts["round"]),
+                    begun_at=self._begun_at,
+                    journal_uri=self.journal_uri,
+                    stopped=_why(ending),
+                )
+        except JournalError as error:
+            retry = "never" if isinstance(error, TakenOverError) else "delay"
+            raise BatchError(str(error), hint="", retry=retry) from None  # type: ignore[arg-type]
+        return manifest, self._failure_of(manifest, ending)
+
+    def stop(self, why: str) -> None:
+        """End it at once, from any thread: what is in flight is stopped, on the server too."""
+        self._stopped = why
+        if self._engine is not None:
+            self._engine.stop(why)
+
+    def _asked(self, journal: Journal, tell: Callable[[str], None]) -> Ending:
+        engine = self._engine = Engine(
+            self._spool, self._plan, journal, self._settings, self._rules, total=self._checked.to_send, tell=tell
+        )
+        if self._stopped:
+            engine.stop(self._stopped)
+        return run_in_thread(engine.run, engine.stop)
+
+    def _raise_if_halted(self, ending: Ending) -> None:
+        if ending.error is None or ending.why not in ("stopped", "error"):
+            return
+        if isinstance(ending.error, JournalError) or not isinstance(ending.error, CompletionError):
+            raise ending.error
+        raise BatchError(ending.error.message, retry=ending.error.retry) from None
+
+    def _failure_of(self, manifest: Manifest, ending: Ending) -> BatchError | None:
+        if manifest.published:
+            return None
+        if manifest.maybe_billed:
+            log.warning(
+                "%d rows were, or may have been, billed and have no answer; on_maybe_billed='retry' or clearing the "
+                "task asks them again, and pays again.",
+                manifest.maybe_billed,
+            )
+        where = f" Rows without an answer are in {manifest.failed}." if manifest.failed else ""
+        passes = ending.error is None and manifest.may_pass > 0
+        return BatchError(
+            f"{manifest.problem}{where}", hint=BatchError.hint, retry="delay" if passes else "never", billed="no"
+        )
+
+    def _journal_at(self, journal: FilePath | None) -> Path:
+        if journal is None:
+            if not isinstance(self._places.output, Path):
+                raise InvalidRequestError(
+                    "The output is in an object storage, where a journal cannot be.",
+                    hint=f"{NOT_SENT} Name a local folder as journal=, one that all workers share.",
+                )
+            return Path(self._places.beside(_JOURNAL))
+        if not isinstance(journal, str | Path) or "://" in str(journal) or not str(journal).strip():
+            raise InvalidRequestError("journal is no path of a local folder.", hint=NOT_SENT)
+        return Path(journal)
+
+
+def _why(ending: Ending) -> str | None:
+    error = ending.error
+    return error.message.removesuffix(".") if isinstance(error, CompletionError) else None

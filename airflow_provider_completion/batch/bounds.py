@@ -1,0 +1,130 @@
+"""When a batch ends before its last row: what it has spent, how many rows have failed, and how alike. No I/O."""
+
+from __future__ import annotations
+
+from collections import Counter
+from fractions import Fraction
+from typing import NamedTuple
+
+from airflow_provider_completion.api.errors import CompletionError, QuotaExceededError
+from airflow_provider_completion.batch.ending import Status, Why
+from airflow_provider_completion.batch.rules import Rules
+from airflow_provider_completion.batch.spending import Spent
+
+#: So many rows in a row that failed alike are enough.
+_ALIKE = 20
+#: A share of failed rows says something from so many rows on.
+_LEAST_ENDED = 50
+#: From so many billed calls on, none of which has told its price or tokens, none will.
+_LEAST_BILLED = 20
+
+#: Failures that are alike. All that was paid for nothing is.
+_Kind = tuple[str, int | None, str | None] | None
+_PAID: _Kind = ("paid", None, None)
+_KEPT = "What was answered is in the journal."
+
+
+class Reached(NamedTuple):
+    """A bound that is reached."""
+
+    why: Why
+    error: CompletionError
+
+
+class Bounds:
+    """Is told what came of rows, and says when it is enough.
+
+    :param spent: what the run has spent, kept by whoever ends rows
+    """
+
+    def __init__(self, rules: Rules, spent: Spent) -> None:
+        self._rules, self._spent = rules, spent
+        # 0.29 of 100 are 29.
+        self._share = Fraction(str(rules.max_failed)) if isinstance(rules.max_failed, float) else None
+        self._ended: Counter[Status] = Counter()
+        self._kind: _Kind = None
+        self._alike = 0
+        self._last: CompletionError | None = None
+
+    def find(self, status: Status) -> None:
+        """Take note of a row whose end the journal knew."""
+        self._ended[status] += 1
+
+    def end(self, status: Status, error: CompletionError | None) -> None:
+        """Take note of a row that has ended.
+
+        :param error: why it has no usable answer
+        """
+        self._ended[status] += 1
+        kind = _kind_of(error)
+        self._alike = self._alike + 1 if kind and kind == self._kind else 1 if kind else 0
+        self._kind, self._last = kind, error
+
+    @property
+    def reached(self) -> Reached | None:
+        """The bound that is reached, if one is."""
+        return self._failing() or self._spending()
+
+    def _failing(self) -> Reached | None:
+        last = self._last
+        if isinstance(last, QuotaExceededError):
+            return Reached("quota", ended("A quota is used up", last))
+        if last is not None and self._alike >= _ALIKE:
+            if self._kind == _PAID:
+                what = f"{self._alike} rows in a row were, or may have been, billed without a usable answer"
+            else:
+                what = f"{self._alike} rows in a row failed alike, for a reason that does not pass"
+            return Reached("failing_fast", ended(what, last))
+        if not (most := self._rules.max_failed):
+            return None
+        rows = self._ended.total()
+        failed = rows - self._ended["complete"]
+        if failed > most if self._share is None else rows >= _LEAST_ENDED and failed > self._share * rows:
+            return Reached("max_failed", ended(f"{failed} of {rows} rows failed, more than max_failed={most}", last))
+        return None
+
+    def _spending(self) -> Reached | None:
+        rules, spent = self._rules, self._spent
+        many = spent.calls >= _LEAST_BILLED
+        if rules.max_price is not None:
+            if len(spent.prices) > 1:
+                return _unbounded(f"the app reports prices in {' and '.join(sorted(spent.prices))}")
+            if many and not spent.priced:
+                return _unbounded(f"the app reports no price, as {spent.calls} billed calls have shown")
+            if spent.probable_price >= rules.max_price:
+                what = f"The run has cost {spent.probable_price:f}, and max_price is {rules.max_price:f}"
+                return Reached("max_price", ended(what))
+        if rules.max_tokens is not None:
+            if many and not spent.metered:
+                what = f"max_tokens cannot be kept: {spent.calls} billed calls have shown no usage"
+                return Reached("max_tokens", ended(what, hint="Send fewer rows instead."))
+            if spent.probable_tokens >= rules.max_tokens:
+                what = f"The run has cost {spent.probable_tokens} tokens, and max_tokens is {rules.max_tokens}"
+                return Reached("max_tokens", ended(what))
+        return None
+
+
+def _kind_of(error: CompletionError | None) -> _Kind:
+    if error is None:
+        return None
+    if error.billed != "no":
+        return _PAID
+    return (type(error).__name__, error.status, error.code) if error.retry == "never" else None
+
+
+def _unbounded(why: str) -> Reached:
+    return Reached("max_price", ended(f"max_price cannot be kept: {why}", hint="Use max_tokens."))
+
+
+def ended(what: str, last: CompletionError | None = None, *, hint: str | None = None) -> CompletionError:
+    """Return the error of a batch that a bound has ended: it will again, so it is final.
+
+    :param what: is reached, as a sentence without its full stop
+    :param last: how the last row has failed, if that is why
+    :param hint: what to do, if it is not the failure's
+    """
+    said = f". The last one: {last.message}" if last else "."
+    return CompletionError(
+        f"The batch was ended: {what[:1].lower()}{what[1:]}{said}",
+        hint=" ".join(filter(None, (hint or (last.hint if last else ""), _KEPT))),
+    )

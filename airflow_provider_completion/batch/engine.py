@@ -1,0 +1,358 @@
+"""The loop of a batch: rows are drawn from the spool, let in, sent, and taken down. It ties the other rooms together:
+what the journal knows decides :mod:`.history`, how many at a time :mod:`.admission`, when it is enough :mod:`.bounds`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import threading
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+from airflow_provider_completion.api.answers import Completion
+from airflow_provider_completion.api.errors import CompletionError, UnfinishedAnswerError
+from airflow_provider_completion.batch.admission import Call, Flow
+from airflow_provider_completion.batch.bounds import ended
+from airflow_provider_completion.batch.columns import ColumnPlan
+from airflow_provider_completion.batch.ending import Ending, Why
+from airflow_provider_completion.batch.entries import JournalError, RowId
+from airflow_provider_completion.batch.history import Found, History, Job, seconds_after
+from airflow_provider_completion.batch.journal import MOST_BEHIND, Journal
+from airflow_provider_completion.batch.ledger import Ledger
+from airflow_provider_completion.batch.progress import Progress
+from airflow_provider_completion.batch.queue import Queue
+from airflow_provider_completion.batch.refusals import Refusal
+from airflow_provider_completion.batch.rules import Rules
+from airflow_provider_completion.batch.sending import Sender
+from airflow_provider_completion.batch.spending import Spent
+from airflow_provider_completion.batch.spool import Spool
+from airflow_provider_completion.batch.turns import Turns
+from airflow_provider_completion.client.settings import ClientSettings
+
+log = logging.getLogger(__name__)
+
+#: How many rows are read ahead.
+_DRAWN = 256
+#: Seconds between two lines that say how far it is.
+_LINE_SECONDS = 5.0
+#: How many seconds a batch that was stopped waits for the disk, and for rows whose connections are closed.
+_FLUSH_SECONDS, _LAST_SECONDS = 1.0, 1.0
+
+
+class Engine:
+    """Asks the rows of a batch. Once: a batch that goes on has another engine, and the same journal.
+
+    :param spool: its rows, which are checked
+    :param plan: what is asked for each
+    :param journal: what is known of them, and is to be. Its facts name the ``run`` and the ``round``
+    :param settings: how to reach the app; its limits for tries hold for each row
+    :param rules: what holds for all rows
+    :param total: how many rows there are to send, 0 if that is not known
+    :param tell: gets a line every few seconds, and at the end, in the event loop's thread
+    :raises JournalError: the journal cannot be read
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        plan: ColumnPlan,
+        journal: Journal,
+        settings: ClientSettings,
+        rules: Rules,
+        *,
+        total: int = 0,
+        tell: Callable[[str], None] = log.info,
+    ) -> None:
+        self._journal, self._settings, self._rules, self._tell = journal, settings, rules, tell
+        self._rows = spool.to_send()
+        self._history = History(rules, journal.facts)
+        self._flow = Flow(rules.concurrency, random.Random())  # noqa: S311 - no secret depends on it
+        self._turns = Turns(self._flow)
+        spent = Spent.of_json(journal.account_of(str(journal.facts.get("run", ""))))
+        #: How far it is.
+        self.progress = Progress(self._flow, spent, total)
+        self._ledger = Ledger(journal, rules, self.progress, self._history.round)
+        self._sender = Sender(settings, rules, plan, self._turns, journal)
+        self._has_files = plan.has_files
+        self._queue = Queue(self._draw, self._prepare if plan.has_files else None)
+        self._drawing, self._halted = asyncio.Lock(), asyncio.Event()
+        self._why: Why = "complete"
+        self._error: Exception | None = None
+        #: Whether no more rows are sent, and whether there was one that would have been.
+        self._is_over = self._left = False
+        # A stop can come from any thread, before the loop is there and after it is gone.
+        self._lock = threading.Lock()
+        self._stop_wanted = ""
+        self._running: asyncio.AbstractEventLoop | None = None
+
+    def stop(self, why: str) -> None:
+        """End the batch at once: what is in flight is stopped, on the server too. From any thread, also before it runs.
+
+        :param why: is said in the ending's error
+        """
+        with self._lock:
+            self._stop_wanted = self._stop_wanted or why or "no reason given"
+            if self._running is not None:
+                self._running.call_soon_threadsafe(self._halt_as_wanted)
+
+    async def run(self) -> Ending:
+        """Ask all rows, until the last has ended or something ends the batch, and say how it ended.
+
+        It raises nothing of a row, nor of the journal: that is the ending's error.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._moved_at = self._loop.time()
+        with self._lock:
+            self._running = self._loop
+        if self._stop_wanted:
+            self._halt_as_wanted()
+        self._look()
+        watches = (self._tell_lines(), self._watch_stalling(), self._watch_deadline())
+        watching = [asyncio.create_task(self._guarded(watch)) for watch in watches]
+        working = [asyncio.create_task(self._guarded(self._work())) for _ in range(self._rules.concurrency)]
+        try:
+            await self._end_of(working)
+        finally:
+            with self._lock:
+                self._running = None
+            await self._close(watching, working)
+        progress = self.progress
+        self._tell(progress.line(self._loop.time()))
+        return Ending(
+            why=self._why,
+            error=self._error,
+            asked=progress.asked,
+            found=progress.found,
+            calls=progress.calls,
+            refused=progress.refused,
+            spent=progress.spent,
+        )
+
+    # -- the way of a row -----------------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        """Send rows, one after the other: those of one slot."""
+        queue, turns, journal, loop = self._queue, self._turns, self._journal, self._loop
+        while True:
+            # A turn is taken for a row that is there, and a row is taken with the turn: a refused one comes first.
+            async with self._drawing:
+                if not await queue.ready():
+                    return
+                since = loop.time()
+                if journal.behind > MOST_BEHIND:
+                    await asyncio.to_thread(journal.flush)
+                call = await turns.begin()
+                if (job := queue.pop()) is None:
+                    turns.end(call, None)
+                    return
+            job.since = job.since or since
+            journal.sent(job.id)
+            self._take(job, call, await self._sender.send(job, call))
+
+    def _draw(self) -> list[Job] | None:
+        """Return the next rows that are to be asked, None after the last."""
+        if not (rows := list(islice(self._rows, _DRAWN))):
+            return None
+        self._moved_at = self._loop.time()
+        jobs, ids = [], [RowId(str(row.key), str(row.fingerprint)) for row in rows]
+        for row, row_id, entry in zip(rows, ids, self._journal.entries(ids), strict=True):
+            if entry.unanswered and entry.task_id:
+                self._sender.stop_lost(row, entry.task_id)
+            decided = self._history.of(row, row_id, entry)
+            if isinstance(decided, Found):
+                self._ledger.find(row_id, decided)
+            elif self._has_files or self._is_known(decided):
+                jobs.append(decided)
+        self._look()
+        if self._is_over:
+            for job in jobs:
+                self._leave(job)
+            return []
+        return jobs
+
+    def _is_known(self, job: Job) -> bool:
+        """Say whether it is known what is asked for a row, once that was found out."""
+        try:
+            self._sender.read(job)
+        except CompletionError as error:
+            self._ledger.fail(job, error)
+            return False
+        return True
+
+    async def _prepare(self, job: Job) -> bool:
+        """Upload a row's files; say whether it can be sent."""
+        while True:
+            self._moved_at = begun_at = self._loop.time()
+            try:
+                await self._sender.upload(job)
+            except CompletionError as error:
+                if (seconds := self._seconds_after(job, error, begun_at)) is None:
+                    self._ledger.fail(job, error)
+                    self._look()
+                    return False
+            else:
+                job.failures = 0
+                return True
+            await asyncio.sleep(seconds)
+
+    def _take(self, job: Job, call: Call, outcome: Completion | CompletionError) -> None:
+        """Take what has come of a row's call."""
+        now = self._loop.time()
+        self._turns.end(call, outcome)
+        if Refusal.of(outcome):
+            self._journal.unbilled(job.id)
+            self.progress.refused += 1
+            self._ask_again(job)
+            return
+        self._moved_at = now
+        self.progress.calls += 1
+        job.tries += 1
+        job.waiting, job.running = call.sent_at - job.since, now - call.sent_at
+        if isinstance(outcome, CompletionError):
+            self._take_failure(job, outcome, call.sent_at)
+        elif outcome.finish == "stopped" and self._halted.is_set():
+            self._take_failure(job, _stopped(outcome), call.sent_at)  # it was us: nobody has accepted that
+        else:
+            self._take_answer(job, outcome)
+        self._look()
+
+    def _take_answer(self, job: Job, completion: Completion) -> None:
+        self._ledger.answer(job, completion)
+        if job.problem is not None and job.asked_again < self._rules.output.retries:
+            job.asked_again += 1
+            self._ask_again(job)
+        else:
+            self._ledger.end(job)
+            self._queue.done()
+
+    def _take_failure(self, job: Job, error: CompletionError, sent_at: float) -> None:
+        if error.billed == "no":
+            self._journal.unbilled(job.id)
+        else:
+            job.unseen += 1
+        if not self._is_over and (seconds := self._seconds_after(job, error, sent_at)) is not None:
+            job.failure = error
+            self._queue.put_later(job, seconds)
+            return
+        if not (self._halted.is_set() and error.billed == "no"):  # or we have hindered it
+            self._ledger.fail(job, error)
+        self._queue.done()
+
+    def _seconds_after(self, job: Job, error: CompletionError, sent_at: float) -> float | None:
+        said, now = self._rules.on_maybe_billed, self._loop.time()
+        return seconds_after(job, error, said, self._settings, sent_at=sent_at, now=now)
+
+    def _ask_again(self, job: Job) -> None:
+        if self._is_over:
+            self._leave(job)
+            self._queue.done()
+        else:
+            self._queue.put_back(job)
+
+    def _leave(self, job: Job) -> None:
+        """Take leave of a row that is not sent any more: what is known of it stands."""
+        self._left = True
+        if job.failure is not None:
+            self._ledger.fail(job, job.failure)
+        elif job.problem is not None:
+            self._ledger.end(job)
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """End the batch if a bound is reached."""
+        if not self._is_over and (reached := self._ledger.reached):
+            self._drain(*reached)
+
+    def _drain(self, why: Why, error: Exception) -> None:
+        """Send no more rows; those in flight go on to their ends."""
+        if self._is_over:
+            return
+        self._is_over, self._why, self._error = True, why, error
+        self._turns.close()
+        for job in self._queue.close():
+            self._leave(job)
+
+    def _halt(self, why: Why, error: Exception) -> None:
+        """Let nothing go on."""
+        if self._halted.is_set():
+            return
+        self._halted.set()
+        with suppress(JournalError):  # which may be what ends it
+            self._drain(why, error)
+        self._why, self._error = why, error
+
+    def _halt_as_wanted(self) -> None:
+        self._halt("stopped", CompletionError(f"The batch was stopped ({self._stop_wanted}).", retry="delay"))
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do a part of the work. What goes wrong with it is no row's failure, and nothing more is to be sent."""
+        try:
+            await work
+        except Exception as error:
+            self._halt("error", error)
+
+    async def _end_of(self, working: list[asyncio.Task[None]]) -> None:
+        """Wait until all rows have ended, or nothing is to go on."""
+        halted: asyncio.Future[Any] = asyncio.create_task(self._halted.wait())
+        try:
+            await asyncio.wait([asyncio.gather(*working), halted], return_when=asyncio.FIRST_COMPLETED)
+            if self._is_over and not self._halted.is_set():
+                await self._guarded(self._draw_rest())
+        except asyncio.CancelledError:
+            self._halt("stopped", CompletionError("The batch was cancelled.", retry="delay"))
+            raise
+        finally:
+            halted.cancel()
+
+    async def _draw_rest(self) -> None:
+        """Find out whether any row is left; a bound that was reached with the last one is none."""
+        while not self._left:
+            if self._draw() is None:
+                self._why, self._error = "complete", None
+                return
+            await asyncio.sleep(0)
+
+    async def _close(self, watching: list[asyncio.Task[None]], working: list[asyncio.Task[None]]) -> None:
+        for task in watching:
+            task.cancel()
+        if self._halted.is_set():
+            # What is known comes first: how long the server takes to stop what is under way, nobody can say.
+            with suppress(JournalError, TimeoutError):
+                await asyncio.wait_for(asyncio.to_thread(self._journal.flush), _FLUSH_SECONDS)
+        await self._sender.close(at_once=self._halted.is_set())
+        await asyncio.wait(working, timeout=_LAST_SECONDS)
+        for task in working:
+            task.cancel()
+        await asyncio.gather(*watching, *working, return_exceptions=True)
+
+    # -- beside the rows ------------------------------------------------------------------------------------------
+
+    async def _tell_lines(self) -> None:
+        while True:
+            await asyncio.sleep(_LINE_SECONDS)
+            self._tell(self.progress.line(self._loop.time()))
+
+    async def _watch_stalling(self) -> None:
+        longest = max(self._rules.stalled_seconds, self._settings.total_seconds)
+        while (left := self._moved_at + longest - self._loop.time()) > 0:
+            await asyncio.sleep(left)
+        reason = self._flow.reason(self._loop.time())
+        self._drain("stalled", ended(f"No call has come to an end for {longest:.0f} s ({reason})"))
+
+    async def _watch_deadline(self) -> None:
+        if (deadline := self._rules.deadline) is not None:
+            await asyncio.sleep((deadline - datetime.now(UTC)).total_seconds())
+            self._drain("deadline", ended(f"Its deadline, {deadline.isoformat(timespec='seconds')}, is over"))
+
+
+def _stopped(completion: Completion) -> CompletionError:
+    """Return the failure of a row whose generation was stopped with its batch."""
+    return UnfinishedAnswerError(
+        "The generation was stopped with its batch.", task_id=completion.task_id, message_id=completion.message_id
+    )

@@ -1,0 +1,129 @@
+"""What a journal is told and tells of rows, as values, and how it fails."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class JournalError(Exception):
+    """The journal cannot be kept, so that nothing more may be sent. The message says why, and what to do."""
+
+
+class TakenOverError(JournalError):
+    """Another run writes to the same output."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            f"Another run has begun to write to the output of the journal {folder}, so this one sends nothing more. A "
+            "name of its own for each run, as with {{ run_id }} in it, keeps runs apart."
+        )
+
+
+class RowId(NamedTuple):
+    """What a row is known by across runs.
+
+    :param identity: its key, or what stands for it
+    :param fingerprint: a digest of what is sent, and to whom
+    """
+
+    identity: str
+    fingerprint: str
+
+
+class Entry(NamedTuple):
+    """What is known of a row.
+
+    :param calls: how many were sent for it and may have been billed
+    :param unanswered: of how many of these, since the record was written, no end is known
+    :param task_id: the generation of the last of them, once it was known
+    :param sent_by: the facts of the session that has sent the last one, None if none was sent
+    :param written: the record of what came of the last one that ended, as JSON, None if none did
+    """
+
+    calls: int = 0
+    unanswered: int = 0
+    task_id: str | None = None
+    sent_by: Mapping[str, Any] | None = None
+    written: str | None = None
+
+    @property
+    def record(self) -> dict[str, Any] | None:
+        """What came of the last one that ended, None if none did."""
+        return None if self.written is None else dict(json.loads(self.written))
+
+
+class Line(NamedTuple):
+    """What is written of a row.
+
+    :param kind: ``sent``, ``begun``, ``unbilled`` or ``ended``
+    :param own: the generation, or the record as JSON
+    :param account: the writer's account after it, as JSON
+    """
+
+    kind: str
+    identity: str
+    fingerprint: str
+    own: str | None = None
+    account: str | None = None
+
+    def encoded(self) -> bytes:
+        """Return it for a file of lines. It begins with its line feed: one that was cut short spoils no other."""
+        row = f"{json.dumps(self.identity)},{json.dumps(self.fingerprint)}"
+        own = self.own if self.kind == "ended" else json.dumps(self.own)
+        return f'\n["{self.kind}",{row},{own},{self.account or "null"}]'.encode()
+
+
+def lines_in(path: Path) -> Iterator[Line]:
+    """Return the lines of a file. One that was cut short was not written, and what it says did not happen."""
+    for line in path.read_bytes().split(b"\n"):
+        with suppress(ValueError):
+            kind, identity, fingerprint, own, account = json.loads(line)
+            if kind == "ended":
+                own = as_json(own)
+            yield Line(kind, identity, fingerprint, own, account and as_json(account))
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":"))
+
+
+def as_json(value: Any) -> str:
+    """Return plain JSON data as text in UTF-8."""
+    text = _ENCODER.encode(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a surrogate pair, in what a server tells beside its answer
+        return json.dumps(value)
+    return text
+
+
+@contextmanager
+def explained(folder: Path, what: str) -> Iterator[None]:
+    """Around what the disk may refuse.
+
+    :param what: the participle of what cannot be done
+    :raises JournalError: it does
+    """
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError):  # the disk, a lock
+            raise refused(folder, what, error) from None
+        raise JournalError(
+            f"The journal {folder} is damaged ({error}). What it knew of may have been billed: restore the folder, or "
+            "move it away to ask for all rows again."
+        ) from None
+    except OSError as error:
+        raise refused(folder, what, error.strerror or error) from None
+
+
+def refused(folder: Path, what: str, reason: object) -> JournalError:
+    """Return the error of what the disk has refused."""
+    return JournalError(
+        f"The journal {folder} cannot be {what}: {reason}. Without it nothing is sent, since nobody would know what "
+        "was paid for."
+    )

@@ -1,0 +1,168 @@
+"""The index of a journal: a SQLite file that outlives the machine. What is committed to it is found by its row."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from airflow_provider_completion.batch.entries import Entry, JournalError, Line, RowId, TakenOverError, explained
+
+INDEX = "index.db"
+_FORMAT = 1
+_TABLES = f"""
+    CREATE TABLE facts (output TEXT NOT NULL);
+    CREATE TABLE sessions (
+        number INTEGER PRIMARY KEY, facts TEXT NOT NULL, committed INTEGER NOT NULL DEFAULT 0, account TEXT
+    );
+    CREATE TABLE rows (
+        identity TEXT, fingerprint TEXT, calls INTEGER NOT NULL DEFAULT 0, unanswered INTEGER NOT NULL DEFAULT 0,
+        task_id TEXT, sent_by INTEGER, record TEXT, session INTEGER, UNIQUE (identity, fingerprint)
+    );
+    PRAGMA user_version = {_FORMAT};
+"""
+#: What each kind of line does to its row: of an identity (1) and a fingerprint (2), with its own (3) in a session (4).
+_EFFECTS = {
+    "sent": """
+        INSERT INTO rows (identity, fingerprint, calls, unanswered, sent_by) VALUES (?1, ?2, 1, 1, ?4)
+        ON CONFLICT DO UPDATE SET calls = calls + 1, unanswered = unanswered + 1, task_id = NULL, sent_by = ?4""",
+    "begun": "UPDATE rows SET task_id = ?3, sent_by = ?4 WHERE identity = ?1 AND fingerprint = ?2",
+    "unbilled": """
+        UPDATE rows SET calls = calls - 1, unanswered = unanswered - 1, task_id = ?3, sent_by = ?4
+        WHERE identity = ?1 AND fingerprint = ?2""",
+    "ended": """
+        INSERT INTO rows (identity, fingerprint, record, session) VALUES (?1, ?2, ?3, ?4)
+        ON CONFLICT DO UPDATE SET unanswered = 0, record = ?3, session = ?4
+        WHERE coalesce(session, 0) <= ?4""",  # or it is what one that was taken over has left
+}
+_FOUND = """
+    WITH asked (place, identity, fingerprint) AS (VALUES {})
+    SELECT place, calls, unanswered, task_id, sent_by, record FROM asked JOIN rows USING (identity, fingerprint)
+"""
+
+
+class Index:
+    """The index of one output's journal. Opening it takes it over from whoever has it open.
+
+    One thread commits, and one reads: what is committed, while the other does.
+
+    :param folder: the journal's
+    :param output: whose journal it is
+    :param facts: who writes
+    :raises JournalError: it is another output's, damaged, of a later version, or cannot be written
+    """
+
+    def __init__(self, folder: Path, output: str, facts: Mapping[str, Any]) -> None:
+        self._folder = folder
+        #: Whether there was nothing here before.
+        self.is_new = not (folder / INDEX).exists()
+        with explained(folder, "opened"):
+            self._writing = self._connected()
+            try:
+                #: The number of this session.
+                self.session = self._take_over(output, facts)
+                self._reading = self._connected()
+                told = self._reading.execute("SELECT number, facts FROM sessions")
+                self._facts: dict[int, dict[str, Any]] = {number: json.loads(facts) for number, facts in told}
+            except BaseException:
+                self._writing.close()
+                raise
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._writing.close()
+        self._reading.close()
+
+    def is_committed(self, session: int, segment: int) -> bool:
+        """Say whether this segment of this session is."""
+        with explained(self._folder, "read"):
+            committed = self._writing.execute("SELECT committed FROM sessions WHERE number = ?", (session,))
+            return bool(segment <= committed.fetchall()[0][0])
+
+    def commit(self, lines: Iterable[Line], session: int, segment: int) -> None:
+        """Commit a segment of a session, once.
+
+        :raises TakenOverError: another session has begun
+        """
+        db, account = self._writing, None
+        with explained(self._folder, "written"), self._transaction():
+            if db.execute("SELECT max(number) FROM sessions").fetchone() != (self.session,):
+                raise TakenOverError(self._folder)
+            for kind, identity, fingerprint, own, after in lines:
+                db.execute(_EFFECTS[kind], (identity, fingerprint, own, session))
+                account = after or account
+            db.execute(
+                "UPDATE sessions SET committed = ?, account = coalesce(?, account) WHERE number = ?",
+                (segment, account, session),
+            )
+
+    def entries(self, rows: Sequence[RowId]) -> list[Entry]:
+        """Return what is known of each of these rows, some hundred at a time."""
+        found = [Entry()] * len(rows)
+        if not rows:
+            return found
+        asked = chain.from_iterable((place, *row) for place, row in enumerate(rows))
+        query = _FOUND.format(", ".join(["(?, ?, ?)"] * len(rows)))
+        with explained(self._folder, "read"):
+            for place, calls, unanswered, task_id, sent_by, record in self._reading.execute(query, tuple(asked)):
+                found[place] = Entry(calls, unanswered, task_id, self._facts.get(sent_by), record)
+        return found
+
+    def records_of(self, run: str) -> Iterator[dict[str, Any]]:
+        """Return the records that the sessions of this run have left, in no order."""
+        sessions = ", ".join(str(number) for number in self._sessions_of(run))
+        with explained(self._folder, "read"):
+            for (record,) in self._reading.execute(f"SELECT record FROM rows WHERE session IN ({sessions})"):  # noqa: S608 - numbers
+                yield json.loads(record)
+
+    def account_of(self, run: str) -> dict[str, Any]:
+        """Return the last account that the sessions of this run have left, empty if there is none."""
+        with explained(self._folder, "read"):
+            for number in reversed(self._sessions_of(run)):
+                query = "SELECT account FROM sessions WHERE number = ? AND account IS NOT NULL"
+                for (account,) in self._reading.execute(query, (number,)):
+                    return dict(json.loads(account))
+        return {}
+
+    def _sessions_of(self, run: str) -> list[int]:
+        return [number for number, facts in self._facts.items() if facts.get("run") == run]
+
+    def _connected(self) -> sqlite3.Connection:
+        return sqlite3.connect(self._folder / INDEX, timeout=30.0, isolation_level=None, check_same_thread=False)
+
+    def _take_over(self, output: str, facts: Mapping[str, Any]) -> int:
+        db = self._writing
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version not in (0, _FORMAT):
+            raise JournalError(
+                f"The journal {self._folder} is of format {version}, and this version of the provider knows {_FORMAT}: "
+                "use the version that wrote it."
+            )
+        with self._transaction():
+            if version == 0:
+                for statement in _TABLES.split(";"):
+                    db.execute(statement)
+                db.execute("INSERT INTO facts VALUES (?)", (output,))
+            ((owner,),) = db.execute("SELECT output FROM facts").fetchall()
+            if owner != output:
+                raise JournalError(
+                    f"The journal {self._folder} is that of another output, {owner}: each output has one of its own."
+                )
+            added = db.execute("INSERT INTO sessions (facts) VALUES (?)", (json.dumps(facts),))
+            return int(added.lastrowid or 0)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._writing.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._writing.execute("ROLLBACK")
+            raise
+        self._writing.execute("COMMIT")

@@ -1,0 +1,68 @@
+"""Takes down what comes of rows: in the journal, in the account of the run, and in the counts that bounds go by."""
+
+from __future__ import annotations
+
+from airflow_provider_completion.api.answers import Completion
+from airflow_provider_completion.api.errors import CompletionError
+from airflow_provider_completion.batch.bounds import Bounds, Reached
+from airflow_provider_completion.batch.entries import RowId
+from airflow_provider_completion.batch.history import Found, Job
+from airflow_provider_completion.batch.journal import Journal
+from airflow_provider_completion.batch.progress import Progress
+from airflow_provider_completion.batch.rules import Rules
+
+
+class Ledger:
+    """The ends of rows.
+
+    :param round_: of the tries that this is one of
+    """
+
+    def __init__(self, journal: Journal, rules: Rules, progress: Progress, round_: str) -> None:
+        self._journal, self._rules, self._round = journal, rules, round_
+        self._progress, self._spent = progress, progress.spent
+        self._bounds = Bounds(rules, progress.spent)
+
+    @property
+    def reached(self) -> Reached | None:
+        """The bound that is reached, if one is."""
+        return self._bounds.reached
+
+    def find(self, row: RowId, found: Found) -> None:
+        """Take down a row that is not asked."""
+        if found.record is not None:
+            self._pay(found.unseen)
+            self._journal.ended(row, found.record, self._spent.as_json())
+        self._progress.found[found.status] += 1
+        self._bounds.find(found.status)
+
+    def answer(self, job: Job, completion: Completion) -> None:
+        """Take down an answer, usable or not; the row may be asked again."""
+        problem = None
+        try:
+            self._rules.read(completion)
+        except CompletionError as error:
+            problem = error
+        job.answered(completion, problem)
+        self._spent.add(completion.usage)
+        self._write(job)
+
+    def fail(self, job: Job, error: CompletionError) -> None:
+        """Take down that a row has no answer to its last call, and end it."""
+        job.failure = error
+        self._write(job)
+        self.end(job)
+
+    def end(self, job: Job) -> None:
+        """Count a row that has ended."""
+        self._progress.asked[job.status] += 1
+        self._bounds.end(job.status, job.failure or job.problem)
+
+    def _write(self, job: Job) -> None:
+        self._pay(job.unseen)
+        job.unseen = 0
+        self._journal.ended(job.id, job.record(self._round), self._spent.as_json())
+
+    def _pay(self, unseen: int) -> None:
+        for _ in range(unseen):
+            self._spent.add(None)

@@ -1,0 +1,156 @@
+"""What a batch has come to: counts that add up, what it cost and how long it took."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime
+from decimal import Context, Decimal
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from airflow_provider_completion.batch.outcomes import STATUSES, Outcome, Status
+from airflow_provider_completion.batch.quantiles import Percentiles, Quantiles
+from airflow_provider_completion.paying import OnMaybeBilled, may_be_paid_again
+
+#: Sums of prices are exact, as those are (see ``Money``).
+_EXACT, _ZERO = Context(prec=60), Decimal()
+
+
+class Spent(BaseModel):
+    """What some of the rows have cost, in all calls that were made for them.
+
+    :param rows: how many they are
+    :param prices: decimals as text, by currency; the name of one that the server did not tell is empty
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    rows: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+    prices: dict[str, str] = {}
+
+
+class Manifest(BaseModel):
+    """What a batch has come to.
+
+    :param output: the URI of the results
+    :param published: whether they were written; if not, what was there before is there still
+    :param problem: why they were not
+    :param failed: the URI of the dead letters, None if there are none
+    :param journal: the URI of the journal
+    :param stopped: why the batch ended before every row had, None if it did not
+    :param rows: all input rows
+    :param counts: rows by their status; they add up to ``rows``
+    :param asked: rows that this round of tries asked for
+    :param found: rows that earlier ones had asked for
+    :param equal: rows that took the answer of an equal one
+    :param maybe_billed: failed rows that were, or may have been, billed
+    :param possibly_billed_twice: rows that were sent again after a call that may have been billed
+    :param may_pass: rows that failed for a reason that may pass, and may be sent again
+    :param waiting: seconds that asked rows waited before their last call, None if none was asked
+    :param running: seconds of their last call
+    :param seconds: from the begin to the end of this try
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    output: str
+    published: bool
+    problem: str | None
+    failed: str | None
+    journal: str | None
+    stopped: str | None
+    rows: int
+    counts: dict[Status, int]
+    asked: Spent
+    found: Spent
+    equal: int
+    maybe_billed: int
+    possibly_billed_twice: int
+    may_pass: int
+    waiting: Percentiles | None
+    running: Percentiles | None
+    begun_at: datetime
+    ended_at: datetime
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        return self.model_dump(mode="json")
+
+
+class Tally:
+    """Counts what became of rows, one after another.
+
+    :param this_round: the round of tries whose rows are asked; those of others are found
+    :param on_maybe_billed: decides which failures may pass
+    """
+
+    def __init__(self, this_round: str, on_maybe_billed: OnMaybeBilled) -> None:
+        self._round, self._on_maybe_billed = this_round, on_maybe_billed
+        self.counts: Counter[Status] = Counter(dict.fromkeys(STATUSES, 0))
+        self._equal = self._maybe_billed = self._twice = self._may_pass = 0
+        self._asked, self._found = _Sum(), _Sum()
+        self._waiting, self._running = Quantiles(), Quantiles()
+
+    def add(self, outcome: Outcome, *, is_equal: bool = False) -> None:
+        """Count one.
+
+        :param is_equal: whether it is that of an equal row
+        """
+        self.counts[outcome.status] += 1
+        self._equal += is_equal
+        self._maybe_billed += outcome.status == "failed" and outcome.billed != "no"
+        self._twice += outcome.possibly_billed_twice
+        if (why := outcome.why) is not None:
+            self._may_pass += why.retry != "never" and may_be_paid_again(outcome.billed, self._on_maybe_billed)
+        if outcome.of_round is None:
+            return
+        if outcome.of_round != self._round:
+            self._found.add(outcome)
+            return
+        self._asked.add(outcome)
+        self._waiting.add(outcome.waiting or 0.0)
+        self._running.add(outcome.running or 0.0)
+
+    def told(self) -> dict[str, Any]:
+        """Return what a manifest says of them."""
+        return {
+            "counts": dict(self.counts),
+            "asked": self._asked.spent(),
+            "found": self._found.spent(),
+            "equal": self._equal,
+            "maybe_billed": self._maybe_billed,
+            "possibly_billed_twice": self._twice,
+            "may_pass": self._may_pass,
+            "waiting": self._waiting.percentiles,
+            "running": self._running.percentiles,
+        }
+
+
+class _Sum:
+    def __init__(self) -> None:
+        self._rows = self._prompt = self._completion = self._total = 0
+        self._prices: dict[str, Decimal] = {}
+
+    def add(self, outcome: Outcome) -> None:
+        self._rows += 1
+        if usage := outcome.usage:
+            self._prompt += usage.get("prompt_tokens", 0)
+            self._completion += usage.get("completion_tokens", 0)
+            self._total += usage.get("total_tokens", 0)
+            if (price := usage.get("total_price")) is not None:
+                currency = usage.get("currency") or ""
+                self._prices[currency] = _EXACT.add(self._prices.get(currency, _ZERO), Decimal(price))
+
+    def spent(self) -> Spent:
+        return Spent(
+            rows=self._rows,
+            prompt_tokens=self._prompt,
+            completion_tokens=self._completion,
+            total_tokens=self._total,
+            prices={currency: f"{price:f}" for currency, price in self._prices.items()},
+        )

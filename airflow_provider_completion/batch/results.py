@@ -1,0 +1,163 @@
+"""What comes out of a batch: one pass over rows and journal, and its results are there as a whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Protocol
+
+from airflow_provider_completion.api.errors import CompletionError
+from airflow_provider_completion.batch.journal import Entry, RowId
+from airflow_provider_completion.batch.manifest import Manifest, Tally
+from airflow_provider_completion.batch.new_files import NewFile
+from airflow_provider_completion.batch.outcomes import BAD, Outcome, Reading, rejected
+from airflow_provider_completion.batch.places import Places, uri_of
+from airflow_provider_completion.batch.records import Records
+from airflow_provider_completion.batch.rows import Row
+from airflow_provider_completion.batch.sinks import sink_for
+from airflow_provider_completion.batch.spool import Checked, Spool
+from airflow_provider_completion.batch.verdict import checked_max_failed, why_not_published
+from airflow_provider_completion.paying import OnMaybeBilled
+
+#: What to say when results cannot be written.
+_KEPT = "The answers are in the journal: the same batch, run again, asks for none of them."
+#: Rows whose entries are read from the journal in one go: one by one takes several times as long.
+_AT_ONCE = 256
+_BOM = "\ufeff".encode()
+
+
+class Entries(Protocol):
+    """What is asked of a journal."""
+
+    def entries(self, rows: Sequence[RowId]) -> Sequence[Entry]: ...
+
+
+class Results:
+    """How a batch's results are made. Everything that can be wrong with it is, before anything is sent.
+
+    :param places: where they go
+    :param columns: the names of the rows' columns
+    :param records: what they look like
+    :param reading: how answers are read
+    :param max_failed: how many rows may have no answer, see :func:`~.verdict.checked_max_failed`
+    :param on_maybe_billed: decides which failures may pass
+    :param encoding: that of the file that the rows come from, if it was named
+    :raises InvalidRequestError: the columns cannot be told apart in a file of this format, or ``max_failed`` is none
+    """
+
+    def __init__(
+        self,
+        places: Places,
+        columns: Sequence[str],
+        records: Records,
+        reading: Reading,
+        *,
+        max_failed: float = 0,
+        on_maybe_billed: OnMaybeBilled = "fail",
+        encoding: str | None = None,
+    ) -> None:
+        self._places, self._columns, self._records, self._reading = places, columns, records, reading
+        self._max_failed, self._on_maybe_billed = checked_max_failed(max_failed), on_maybe_billed
+        # The encoding that the rows' file has is named again when these are read; a mark says it better.
+        self._mark = _BOM if encoding else b""
+        self._letters = sink_for(places.failed.name)
+        for sink, names in ((places.sink, records.names), (self._letters, columns)):
+            sink(lambda _: None, names)
+
+    def write(
+        self,
+        spool: Spool,
+        checked: Checked,
+        journal: Entries,
+        *,
+        this_round: str,
+        begun_at: datetime,
+        journal_uri: str | None = None,
+        stopped: str | None = None,
+    ) -> Manifest:
+        """Write results, dead letters and manifest, in one pass, and return the manifest.
+
+        :param checked: what the spool's check has found
+        :param journal: of what was asked, flushed
+        :param this_round: the round of tries that this is, see :class:`~.record.RowRecord`
+        :param begun_at: when the batch began
+        :param journal_uri: of the journal, for the manifest
+        :param stopped: why the batch ended before every row had, if it did
+        :raises CompletionError: they cannot be written; what was there before is there still
+        """
+        tally = Tally(this_round, self._on_maybe_billed)
+        with _explained(), NewFile(self._places.output) as output, NewFile(self._places.failed) as failed:
+            self._pass(spool, journal, tally, output, failed)
+            problem = why_not_published(tally.counts, checked.rows, max_failed=self._max_failed, stopped=stopped)
+            any_failed = any(tally.counts[status] for status in BAD)
+            if any_failed:
+                failed.publish()
+            if problem is None:
+                output.publish()
+            for path in self._places.old_failed(any_failed):
+                path.unlink(missing_ok=True)
+            ended_at = datetime.now(UTC)
+            manifest = Manifest(
+                output=uri_of(self._places.output),
+                published=problem is None,
+                problem=problem,
+                failed=uri_of(self._places.failed) if any_failed else None,
+                journal=journal_uri,
+                stopped=stopped,
+                rows=checked.rows,
+                begun_at=begun_at,
+                ended_at=ended_at,
+                seconds=round((ended_at - begun_at).total_seconds(), 3),
+                **tally.told(),
+            )
+            with NewFile(self._places.manifest) as file:
+                file.write(json.dumps(manifest.as_json(), indent=2).encode() + b"\n")
+                file.publish()
+        return manifest
+
+    def _pass(self, spool: Spool, journal: Entries, tally: Tally, output: NewFile, failed: NewFile) -> None:
+        """Write and count all rows."""
+        record_of, write = self._records.record, self._places.sink(output.write, self._records.names).write
+        failed.write(self._mark)
+        letters = self._letters(failed.write, self._columns)
+        for row, outcome in self._outcomes(spool, journal):
+            tally.add(outcome, is_equal=row.same_as is not None)
+            if outcome.status == "skipped":
+                output.discard()  # of which no more is needed
+            if output.is_open:
+                write(record_of(row, outcome))
+            if outcome.status not in BAD:
+                continue
+            as_read = spool.as_read(row.index) if row.problem else None
+            if as_read is None:
+                letters.write(row.columns)
+            else:
+                letters.write_as_read(as_read)
+
+    def _outcomes(self, spool: Spool, journal: Entries) -> Iterator[tuple[Row, Outcome]]:
+        """Iterate over all rows, with what became of them."""
+        rows = spool.rows()
+        while some := list(islice(rows, _AT_ONCE)):
+            asked = [
+                row if row.same_as is None else spool.row(row.same_as) for row in some if row.problem is None
+            ]  # hence they have both a key and a fingerprint
+            entries = iter(journal.entries([RowId(str(row.key), str(row.fingerprint)) for row in asked]))
+            for row in some:
+                if row.problem is not None:
+                    yield row, rejected(row.problem)
+                    continue
+                outcome = self._reading.outcome(next(entries))
+                yield row, outcome if row.same_as is None else outcome.for_equal()
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Around what cannot be written."""
+    try:
+        yield
+    except CompletionError as error:
+        error.hint = error.hint or _KEPT
+        raise

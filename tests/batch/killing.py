@@ -1,0 +1,121 @@
+"""Batches in processes that are killed at random moments: ``python -m tests.batch.killing --kills 1000``.
+
+What must hold is counted at the server: see :func:`check`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import random
+import signal
+import tempfile
+import time
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from tests.batch.batches import Batches, rows_of
+from tests.batch.small_server import Reply, SmallServer
+
+IN_FLIGHT = 8
+
+
+@dataclass(frozen=True)
+class AtAnAddress:
+    """A server in another process, as far as a batch has to know it."""
+
+    url: str
+
+
+def _run(url: str, folder: Path, rows: int, said: str, mode: str) -> None:
+    logging.disable(logging.CRITICAL)
+    server: Any = AtAnAddress(url)
+    ending = Batches(server, folder, rows_of(rows)).run(concurrency=IN_FLIGHT, on_maybe_billed=said, response_mode=mode)
+    if ending.why != "complete":
+        raise SystemExit(str(ending.error))
+
+
+@dataclass
+class Killed:
+    """What was done.
+
+    :param kills: how often a batch was killed in the middle
+    """
+
+    server: SmallServer
+    batches: Batches
+    said: str
+    kills: int = 0
+
+
+def kill_often(server: SmallServer, folder: Path, *, kills: int, said: str, seed: int) -> Killed:
+    """Kill one batch so often, and let it come to its end then."""
+    chance = random.Random(seed)
+    server.script = lambda _: Reply(seconds=chance.uniform(0, 0.02))
+    rows = 30 * kills + 200  # more than all that are killed
+    killed = Killed(server, Batches(server, folder, rows_of(rows)), said)
+    processes = get_context("forkserver")
+    processes.set_forkserver_preload([__name__])
+    while True:
+        mode = chance.choice(["streaming", "blocking"])
+        process = processes.Process(target=_run, args=(server.url, folder, rows, said, mode))
+        process.start()
+        if killed.kills == kills:
+            process.join(300)
+            assert process.exitcode == 0
+            return killed
+        enough = server.posts.total() + chance.randrange(1, 25)
+        server.wait_until(lambda server: server.posts.total() >= enough or not process.is_alive())  # noqa: B023
+        time.sleep(chance.uniform(0, 0.02))  # any moment
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        killed.kills += process.exitcode == -signal.SIGKILL
+        assert process.exitcode == -signal.SIGKILL, "there were too few rows"
+
+
+def check(killed: Killed) -> str:
+    """Hold what the journal knows against what the server has seen; say it in a line."""
+    posts, entries, records = killed.server.posts, killed.batches.entries(), killed.batches.records()
+    failed = twice = 0
+    for number, (entry, record) in enumerate(zip(entries, records, strict=True)):
+        sent = posts[f"row {number}"]
+        assert record is not None, f"row {number} is lost"
+        assert entry.unanswered == 0
+        assert sent <= record.tries == entry.calls, (number, sent, entry, record)
+        if record.completion is None:
+            assert record.error is not None
+            assert record.error.billed == "maybe"
+            failed += 1
+        else:
+            assert record.completion["answer"] == f"about row {number}"
+        if killed.said == "fail":
+            assert sent <= 1
+            assert record.tries == 1
+            assert not record.possibly_billed_twice
+        else:
+            assert sent <= 2
+            assert record.possibly_billed_twice == (record.tries > 1)
+        twice += record.possibly_billed_twice
+    assert killed.server.stops, "no lost generation was stopped"
+    lost = failed if killed.said == "fail" else twice + failed
+    assert lost <= killed.kills * IN_FLIGHT
+    return f"{killed.kills} kills, {len(records)} rows, {posts.total()} calls: {failed} failed, {twice} sent twice"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kills", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    for said in ("fail", "retry"):
+        with SmallServer() as server, tempfile.TemporaryDirectory() as folder:
+            killed = kill_often(server, Path(folder) / "journal", kills=args.kills // 2, said=said, seed=args.seed)
+            print(f"on_maybe_billed={said!r}: {check(killed)}")
+
+
+if __name__ == "__main__":
+    main()
