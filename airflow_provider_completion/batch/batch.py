@@ -12,7 +12,7 @@ from typing import Any
 from airflow_provider_completion.api.errors import BrokenAnswerError, CompletionError, InvalidRequestError
 from airflow_provider_completion.api.input_form import InputForm
 from airflow_provider_completion.batch.columns import ColumnPlan, FilesOf
-from airflow_provider_completion.batch.ending import Ending
+from airflow_provider_completion.batch.ending import Ending, Why
 from airflow_provider_completion.batch.engine import Engine
 from airflow_provider_completion.batch.entries import JournalError, TakenOverError
 from airflow_provider_completion.batch.journal import Journal
@@ -36,6 +36,13 @@ log = logging.getLogger(__name__)
 _JOURNAL = ".journal"
 #: Where all problems of rows are listed, beside the output.
 _PROBLEMS = ".problems.txt"
+
+
+#: What to do about a batch that the same bound would end again.
+_HINTS: dict[Why, str] = {
+    why: f"{why} counts what this run has spent in all its tries: a higher one lets it go on. Answers are kept."
+    for why in ("max_price", "max_tokens")
+}
 
 
 class BatchError(CompletionError):
@@ -258,7 +265,7 @@ class Batch:
         where = f" Rows without an answer are in {manifest.failed}." if manifest.failed else ""
         passes = ending.error is None and manifest.may_pass > 0
         return BatchError(
-            f"{manifest.problem}{where}", hint=BatchError.hint, retry="delay" if passes else "never", billed="no"
+            f"{manifest.problem}{where}", hint=_HINTS.get(ending.why), retry="delay" if passes else "never", billed="no"
         )
 
     def _journal_at(self, journal: FilePath | None) -> Path:
@@ -276,4 +283,6 @@ class Batch:
 
 def _why(ending: Ending) -> str | None:
     error = ending.error
-    return error.message.removesuffix(".") if isinstance(error, CompletionError) else None
+    if not isinstance(error, CompletionError):
+        return None
+    return error.message.removeprefix("The batch was ended: ").removesuffix(".")

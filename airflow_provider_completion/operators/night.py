@@ -112,7 +112,13 @@ class Night:
                 trace_id=trace_id_of(self._context["ti"]),
                 trace_session_id=self._run,
             ),
-            facts={"run": self._run, "round": self._round, "try": self._context["ti"].try_number},
+            facts={
+                "run": self._run,
+                "round": self._round,
+                # A clear adds the tries that there were.
+                "cleared": self._max_tries > (operator.retries or 0),
+                "try": self._context["ti"].try_number,
+            },
             journal=operator.journal or None,
             keep=operator.keep,
             answer_column=operator.answer_column,
@@ -141,7 +147,11 @@ class Night:
     @property
     def _round(self) -> str:
         # Each clear sets it anew, and nothing else does: see CallRecord.was_cleared_before.
-        return f"{self._run}#{getattr(self._context['ti'], 'max_tries', 0)}"
+        return f"{self._run}#{self._max_tries}"
+
+    @property
+    def _max_tries(self) -> int:
+        return int(getattr(self._context["ti"], "max_tries", 0))  # a stand-in in a user's test may have none
 
     def _show_logs_url(self) -> None:
         operator = self._operator
@@ -227,6 +237,7 @@ def _table(manifest: Manifest) -> str:
     ]
     for what, seconds in (("waiting", manifest.waiting), ("running", manifest.running)):
         if seconds is not None:
-            lines.append(f"Seconds {what}: {seconds}")
+            told = ", ".join(f"{name} {value:.2f}" for name, value in seconds._asdict().items())
+            lines.append(f"Seconds {what}: {told}")
     lines.append(f"Results: {manifest.output if manifest.published else 'not published'}")
     return "\n".join(lines)
