@@ -50,7 +50,10 @@ class BatchError(CompletionError):
     for none of that.
     """
 
-    hint = "Run it again to ask only for what is missing."
+    hint = (
+        "Run it again to ask only for what is missing; what may have been billed is asked after a clear, or with "
+        "on_maybe_billed='retry'."
+    )
 
     def __str__(self) -> str:
         return self.explanation  # what was billed of many rows, the manifest says
@@ -163,6 +166,11 @@ class Batch:
         """The URI of the journal."""
         return uri_of(self.journal)
 
+    @property
+    def has_journal(self) -> bool:
+        """Whether the journal is there already."""
+        return Journal.is_at(self.journal)
+
     def check(self) -> Checked:
         """Hold all rows against the plan and the app's form. Once, before :meth:`run`.
 
@@ -193,7 +201,7 @@ class Batch:
         :param cleared: whether the user has cleared the task since
         :raises BrokenAnswerError: it is not there, so that nobody knows what was paid for
         """
-        if not known or Journal.is_at(self.journal):
+        if not known or self.has_journal:
             return
         if not may_follow(self._rules.on_maybe_billed, cleared=cleared):
             raise BrokenAnswerError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_completion.operators.batch import CompletionBatchOperator
+
+log = logging.getLogger(__name__)
 
 
 class Night:
@@ -129,9 +132,17 @@ class Night:
         notes = JournalNotes(self._context)
         note = notes.load()
         batch.expect_journal(known=note is not None, cleared=note is not None and note.round != self._round)
+        number = self._context["ti"].try_number
+        if number > 1 and not notes.are_kept and not batch.has_journal:
+            log.warning(
+                "Try %d finds no journal at %s: rows that earlier tries have sent, if any, may have been billed, and "
+                "are paid again.",
+                number,
+                batch.journal,
+            )
         executor = conf.get("core", "executor", fallback="")
         if self._operator.retries and not any(name in executor for name in ("LocalExecutor", "SequentialExecutor")):
-            self._operator.log.warning(
+            log.warning(
                 "The journal %s is on this worker's disk, and a retry may run on another: it pays again for what it "
                 "does not find. journal= names a folder that all workers share.",
                 batch.journal,

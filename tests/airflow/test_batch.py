@@ -339,3 +339,16 @@ def test_the_output_of_the_operator_is_its_manifest(products: Path, tmp_path: Pa
     """As of any other operator, whatever its parameter ``output`` says."""
     operator: BaseOperator = batch(rows=str(products), output=str(tmp_path / "out.jsonl"))()
     assert operator.output.operator is operator  # type: ignore[attr-defined]
+
+
+def test_a_retry_that_can_know_of_no_journal_says_so(
+    completion_server: LocalCompletionServer, products: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Below Airflow 3.3, where a try leaves nothing to the next."""
+    operator = batch(rows=str(products), output=str(tmp_path / "out.jsonl"), key="sku")()
+    operator.execute(context_of(try_number=1))
+    operator.execute(context_of())
+    assert "finds no journal" not in caplog.text
+    (tmp_path / "out.journal").rename(tmp_path / "elsewhere")
+    operator.execute(context_of())
+    assert "Try 2 finds no journal" in caplog.text
