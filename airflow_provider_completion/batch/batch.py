@@ -12,7 +12,7 @@ from typing import Any
 from airflow_provider_completion.api.errors import BrokenAnswerError, CompletionError, InvalidRequestError
 from airflow_provider_completion.api.input_form import InputForm
 from airflow_provider_completion.batch.columns import ColumnPlan, FilesOf
-from airflow_provider_completion.batch.ending import Ending
+from airflow_provider_completion.batch.ending import Ending, Why
 from airflow_provider_completion.batch.engine import Engine
 from airflow_provider_completion.batch.entries import JournalError, TakenOverError
 from airflow_provider_completion.batch.journal import Journal
@@ -38,12 +38,22 @@ _JOURNAL = ".journal"
 _PROBLEMS = ".problems.txt"
 
 
+#: What to do about a batch that the same bound would end again.
+_HINTS: dict[Why, str] = {
+    why: f"{why} counts what this run has spent in all its tries: a higher one lets it go on. Answers are kept."
+    for why in ("max_price", "max_tokens")
+}
+
+
 class BatchError(CompletionError):
     """The batch has not come to results that are published. What was paid for is in its journal: who runs it again pays
     for none of that.
     """
 
-    hint = "Run it again to ask only for what is missing."
+    hint = (
+        "Run it again to ask only for what is missing; what may have been billed is asked after a clear, or with "
+        "on_maybe_billed='retry'."
+    )
 
     def __str__(self) -> str:
         return self.explanation  # what was billed of many rows, the manifest says
@@ -156,6 +166,11 @@ class Batch:
         """The URI of the journal."""
         return uri_of(self.journal)
 
+    @property
+    def has_journal(self) -> bool:
+        """Whether the journal is there already."""
+        return Journal.is_at(self.journal)
+
     def check(self) -> Checked:
         """Hold all rows against the plan and the app's form. Once, before :meth:`run`.
 
@@ -186,7 +201,7 @@ class Batch:
         :param cleared: whether the user has cleared the task since
         :raises BrokenAnswerError: it is not there, so that nobody knows what was paid for
         """
-        if not known or Journal.is_at(self.journal):
+        if not known or self.has_journal:
             return
         if not may_follow(self._rules.on_maybe_billed, cleared=cleared):
             raise BrokenAnswerError(
@@ -258,7 +273,7 @@ class Batch:
         where = f" Rows without an answer are in {manifest.failed}." if manifest.failed else ""
         passes = ending.error is None and manifest.may_pass > 0
         return BatchError(
-            f"{manifest.problem}{where}", hint=BatchError.hint, retry="delay" if passes else "never", billed="no"
+            f"{manifest.problem}{where}", hint=_HINTS.get(ending.why), retry="delay" if passes else "never", billed="no"
         )
 
     def _journal_at(self, journal: FilePath | None) -> Path:
@@ -276,4 +291,6 @@ class Batch:
 
 def _why(ending: Ending) -> str | None:
     error = ending.error
-    return error.message.removesuffix(".") if isinstance(error, CompletionError) else None
+    if not isinstance(error, CompletionError):
+        return None
+    return error.message.removeprefix("The batch was ended: ").removesuffix(".")

@@ -138,8 +138,8 @@ class History:
     """Decides for each row.
 
     A call that may have been billed and has no usable answer may be followed by one more: if the user says so once for
-    all (``on_maybe_billed``), or has begun another round since. What is not usable data is asked again as often as the
-    rules say, in whatever round.
+    all (``on_maybe_billed``), or has cleared the task, and so begun another round, since. What is not usable data is
+    asked again as often as the rules say, in whatever round.
 
     :param facts: the session's, see :class:`~airflow_provider_completion.batch.journal.Journal`
     """
@@ -147,6 +147,7 @@ class History:
     def __init__(self, rules: Rules, facts: Mapping[str, Any]) -> None:
         self._rules = rules
         self._run, self.round = facts.get("run"), str(facts.get("round", ""))
+        self._is_cleared = bool(facts.get("cleared", True))
 
     def of(self, row: Row, id_: RowId, entry: Entry) -> Job | Found:
         """Return the row as it is to be asked, or that it is not."""
@@ -180,10 +181,14 @@ class History:
             return self._after(job, failure, record)
         return self._again(job, record)
 
+    def _cleared_since(self, round_: str) -> bool:
+        """Say whether the user has said since that round that all of it may be paid again."""
+        return self._is_cleared and round_ != self.round
+
     def _follow(self, job: Job, entry: Entry) -> Job | Found:
         """Decide about a row with calls that nobody has seen the end of."""
         sent_by = entry.sent_by or {}
-        cleared = str(sent_by.get("round", "")) != self.round
+        cleared = self._cleared_since(str(sent_by.get("round", "")))
         job.unseen = entry.unanswered if sent_by.get("run") == self._run else 0
         job.tries += entry.unanswered
         if may_follow(self._rules.on_maybe_billed, cleared=cleared) and (
@@ -204,7 +209,7 @@ class History:
     def _after(self, job: Job, failure: CompletionError, record: RowRecord) -> Job | Found:
         """Decide about a row whose last call has failed."""
         if failure.billed != "no":
-            cleared = record.of_round != self.round
+            cleared = self._cleared_since(record.of_round)
             if not may_follow(self._rules.on_maybe_billed, cleared=cleared) or (job.paid_twice and not cleared):
                 return Found(job.status)
             job.paid_twice = True
@@ -214,7 +219,7 @@ class History:
         """Decide about a row whose answer is not usable."""
         if job.asked_again < self._rules.output.retries:
             job.asked_again += 1
-        elif isinstance(job.problem, UnfinishedAnswerError) and record.of_round != self.round:
+        elif isinstance(job.problem, UnfinishedAnswerError) and self._cleared_since(record.of_round):
             job.paid_twice = True
         else:
             return Found(job.status)

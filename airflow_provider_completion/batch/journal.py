@@ -47,14 +47,14 @@ class Journal:
     :param folder: where it is, made if need be
     :param output: whose journal it is
     :param facts: who writes, as plain JSON data. ``run`` names the run, which can have several sessions; ``round``, the
-        tries of it between which nobody has said that all may be paid again
+        tries of it between which nobody has cleared it; ``cleared``, whether this round began so, and not with the run
     :raises JournalError: it is another output's, damaged, of a later version, or cannot be written
     """
 
     def __init__(self, folder: Path, output: str, facts: Mapping[str, Any]) -> None:
         self.folder, self.facts = folder, facts
         with explained(folder, "opened"):
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(0o700, parents=True, exist_ok=True)  # it has all answers
             self._index = Index(folder, output, facts)
             self._session = self._index.session
             self._writer = self._taken_over()

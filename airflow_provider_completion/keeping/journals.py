@@ -41,6 +41,11 @@ class JournalNotes:
     def __init__(self, context: Context) -> None:
         self._store: Any = None if "AIRFLOW_TEST_MODE" in os.environ else context.get("task_state_store")
 
+    @property
+    def are_kept(self) -> bool:
+        """Whether what one try notes is there for the next."""
+        return self._store is not None
+
     def load(self) -> JournalNote | None:
         """Return what an earlier try has noted, None if none has."""
         kept = None if self._store is None else self._store.get(KEY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_completion.operators.batch import CompletionBatchOperator
+
+log = logging.getLogger(__name__)
 
 
 class Night:
@@ -112,7 +115,13 @@ class Night:
                 trace_id=trace_id_of(self._context["ti"]),
                 trace_session_id=self._run,
             ),
-            facts={"run": self._run, "round": self._round, "try": self._context["ti"].try_number},
+            facts={
+                "run": self._run,
+                "round": self._round,
+                # A clear adds the tries that there were.
+                "cleared": self._max_tries > (operator.retries or 0),
+                "try": self._context["ti"].try_number,
+            },
             journal=operator.journal or None,
             keep=operator.keep,
             answer_column=operator.answer_column,
@@ -123,9 +132,17 @@ class Night:
         notes = JournalNotes(self._context)
         note = notes.load()
         batch.expect_journal(known=note is not None, cleared=note is not None and note.round != self._round)
+        number = self._context["ti"].try_number
+        if number > 1 and not notes.are_kept and not batch.has_journal:
+            log.warning(
+                "Try %d finds no journal at %s: rows that earlier tries have sent, if any, may have been billed, and "
+                "are paid again.",
+                number,
+                batch.journal,
+            )
         executor = conf.get("core", "executor", fallback="")
         if self._operator.retries and not any(name in executor for name in ("LocalExecutor", "SequentialExecutor")):
-            self._operator.log.warning(
+            log.warning(
                 "The journal %s is on this worker's disk, and a retry may run on another: it pays again for what it "
                 "does not find. journal= names a folder that all workers share.",
                 batch.journal,
@@ -141,7 +158,11 @@ class Night:
     @property
     def _round(self) -> str:
         # Each clear sets it anew, and nothing else does: see CallRecord.was_cleared_before.
-        return f"{self._run}#{getattr(self._context['ti'], 'max_tries', 0)}"
+        return f"{self._run}#{self._max_tries}"
+
+    @property
+    def _max_tries(self) -> int:
+        return int(getattr(self._context["ti"], "max_tries", 0))  # a stand-in in a user's test may have none
 
     def _show_logs_url(self) -> None:
         operator = self._operator
@@ -227,6 +248,7 @@ def _table(manifest: Manifest) -> str:
     ]
     for what, seconds in (("waiting", manifest.waiting), ("running", manifest.running)):
         if seconds is not None:
-            lines.append(f"Seconds {what}: {seconds}")
+            told = ", ".join(f"{name} {value:.2f}" for name, value in seconds._asdict().items())
+            lines.append(f"Seconds {what}: {told}")
     lines.append(f"Results: {manifest.output if manifest.published else 'not published'}")
     return "\n".join(lines)

@@ -40,8 +40,6 @@ def one(name: str, **arguments: Any) -> None:
 one("killed")
 one("killed_retried", on_maybe_billed="retry")
 one("terminated")
-one("terminated_retried", on_maybe_billed="retry")
-one("timed_out", execution_timeout=timedelta(hours=1))
 one("timed_out_retried", execution_timeout=timedelta(hours=1), on_maybe_billed="retry")
 one("marked_failed")
 one("journal_gone")

@@ -240,13 +240,13 @@ def test_results_on_an_object_storage(completion_server: LocalCompletionServer, 
     assert len(lines(tmp_path / "stored.jsonl")) == 5
 
 
-def context_of(store: Any = None, *, max_tries: int = 1, try_number: int = 2, **more: Any) -> Any:
+def context_of(store: Any = None, *, max_tries: int = 1, try_number: int = 2, run_id: str = "r") -> Any:
     pushed: dict[str, Any] = {}
     ti = SimpleNamespace(
-        dag_id="d", run_id="r", task_id="t", map_index=-1, try_number=try_number, max_tries=max_tries,
+        dag_id="d", run_id=run_id, task_id="t", map_index=-1, try_number=try_number, max_tries=max_tries,
         xcom_push=lambda key, value: pushed.update({key: value}),
     )  # fmt: skip
-    return {"ti": ti, "task_state_store": store, "pushed": pushed, **more}
+    return {"ti": ti, "task_state_store": store, "pushed": pushed}
 
 
 class Store(dict[str, Any]):
@@ -272,6 +272,21 @@ def test_a_journal_that_is_gone_may_have_been_paid_for(
     else:
         operator.execute(context_of(store))
     assert len(posts(completion_server)) == 10
+
+
+def test_what_may_have_been_billed_is_asked_again_by_a_clear_and_by_no_later_run(
+    completion_server: LocalCompletionServer, tmp_path: Path
+) -> None:
+    operator = batch(rows=[{"text": "half"}, {"text": "whole"}], output=str(tmp_path / "out.jsonl"), max_failed=1)()
+    completion_server.fail_next("cut", after=1)
+    first = operator.execute(context_of(run_id="monday", max_tries=0))
+    assert (first["maybe_billed"], first["counts"]["complete"]) == (1, 1)
+    assert operator.execute(context_of(run_id="tuesday", max_tries=0))["maybe_billed"] == 1
+    assert len(posts(completion_server)) == 2
+    cleared = operator.execute(context_of(run_id="tuesday", max_tries=1))
+    assert (cleared["counts"]["complete"], cleared["possibly_billed_twice"]) == (2, 1)
+    assert len(posts(completion_server)) == 3
+    assert oct((tmp_path / "out.journal").stat().st_mode & 0o777) == "0o700"
 
 
 @pytest.mark.parametrize(
@@ -324,3 +339,16 @@ def test_the_output_of_the_operator_is_its_manifest(products: Path, tmp_path: Pa
     """As of any other operator, whatever its parameter ``output`` says."""
     operator: BaseOperator = batch(rows=str(products), output=str(tmp_path / "out.jsonl"))()
     assert operator.output.operator is operator  # type: ignore[attr-defined]
+
+
+def test_a_retry_that_can_know_of_no_journal_says_so(
+    completion_server: LocalCompletionServer, products: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Below Airflow 3.3, where a try leaves nothing to the next."""
+    operator = batch(rows=str(products), output=str(tmp_path / "out.jsonl"), key="sku")()
+    operator.execute(context_of(try_number=1))
+    operator.execute(context_of())
+    assert "finds no journal" not in caplog.text
+    (tmp_path / "out.journal").rename(tmp_path / "elsewhere")
+    operator.execute(context_of())
+    assert "Try 2 finds no journal" in caplog.text

@@ -159,3 +159,19 @@ def test_how_often_a_row_is_tried() -> None:
     assert tried(MAYBE) == tried(YES) == tried(InvalidRequestError("wrong")) == [False]
     assert tried(MAYBE, MAYBE, said="retry") == [True, False]
     assert tried(MAYBE, UNBILLED, MAYBE, said="retry") == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    "past",
+    [
+        entry(EARLIER, **failure(MAYBE)),
+        entry(EARLIER, **failure(YES)),
+        entry(EARLIER, unanswered=1),
+        entry(EARLIER, completion=answer(finish="suspect")),
+    ],
+)
+def test_another_run_is_no_clear(past: Entry) -> None:
+    """Its user has not said that anything may be paid again."""
+    facts = {"run": "another", "round": THIS, "cleared": False}
+    assert isinstance(History(Rules(concurrency=1), facts).of(ROW, ID, past), Found)
+    assert isinstance(History(Rules(concurrency=1), {**facts, "cleared": True}).of(ROW, ID, past), Job)
