@@ -270,6 +270,7 @@ def test_another_run_with_the_same_output_asks_nothing(killer: Killer) -> None:
     query = "SELECT value FROM xcom WHERE task_id = ? AND key = 'return_value' AND run_id LIKE 'manual%'"
     ((told,),) = airflow.eventually("the second manifest", lambda: airflow.query(query, batch))
     second = json.loads(told)
+    airflow.eventually("the end of the second batch", lambda: airflow.state(batch) == "success")
     assert (second["asked"]["rows"], second["found"]["rows"]) == (0, len(ROWS))
     assert killer.posts(batch) == Counter(ROWS)
     assert_all_answered(killer, batch, second, set())

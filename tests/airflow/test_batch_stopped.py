@@ -64,10 +64,15 @@ def test_what_is_in_flight_is_stopped_and_only_that_is_asked_again(
     ends.signal = number
     output = tmp_path / "out.jsonl"
 
-    def one() -> Any:
+    def one(on_maybe_billed: Any = "fail") -> Any:
         rows = [{"text": row} for row in ROWS]
         return CompletionBatchOperator(
-            task_id="ask", rows=rows, output=output, concurrency=2, execution_timeout=timedelta(hours=1)
+            task_id="ask",
+            rows=rows,
+            output=output,
+            concurrency=2,
+            execution_timeout=timedelta(hours=1),
+            on_maybe_billed=on_maybe_billed,
         )
 
     with suppress(*_ENDED):  # which dag.test() of Airflow 2 lets through
@@ -79,7 +84,7 @@ def test_what_is_in_flight_is_stopped_and_only_that_is_asked_again(
     assert completion_server.count("POST", "/stop") == 2
     assert not output.exists()
 
-    outcome = run(one)
+    outcome = run(lambda: one("retry"))
     assert outcome.states == {"ask": "success", "reader": "success"}
     assert ends.posts == Counter([*ROWS, *ENDLESS])
     assert completion_server.count("POST", "/stop") == 2  # they are known to be over
