@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias, get_args
 
-from airflow_provider_completion.api.errors import Billed, CompletionError, InvalidRequestError, TimeLimitError
+from airflow_provider_completion.api.errors import Billed, CompletionError, InvalidRequestError, Retry, TimeLimitError
 
 #: What to do about a failed call that may have been billed: ``fail``, or ``retry`` as if it had not been.
 OnMaybeBilled: TypeAlias = Literal["fail", "retry"]
@@ -63,11 +63,12 @@ def may_be_paid_again(billed: Billed, on_maybe_billed: OnMaybeBilled) -> bool:
 
 def may_be_sent_again(error: BaseException | None, on_maybe_billed: OnMaybeBilled) -> bool:
     """Say whether a failed call may be sent again: it can help, and does not pay twice in silence."""
-    return (
-        isinstance(error, CompletionError)
-        and error.retry != "never"
-        and may_be_paid_again(error.billed, on_maybe_billed)
-    )
+    return isinstance(error, CompletionError) and may_pass(error.retry, error.billed, on_maybe_billed)
+
+
+def may_pass(retry: Retry, billed: Billed, on_maybe_billed: OnMaybeBilled) -> bool:
+    """Say the same of a failure that was written down."""
+    return retry != "never" and may_be_paid_again(billed, on_maybe_billed)
 
 
 def may_start_over(error: BaseException, on_maybe_billed: OnMaybeBilled, *, answered: bool) -> bool:

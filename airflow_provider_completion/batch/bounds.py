@@ -10,6 +10,7 @@ from airflow_provider_completion.api.errors import CompletionError, QuotaExceede
 from airflow_provider_completion.batch.ending import Status, Why
 from airflow_provider_completion.batch.rules import Rules
 from airflow_provider_completion.batch.spending import Spent
+from airflow_provider_completion.paying import may_be_sent_again
 
 #: So many rows in a row that failed alike are enough.
 _ALIKE = 20
@@ -109,7 +110,7 @@ def _kind_of(error: CompletionError | None) -> _Kind:
         return None
     if error.billed != "no":
         return _PAID
-    return (type(error).__name__, error.status, error.code) if error.retry == "never" else None
+    return None if may_be_sent_again(error, "retry") else (type(error).__name__, error.status, error.code)
 
 
 def _unbounded(why: str) -> Reached:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from airflow_provider_completion.batch.outcomes import STATUSES, Outcome, Status
 from airflow_provider_completion.batch.quantiles import Percentiles, Quantiles
-from airflow_provider_completion.paying import OnMaybeBilled, may_be_paid_again
+from airflow_provider_completion.paying import OnMaybeBilled, may_pass
 
 #: Sums of prices are exact, as those are (see ``Money``).
 _EXACT, _ZERO = Context(prec=60), Decimal()
@@ -106,7 +106,7 @@ class Tally:
         self._maybe_billed += outcome.status == "failed" and outcome.billed != "no"
         self._twice += outcome.possibly_billed_twice
         if (why := outcome.why) is not None:
-            self._may_pass += why.retry != "never" and may_be_paid_again(outcome.billed, self._on_maybe_billed)
+            self._may_pass += may_pass(retry=why.retry, billed=outcome.billed, on_maybe_billed=self._on_maybe_billed)
         if outcome.of_round is None:
             return
         if outcome.of_round != self._round:
