@@ -129,6 +129,7 @@ class Batch:
                 files_column=ask.files_column,
                 files_of=ask.files_of,
             )
+            self._check_feedback(form)
             data = rules.output.type
             records = Records(
                 columns,
@@ -149,6 +150,16 @@ class Batch:
         except BaseException:
             self._spool.close()
             raise
+
+    def _check_feedback(self, form: InputForm | None) -> None:
+        """Refuse a feedback_input that the model would not be told of, before anything is paid."""
+        if form is None:
+            self._rules.output.inputs(self._ask.inputs, "", None)
+            return
+        told = self._rules.output.inputs(self._ask.inputs, "", lambda: form)
+        for name in told.keys() - self._ask.inputs.keys() - form.variables.keys():
+            what = f"feedback_input: the app has no such input: {form.unknown(name, ())}."
+            raise InvalidRequestError(what, hint=NOT_SENT)
 
     def __enter__(self) -> Batch:
         return self

@@ -85,8 +85,9 @@ class Engine:
         self._error: Exception | None = None
         #: Whether no more rows are sent, and whether there was one that would have been.
         self._is_over = self._left = False
-        # A stop can come from any thread, before the loop is there and after it is gone.
-        self._lock = threading.Lock()
+        # A stop can come from any thread, before the loop is there and after it is gone; and in a signal handler that
+        # interrupts another.
+        self._lock = threading.RLock()
         self._stop_wanted = ""
         self._running: asyncio.AbstractEventLoop | None = None
 

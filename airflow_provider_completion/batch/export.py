@@ -14,6 +14,7 @@ from urllib.parse import quote
 from airflow_provider_completion.api.answers import WHOLE, Finish
 from airflow_provider_completion.api.errors import InvalidRequestError
 from airflow_provider_completion.batch.entries import Entry, RowId, lines_in
+from airflow_provider_completion.batch.index import FORMAT, INDEX
 from airflow_provider_completion.batch.new_files import NewFile
 from airflow_provider_completion.batch.outcomes import Reading
 from airflow_provider_completion.batch.places import Places
@@ -22,9 +23,7 @@ from airflow_provider_completion.batch.rows import Row
 from airflow_provider_completion.client.files import FilePath
 from airflow_provider_completion.structured.output import Output
 
-_INDEX, _SEGMENT = "index.db", re.compile(r"(\d+)-(\d+)\.segment")
-#: The formats of journals that are known here.
-_FORMATS = (1,)
+_SEGMENT = re.compile(r"(\d+)-(\d+)\.segment")
 
 
 def export(journal: Path, output: FilePath, *, output_type: Any = None, accept: Collection[Finish] = WHOLE) -> int:
@@ -108,9 +107,9 @@ def _ended_in(path: Path) -> Iterator[tuple[RowId, str | None]]:
 @contextmanager
 def _opened(folder: Path) -> Iterator[sqlite3.Connection]:
     """Open the index of a journal, which nothing of this changes."""
-    path = folder / _INDEX
+    path = folder / INDEX
     if not path.is_file():
-        raise InvalidRequestError(f"{str(folder)!r} is no journal: it has no {_INDEX}.")
+        raise InvalidRequestError(f"{str(folder)!r} is no journal: it has no {INDEX}.")
     uri = f"file:{quote(str(path.absolute()))}?mode=ro"
     try:
         try:
@@ -119,7 +118,7 @@ def _opened(folder: Path) -> Iterator[sqlite3.Connection]:
             # Nobody can make the files beside it in a folder that is read-only, and nobody writes there.
             uri += "&immutable=1"
             (version,) = _version_in(uri)
-        if version not in _FORMATS:
+        if version != FORMAT:
             raise InvalidRequestError(f"The journal {str(folder)!r} is of format {version}, which is not known here.")
         with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as index:
             yield index

@@ -13,7 +13,7 @@ from typing import Any
 from airflow_provider_completion.batch.entries import Entry, JournalError, Line, RowId, TakenOverError, explained
 
 INDEX = "index.db"
-_FORMAT = 1
+FORMAT = 1
 _TABLES = f"""
     CREATE TABLE facts (output TEXT NOT NULL);
     CREATE TABLE sessions (
@@ -23,7 +23,7 @@ _TABLES = f"""
         identity TEXT, fingerprint TEXT, calls INTEGER NOT NULL DEFAULT 0, unanswered INTEGER NOT NULL DEFAULT 0,
         task_id TEXT, sent_by INTEGER, record TEXT, session INTEGER, UNIQUE (identity, fingerprint)
     );
-    PRAGMA user_version = {_FORMAT};
+    PRAGMA user_version = {FORMAT};
 """
 #: What each kind of line does to its row: of an identity (1) and a fingerprint (2), with its own (3) in a session (4).
 _EFFECTS = {
@@ -58,8 +58,6 @@ class Index:
 
     def __init__(self, folder: Path, output: str, facts: Mapping[str, Any]) -> None:
         self._folder = folder
-        #: Whether there was nothing here before.
-        self.is_new = not (folder / INDEX).exists()
         with explained(folder, "opened"):
             self._writing = self._connected()
             try:
@@ -112,13 +110,6 @@ class Index:
                 found[place] = Entry(calls, unanswered, task_id, self._facts.get(sent_by), record)
         return found
 
-    def records_of(self, run: str) -> Iterator[dict[str, Any]]:
-        """Return the records that the sessions of this run have left, in no order."""
-        sessions = ", ".join(str(number) for number in self._sessions_of(run))
-        with explained(self._folder, "read"):
-            for (record,) in self._reading.execute(f"SELECT record FROM rows WHERE session IN ({sessions})"):  # noqa: S608 - numbers
-                yield json.loads(record)
-
     def account_of(self, run: str) -> dict[str, Any]:
         """Return the last account that the sessions of this run have left, empty if there is none."""
         with explained(self._folder, "read"):
@@ -139,9 +130,9 @@ class Index:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version not in (0, _FORMAT):
+        if version not in (0, FORMAT):
             raise JournalError(
-                f"The journal {self._folder} is of format {version}, and this version of the provider knows {_FORMAT}: "
+                f"The journal {self._folder} is of format {version}, and this version of the provider knows {FORMAT}: "
                 "use the version that wrote it."
             )
         with self._transaction():

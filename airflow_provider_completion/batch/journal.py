@@ -11,7 +11,7 @@ import mmap
 import os
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +83,6 @@ class Journal:
         except JournalError:
             if kind is None:  # or it would hide what has ended the block
                 raise
-
-    @property
-    def is_new(self) -> bool:
-        """Whether there was nothing here before."""
-        return self._index.is_new
 
     # -- what happens ---------------------------------------------------------------------------------------------
 
@@ -172,10 +167,6 @@ class Journal:
     def entries(self, rows: Sequence[RowId]) -> list[Entry]:
         """Return this for each of the rows, some hundred at a time."""
         return self._index.entries(rows)
-
-    def records_of(self, run: str) -> Iterator[dict[str, Any]]:
-        """Return the records that the sessions of this run have left, in no order."""
-        return self._index.records_of(run)
 
     def account_of(self, run: str) -> dict[str, Any]:
         """Return the last account that the sessions of this run have left, empty if there is none."""

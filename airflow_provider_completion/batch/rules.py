@@ -14,6 +14,7 @@ from airflow_provider_completion.api.answers import WHOLE, Completion, Finish, c
 from airflow_provider_completion.api.errors import InvalidRequestError
 from airflow_provider_completion.api.requests import ResponseMode, checked_response_mode
 from airflow_provider_completion.batch.rows import NOT_SENT
+from airflow_provider_completion.batch.verdict import checked_max_failed
 from airflow_provider_completion.paying import OnMaybeBilled, checked_on_maybe_billed
 from airflow_provider_completion.structured.output import Output
 
@@ -65,9 +66,7 @@ class Rules:
         checked_on_maybe_billed(self.on_maybe_billed)
         if not _is_whole(self.concurrency, 1):
             raise _wrong("concurrency is not a whole number from 1 on")
-        share = type(self.max_failed) is float and 0 <= self.max_failed <= 1
-        if not share and not _is_whole(self.max_failed, 0):
-            raise _wrong("max_failed is neither a whole number from 0 on nor a share from 0.0 to 1.0")
+        checked_max_failed(self.max_failed)
         if self.max_price is not None and not (
             isinstance(self.max_price, Decimal) and self.max_price.is_finite() and self.max_price > 0
         ):

@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import XCOM_RETURN_KEY, conf
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_provider_completion.api.answers import Completion, Usage
 from airflow_provider_completion.api.errors import CompletionError, InvalidRequestError
@@ -20,7 +19,6 @@ from airflow_provider_completion.keeping.record import CallRecord, attempt_of, f
 from airflow_provider_completion.keeping.task_state import store_of
 from airflow_provider_completion.operators.crash_safety import CrashSafety, PaidAnswer
 from airflow_provider_completion.operators.failing import explaining_templates, wrong_inputs
-from airflow_provider_completion.operators.links import LOGS_URL_KEY
 from airflow_provider_completion.operators.pushing import push
 from airflow_provider_completion.operators.spending import Spent
 from airflow_provider_completion.operators.structured import output_of
@@ -144,7 +142,8 @@ class Attempt:
                 hint="Nothing was sent. Inside a task, use CompletionHook().complete(...).",
             )
         output = output_of(self._operator, self._longest_result())
-        self._show_logs_url()
+        # First before anything can fail: that is when the link is needed.
+        self._operator.show_logs_url(self._context["ti"])
         return output
 
     def _longest_result(self) -> int | None:
@@ -154,13 +153,6 @@ class Attempt:
         if mapped or self._operator.get_dag() is None or next(self._operator.iter_mapped_dependants(), None) is None:
             return None
         return conf.getint("core", "max_map_length") if self._operator.do_xcom_push else 0
-
-    def _show_logs_url(self, message_id: str | None = None) -> None:
-        # First before anything can fail: that is when the link is needed.
-        url = self._operator.hook.console_url
-        self._operator.logs_url = url and url.replace("{message_id}", message_id or "")
-        if self._operator.logs_url and self._operator.do_xcom_push and not AIRFLOW_V_3_0_PLUS:
-            self._context["ti"].xcom_push(key=LOGS_URL_KEY, value=self._operator.logs_url)
 
     def _answer(self, output: Output, *, feedback: str = "", asked_again: int = 0) -> PaidAnswer:
         """Return an answer that is paid: of an earlier try, or a new one."""
@@ -302,7 +294,7 @@ class Attempt:
         completion = answer.completion
         self._spent.answer = answer
         self._usage = completion.usage if self._usage is None else self._usage.plus(completion.usage)
-        self._show_logs_url(completion.message_id)
+        self._operator.show_logs_url(self._context["ti"], completion.message_id)
         if not self._operator.do_xcom_push:
             return
         ti = self._context["ti"]

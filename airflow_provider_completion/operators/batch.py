@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow.providers.common.compat.sdk import BaseOperator
-
+from airflow_provider_completion.operators.calling import CallingOperator
 from airflow_provider_completion.operators.failing import failing_briefly, refusing
-from airflow_provider_completion.operators.links import CompletionLogsLink
 from airflow_provider_completion.paying import OnMaybeBilled, checked_on_maybe_billed
 
 if TYPE_CHECKING:
@@ -20,7 +17,6 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
 
     from airflow_provider_completion.api.answers import Finish
-    from airflow_provider_completion.hooks.completion import CompletionHook
     from airflow_provider_completion.operators.night import Night
 
 
@@ -41,7 +37,7 @@ class GivenRows:
         return f"<{len(self.rows)} rows>" if hasattr(self.rows, "__len__") else "<rows>"
 
 
-class CompletionBatchOperator(BaseOperator):
+class CompletionBatchOperator(CallingOperator):
     """Ask a completion app for each row of a table, in one task and one worker slot, and write a table of results.
 
     Rows go in from a CSV or JSON-lines file, or from a list or an XCom of mappings; each is paid for once, through
@@ -95,12 +91,6 @@ class CompletionBatchOperator(BaseOperator):
         "rows", "inputs", "output_path", "journal", "conn_id", "user", "app_version", "max_price",
     )  # fmt: skip
     template_fields_renderers = {"inputs": "json"}  # noqa: RUF012 - Airflow's own declaration
-    operator_extra_links = (CompletionLogsLink(),)
-    ui_color = "#e8eaf6"
-
-    #: Where people see the app's logs, once the connection was read.
-    logs_url: str | None = None
-
     #: The try that runs here.
     _night: Night | None = None
 
@@ -193,19 +183,6 @@ class CompletionBatchOperator(BaseOperator):
 
         with refusing():
             rules_of(self, max_price=None, deadline=None)
-
-    @cached_property
-    def hook(self) -> CompletionHook:
-        """The hook of the connection."""
-        from airflow_provider_completion.hooks.completion import CompletionHook
-
-        return CompletionHook(
-            self.conn_id,
-            silence_seconds=self.silence_seconds,
-            total_seconds=self.total_seconds,
-            check_inputs=self.check_inputs,
-            on_maybe_billed=self.on_maybe_billed,
-        )
 
     @failing_briefly
     def execute(self, context: Context) -> Any:

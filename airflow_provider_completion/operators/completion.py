@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow.providers.common.compat.sdk import BaseOperator
-
+from airflow_provider_completion.operators.calling import CallingOperator
 from airflow_provider_completion.operators.failing import failing_briefly, refusing, wrong_inputs
-from airflow_provider_completion.operators.links import CompletionLogsLink
 from airflow_provider_completion.paying import checked_on_maybe_billed
 
 if TYPE_CHECKING:
@@ -18,7 +15,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_completion.api.answers import Finish
     from airflow_provider_completion.exceptions import OnMaybeBilled
-    from airflow_provider_completion.hooks.completion import CompletionHook
     from airflow_provider_completion.hooks.files import FileItems
     from airflow_provider_completion.operators.attempt import Attempt
 
@@ -26,7 +22,7 @@ if TYPE_CHECKING:
 _WHOLE: tuple[Finish, ...] = ("complete",)
 
 
-class CompletionOperator(BaseOperator):
+class CompletionOperator(CallingOperator):
     """Generate one answer with a completion app.
 
     XCom: the return value is the whole text, or, with ``output_type``, plain JSON data; ``answer`` is always the text;
@@ -66,12 +62,6 @@ class CompletionOperator(BaseOperator):
 
     template_fields: Sequence[str] = ("inputs", "query", "files", "user", "conn_id")
     template_fields_renderers = {"inputs": "json", "files": "json"}  # noqa: RUF012 - Airflow's own declaration
-    operator_extra_links = (CompletionLogsLink(),)
-    ui_color = "#e8eaf6"
-
-    #: Where people see the app's logs, once the connection was read.
-    logs_url: str | None = None
-
     #: The try that runs here.
     _attempt: Attempt | None = None
 
@@ -149,19 +139,6 @@ class CompletionOperator(BaseOperator):
             return
         with refusing():
             raise wrong_inputs(inputs, "Nor is it a template, or a task's output.")
-
-    @cached_property
-    def hook(self) -> CompletionHook:
-        """The hook of the connection."""
-        from airflow_provider_completion.hooks.completion import CompletionHook
-
-        return CompletionHook(
-            self.conn_id,
-            silence_seconds=self.silence_seconds,
-            total_seconds=self.total_seconds,
-            check_inputs=self.check_inputs,
-            on_maybe_billed=self.on_maybe_billed,
-        )
 
     def pre_execute(self, context: Context) -> None:
         """Give a task that resumes its whole time again, as Airflow 3 does.

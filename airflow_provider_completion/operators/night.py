@@ -9,7 +9,6 @@ from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import XCOM_RETURN_KEY, conf
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_provider_completion.api.errors import InvalidRequestError
 from airflow_provider_completion.batch.batch import Ask, Batch, BatchError
@@ -24,7 +23,6 @@ from airflow_provider_completion.hooks.files import files_of, path_of
 from airflow_provider_completion.hooks.trace import trace_id_of
 from airflow_provider_completion.keeping.journals import JournalNotes
 from airflow_provider_completion.operators.failing import wrong_inputs
-from airflow_provider_completion.operators.links import LOGS_URL_KEY
 from airflow_provider_completion.operators.spanning import collect_lineage, spanning
 from airflow_provider_completion.structured.output import Output
 
@@ -81,7 +79,7 @@ class Night:
     def _new(self, rows: Any) -> Batch:
         operator = self._operator
         client = operator.hook.get_conn()
-        self._show_logs_url()
+        operator.show_logs_url(self._context["ti"])
         settings = client.settings
         app = client.info().name
         form = client.form() if operator.check_inputs else None
@@ -163,13 +161,6 @@ class Night:
     @property
     def _max_tries(self) -> int:
         return int(getattr(self._context["ti"], "max_tries", 0))  # a stand-in in a user's test may have none
-
-    def _show_logs_url(self) -> None:
-        operator = self._operator
-        url = operator.hook.console_url
-        operator.logs_url = url and url.replace("{message_id}", "")
-        if operator.logs_url and operator.do_xcom_push and not AIRFLOW_V_3_0_PLUS:
-            self._context["ti"].xcom_push(key=LOGS_URL_KEY, value=operator.logs_url)
 
     def _push(self, manifest: Manifest) -> None:
         told = manifest.as_json()

@@ -306,6 +306,8 @@ def test_what_cannot_work_does_not_load(wrong: Any) -> None:
     [
         {"output": "/"}, {"output": "out.parquet"}, {"output": " "}, {"max_price": "much"}, {"rows": ""}, {"rows": 5},
         {"inputs": ["a"]}, {"keep": ["nothing"]}, {"key": "nothing"}, {"deadline": datetime(2026, 1, 1)},
+        {"output_type": int, "output_retries": 1, "feedback_input": "tune"},
+        {"output_type": int, "output_retries": 1, "feedback_input": "tone", "inputs": {"tone": "nice"}},
         {"journal": "s3://bucket/journal"}, {"bad_rows": "maybe"}, {"answer_column": "sku"},
     ],
 )  # fmt: skip

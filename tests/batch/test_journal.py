@@ -58,8 +58,13 @@ def segments(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.segment"))
 
 
+def test_a_journal_is_there_once_it_was_opened(folder: Path) -> None:
+    assert not Journal.is_at(folder)
+    opened(folder).close()
+    assert Journal.is_at(folder)
+
+
 def test_a_row_that_nobody_has_sent_is_not_known(journal: Journal) -> None:
-    assert journal.is_new
     assert journal.entry(ROW) == Entry(calls=0, unanswered=0, task_id=None, sent_by=None, written=None)
 
 
@@ -144,14 +149,6 @@ def test_what_costs_nothing_has_a_record_and_no_call(folder: Path) -> None:
     assert known(folder) == (0, 0, None, {"status": "rejected"})
 
 
-def test_the_records_of_a_run_are_those_of_all_its_tries(folder: Path) -> None:
-    for run, name in (("monday", "a"), ("tuesday", "b"), ("monday", "c")):
-        with opened(folder, run) as journal:
-            journal.ended(RowId(name, "f"), {"name": name})
-    with opened(folder) as journal:
-        assert sorted(record["name"] for record in journal.records_of("monday")) == ["a", "c"]
-
-
 def test_nothing_is_left_beside_the_index_after_a_regular_end(folder: Path) -> None:
     with opened(folder) as journal:
         journal.sent(ROW)
@@ -209,8 +206,8 @@ def test_what_was_written_outlives_a_kill(folder: Path, seed: int) -> None:
     killed = subprocess.run([sys.executable, "-c", KILLED, folder, str(seed)], capture_output=True)
     assert (killed.returncode, killed.stderr) == (-9, b"")
     expected = modelled(seed)
+    assert Journal.is_at(folder)
     with opened(folder, output="out") as journal:
-        assert not journal.is_new
         assert {name: told(journal.entry(RowId(name, "f"))) for name in expected} == expected
 
 
