@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_provider_completion.operators.calling import CallingOperator
 from airflow_provider_completion.operators.failing import failing_briefly, refusing
+from airflow_provider_completion.operators.links import CallingOperator
 from airflow_provider_completion.paying import OnMaybeBilled, checked_on_maybe_billed
 
 if TYPE_CHECKING:

@@ -1,11 +1,16 @@
-"""The operator's extra link, from a task instance to the app's logs."""
+"""The link from a task instance to the app's logs, and what the operators that have it have in common."""
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
+from airflow.providers.common.compat.sdk import BaseOperator, BaseOperatorLink, XCom
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+
+if TYPE_CHECKING:
+    from airflow_provider_completion.hooks.completion import CompletionHook
+    from airflow_provider_completion.paying import OnMaybeBilled
 
 #: Where in XCom the operator leaves the address for Airflow 2.
 LOGS_URL_KEY = "logs_url"
@@ -21,3 +26,43 @@ class CompletionLogsLink(BaseOperatorLink):
         if AIRFLOW_V_3_0_PLUS:  # asked on the worker, at the end of the task
             return str(getattr(operator, "logs_url", None) or "")
         return str(XCom.get_value(ti_key=ti_key, key=LOGS_URL_KEY) or "")  # asked by the web server
+
+
+class CallingOperator(BaseOperator):
+    """Base of the operators whose tasks pay for completions."""
+
+    operator_extra_links = (CompletionLogsLink(),)
+    ui_color = "#e8eaf6"
+
+    #: Where people see the app's logs, once the connection was read.
+    logs_url: str | None = None
+
+    conn_id: str
+    silence_seconds: float | None
+    total_seconds: float | None
+    check_inputs: bool
+    on_maybe_billed: OnMaybeBilled
+
+    @cached_property
+    def hook(self) -> CompletionHook:
+        """The hook of the connection."""
+        from airflow_provider_completion.hooks.completion import CompletionHook
+
+        return CompletionHook(
+            self.conn_id,
+            silence_seconds=self.silence_seconds,
+            total_seconds=self.total_seconds,
+            check_inputs=self.check_inputs,
+            on_maybe_billed=self.on_maybe_billed,
+        )
+
+    def show_logs_url(self, ti: Any, message_id: str | None = None) -> None:
+        """Let the link lead to the app's logs.
+
+        :param ti: the task instance
+        :param message_id: what to show there, once that is known
+        """
+        url = self.hook.console_url
+        self.logs_url = url and url.replace("{message_id}", message_id or "")
+        if self.logs_url and self.do_xcom_push and not AIRFLOW_V_3_0_PLUS:
+            ti.xcom_push(key=LOGS_URL_KEY, value=self.logs_url)
