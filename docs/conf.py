@@ -35,7 +35,8 @@ nitpick_ignore_regex = [
     ("py:class", r"(airflow|pydantic|collections)\..*"),
     ("py:class", r"airflow_provider_completion\.api\.(fields\.ApiModel|requests\._.*)"),
     ("py:obj", r".*\.T"),
-    ("py:class", r"exchange\.CompletionExchange"),  # the machinery is not in the reference
+    # The machinery is not in the reference.
+    ("py:class", r"(exchange\.CompletionExchange|.*\.links\.CallingOperator)"),
 ]
 autodoc_default_options = {"show-inheritance": True, "exclude-members": "model_config, model_post_init"}
 html_theme = "furo"
