@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ from airflow_provider_completion.api.answers import Completion, Usage
 from airflow_provider_completion.api.errors import CompletionError, UnfinishedAnswerError
 from airflow_provider_completion.api.files import FileReference
 from airflow_provider_completion.batch.ending import Status
-from airflow_provider_completion.batch.entries import Entry, RowId
+from airflow_provider_completion.batch.entries import Entry, RowId, of_json
 from airflow_provider_completion.batch.record import RowRecord
 from airflow_provider_completion.batch.rows import Asked, Row
 from airflow_provider_completion.batch.rules import Rules
@@ -154,7 +153,7 @@ class History:
         if entry.written is None:
             job = Job(row, id_)
             return self._follow(job, entry) if entry.unanswered else job
-        kept, problem = json.loads(entry.written), None
+        kept, problem = of_json(entry.written), None
         if answer := kept.get("completion"):
             if self._rules.output.type is None and answer["finish"] in self._rules.accept:
                 return _COMPLETE  # as of nearly all rows
