@@ -175,8 +175,10 @@ class Tally:
     wrong: dict[int, str] = field(default_factory=dict)
     paid_twice: list[str] = field(default_factory=list)
     other: list[str] = field(default_factory=list)
-    #: Calls that failed although nothing in their way should have made them fail.
-    healthy_failed: Counter[str] = field(default_factory=Counter)
+    #: Calls that failed although no fault of their own should have made them fail, and how.
+    healthy_failed: dict[int, str] = field(default_factory=dict)
+    #: How many of these never came to the server: the fault of a call before has cut their connection.
+    cut: int = 0
     answered: set[int] = field(default_factory=set)
     posts: int = 0
     #: Tries that went over a connection that was used before, and how many of these connections died under them.
@@ -196,7 +198,7 @@ class Tally:
             self.outcomes[f"{type(outcome).__name__}, billed: {outcome.billed}"] += 1
             harmless = not plan.fault or MENU[plan.fault].outcome_of(streaming=plan.mode == "streaming") == "answer"
             if harmless and plan.way == "complete":
-                self.healthy_failed[f"{type(outcome).__name__} ({plan.fault or 'no fault'})"] += 1
+                self.healthy_failed[plan.number] = f"{type(outcome).__name__} ({plan.fault or 'no fault'})"
         elif outcome is None:
             self.outcomes["left early"] += 1
         else:
@@ -205,6 +207,10 @@ class Tally:
     def count_posts(self, posts: Mapping[int, Sequence[Post]]) -> None:
         """:param posts: by call, what came of its POSTs at the server, in their order"""
         self.posts = sum(map(len, posts.values()))
+        cut = self.healthy_failed.keys() - posts.keys()
+        self.cut = len(cut)
+        for number in cut:
+            del self.healthy_failed[number]
         for number, made in posts.items():
             plan = self.begun[number]
             streaming = plan.mode == "streaming"
@@ -237,8 +243,10 @@ class Tally:
             f"memory at the end {self.growth:.2f} of that after a tenth"
         )
         lines += [f"  {count:7} {what}" for what, count in self.outcomes.most_common()]
+        lines.append(f"{self.cut} calls were on a connection that the fault of a call before has cut, and never came")
         if self.healthy_failed:
-            lines.append(f"failed although nothing was in their way: {dict(self.healthy_failed.most_common())}")
+            kinds = Counter(self.healthy_failed.values()).most_common()
+            lines.append(f"failed although nothing was in their way: {dict(kinds)}")
         for title, cases in (
             ("texts returned that are not the whole answer", list(self.wrong.values())),
             ("unasked-for second POSTs of what may have been billed", self.paid_twice),
