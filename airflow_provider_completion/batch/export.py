@@ -8,17 +8,20 @@ import sqlite3
 from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import quote
 
 from airflow_provider_completion.api.answers import WHOLE, Finish
 from airflow_provider_completion.api.errors import InvalidRequestError
-from airflow_provider_completion.batch.entries import Entry, RowId, lines_in
+from airflow_provider_completion.batch.entries import Entry, JournalError, RowId, lines_in
 from airflow_provider_completion.batch.index import FORMAT, INDEX
-from airflow_provider_completion.batch.new_files import NewFile
+from airflow_provider_completion.batch.new_files import NewFile, is_local, name_of
+from airflow_provider_completion.batch.objects import Objects
 from airflow_provider_completion.batch.outcomes import Reading
 from airflow_provider_completion.batch.places import Places
 from airflow_provider_completion.batch.records import Records
+from airflow_provider_completion.batch.replay import Replay
 from airflow_provider_completion.batch.rows import Row
 from airflow_provider_completion.client.files import FilePath
 from airflow_provider_completion.structured.output import Output
@@ -26,14 +29,14 @@ from airflow_provider_completion.structured.output import Output
 _SEGMENT = re.compile(r"(\d+)-(\d+)\.segment")
 
 
-def export(journal: Path, output: FilePath, *, output_type: Any = None, accept: Collection[Finish] = WHOLE) -> int:
+def export(journal: FilePath, output: FilePath, *, output_type: Any = None, accept: Collection[Finish] = WHOLE) -> int:
     """Write a record for each row that has ended, and return how many they are.
 
     A journal has no columns of the rows: a record has ``key``, which is a list if several columns make it and None if
     none does, and ``fingerprint``, then what it has in the results. A row whose inputs have changed has one for each
     fingerprint. They come in the order in which the rows were first sent. A batch that runs is not disturbed.
 
-    :param journal: its folder
+    :param journal: its folder: a local path, or one in an object storage
     :param output: a path, or what has the methods of one; its suffix says the format
     :param output_type: the type of the answers' data
     :param accept: the ends of a generation that are an answer
@@ -45,9 +48,9 @@ def export(journal: Path, output: FilePath, *, output_type: Any = None, accept: 
     reading = Reading(accept, data)
     records = Records(["key", "fingerprint"], fields=data.type.fields if data.type else ())
     count = 0
-    with NewFile(places.output) as file:
+    with _here(journal) as folder, NewFile(places.output) as file:
         sink = places.sink(file.write, records.names)
-        for count, (row, entry) in enumerate(_ended(journal), 1):
+        for count, (row, entry) in enumerate(_ended(folder), 1):
             columns = {"key": _key_in(row.identity), "fingerprint": row.fingerprint}
             shown = Row(count, columns, None, row.identity, row.fingerprint, None, None)
             sink.write(records.record(shown, reading.outcome(entry)))
@@ -61,6 +64,23 @@ def _key_in(identity: str) -> Any:
     if not all(isinstance(text, str) for text in texts):
         return None  # its fingerprint, and how many rows before it ask the same
     return texts[0] if len(texts) == 1 else texts
+
+
+@contextmanager
+def _here(journal: Any) -> Iterator[Path]:
+    """Read a journal in an object storage into a folder of this machine."""
+    if is_local(journal):
+        yield Path(journal)
+        return
+    with TemporaryDirectory(prefix="completion-export-") as folder:
+        try:
+            replay = Replay(Objects(journal), Path(folder))
+        except JournalError as error:
+            raise InvalidRequestError(str(error)) from None
+        if replay.index is None:
+            raise InvalidRequestError(f"{name_of(journal)!r} is no journal: it has no segments.")
+        replay.close()
+        yield Path(folder)
 
 
 def _ended(folder: Path) -> Iterator[tuple[RowId, Entry]]:

@@ -109,7 +109,7 @@ class CompletionBatchOperator(CallingOperator):
         encoding: str | None = None,
         keep: Literal["all"] | Sequence[str] = "all",
         answer_column: str = "answer",
-        journal: str | os.PathLike[str] | None = None,
+        journal: str | os.PathLike[str] | ObjectStoragePath | None = None,
         app_version: str = "",
         conn_id: str = "completion_default",
         concurrency: int = 8,

@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import XCOM_RETURN_KEY, conf
 from airflow_provider_completion.api.errors import InvalidRequestError
 from airflow_provider_completion.batch.batch import Ask, Batch, BatchError
 from airflow_provider_completion.batch.manifest import Manifest
+from airflow_provider_completion.batch.new_files import is_local
 from airflow_provider_completion.batch.places import uri_of
 from airflow_provider_completion.batch.rows import NOT_SENT, Recipient
 from airflow_provider_completion.batch.rules import Rules
@@ -120,7 +121,7 @@ class Night:
                 "cleared": self._max_tries > (operator.retries or 0),
                 "try": self._context["ti"].try_number,
             },
-            journal=operator.journal or None,
+            journal=_path(operator.journal) if operator.journal else None,
             keep=operator.keep,
             answer_column=operator.answer_column,
         )
@@ -139,7 +140,11 @@ class Night:
                 batch.journal,
             )
         executor = conf.get("core", "executor", fallback="")
-        if self._operator.retries and not any(name in executor for name in ("LocalExecutor", "SequentialExecutor")):
+        if (
+            self._operator.retries
+            and is_local(batch.journal)
+            and not any(name in executor for name in ("LocalExecutor", "SequentialExecutor"))
+        ):
             log.warning(
                 "The journal %s is on this worker's disk, and a retry may run on another: it pays again for what it "
                 "does not find. journal= names a folder that all workers share.",
