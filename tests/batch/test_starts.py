@@ -1,7 +1,8 @@
-"""Rows that are noted before it is their turn: they are asked as others are, and those that are not asked cost nothing."""
+"""Rows that are noted before it is their turn are asked as others are, and those that are not asked cost nothing."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,10 +102,12 @@ def test_no_more_is_noted_than_twice_what_is_in_flight(batches: Batches, noted: 
 
 def test_who_is_taken_over_sends_nothing_more(batches: Batches) -> None:
     successors: list[Journal] = []
+    opened = threading.Event()
 
     def script(asked: Asked) -> Reply:
         if asked.text == "row 10":
             successors.append(Journal(batches.folder, OUTPUT, {"run": "another"}))
+            opened.set()
         return Reply(seconds=0.01)
 
     batches.server.script = script
@@ -112,4 +115,5 @@ def test_who_is_taken_over_sends_nothing_more(batches: Batches) -> None:
     with pytest.raises(TakenOverError):  # by the journal's end as well
         assert isinstance(batches.run(concurrency=2).error, TakenOverError)
     assert batches.server.posts.total() < 100
+    assert opened.wait(60)  # it says so before it has read all
     successors[0].close()
