@@ -60,7 +60,9 @@ def kill_often(server: SmallServer, folder: Any, *, kills: int, said: str, seed:
     :param folder: of the journal; in an object storage rows are noted ahead
     """
     chance = random.Random(seed)
-    server.script = lambda _: Reply(seconds=chance.uniform(0, 0.02))
+    # In an object storage it takes longer until a generation is known.
+    longest = 0.02 if isinstance(folder, Path) else 0.1
+    server.script = lambda _: Reply(seconds=chance.uniform(0, longest))
     rows = 30 * kills + 200  # more than all that are killed
     killed = Killed(
         server, Batches(server, folder, rows_of(rows)), said, IN_FLIGHT * (1 if isinstance(folder, Path) else 2)
