@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 _JOURNAL = ".journal"
 #: Where all problems of rows are listed, beside the output.
 _PROBLEMS = ".problems.txt"
+#: How many reasons of rows without an answer the error of a batch tells; the log has more.
+_REASONS = 3
 
 
 #: What to do about a batch that the same bound would end again.
@@ -283,8 +285,12 @@ class Batch:
             )
         where = f" Rows without an answer are in {manifest.failed}." if manifest.failed else ""
         passes = ending.error is None and manifest.may_pass > 0
+        reasons = "".join(f" {reason}." for reason in manifest.reasons[:_REASONS])
         return BatchError(
-            f"{manifest.problem}{where}", hint=_HINTS.get(ending.why), retry="delay" if passes else "never", billed="no"
+            f"{manifest.problem}{reasons}{where}",
+            hint=_HINTS.get(ending.why),
+            retry="delay" if passes else "never",
+            billed="no",
         )
 
     def _journal_at(self, journal: FilePath | None) -> Path:

@@ -237,6 +237,8 @@ def _table(manifest: Manifest) -> str:
         f"Batch of {manifest.rows} rows: {counts or 'none'}; {manifest.asked.rows} asked, {manifest.found.rows} known "
         f"from before; {manifest.asked.total_tokens} tokens, {cost or 'no price'}; {manifest.seconds:.1f} s.",
     ]
+    lines += [str(reason) for reason in manifest.reasons]
+    lines += [f"{manifest.other_reasons} rows for other reasons"] if manifest.other_reasons else []
     for what, seconds in (("waiting", manifest.waiting), ("running", manifest.running)):
         if seconds is not None:
             told = ", ".join(f"{name} {value:.2f}" for name, value in seconds._asdict().items())
