@@ -241,7 +241,7 @@ def _table(manifest: Manifest) -> str:
     lines += [f"{manifest.other_reasons} rows for other reasons"] if manifest.other_reasons else []
     for what, seconds in (("waiting", manifest.waiting), ("running", manifest.running)):
         if seconds is not None:
-            told = ", ".join(f"{name} {value:.2f}" for name, value in seconds._asdict().items())
+            told = ", ".join(f"{name} {value:.2f}" for name, value in seconds)
             lines.append(f"Seconds {what}: {told}")
     lines.append(f"Results: {manifest.output if manifest.published else 'not published'}")
     return "\n".join(lines)
