@@ -20,6 +20,7 @@ from airflow_provider_completion.batch.loop import run_in_thread
 from airflow_provider_completion.batch.manifest import Manifest
 from airflow_provider_completion.batch.outcomes import Reading
 from airflow_provider_completion.batch.places import Places, uri_of
+from airflow_provider_completion.batch.preview import Preview, preview
 from airflow_provider_completion.batch.records import Keep, Records
 from airflow_provider_completion.batch.results import Results
 from airflow_provider_completion.batch.rows import NOT_SENT, Recipient
@@ -206,6 +207,18 @@ class Batch:
             "" if self._ask.dedupe or not checked.equal else ", each for itself: dedupe=True would ask once",
         )
         return checked
+
+    def preview(self) -> Preview:
+        """Say what :meth:`run` would ask, after :meth:`check`. The journal stays as it is, if there is one.
+
+        :raises InvalidRequestError: it is another output's, or cannot be read
+        """
+        if not self.has_journal:
+            found = Preview(to_ask=self._checked.to_send)
+        else:
+            found = preview(self._spool, self.journal, self.output_uri, self._rules, self._facts)
+        log.info("Of these, %d have an answer in the journal, %d stay without one, and %d would be asked.", *found)
+        return found
 
     def expect_journal(self, *, known: bool, cleared: bool) -> None:
         """Refuse to begin without the journal of an earlier try.

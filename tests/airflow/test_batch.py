@@ -198,6 +198,24 @@ def test_nothing_is_sent_where_a_row_is_wrong(
     assert len(posts(completion_server)) == 5
 
 
+def test_a_dry_run_says_what_would_be_asked(
+    completion_server: LocalCompletionServer, products: Path, tmp_path: Path
+) -> None:
+    """That is what is asked then."""
+    arguments: dict[str, Any] = {"rows": str(products), "output": str(tmp_path / "out.csv"), "key": "sku"}
+    dry = batch(**arguments, dry_run=True)
+    nothing = {"rejected": 0, "equal": 0, "done": 0, "left": 0}
+    assert dry().execute(context_of()) == {**nothing, "rows": 5, "to_send": 5, "to_ask": 5}
+    assert not posts(completion_server)
+    assert not (tmp_path / "out.journal").exists()
+    batch(**arguments)().execute(context_of())
+    with products.open("a", encoding="utf-8") as file:
+        file.write("5,broken\n")
+    assert dry().execute(context_of()) == {**nothing, "rows": 6, "to_send": 6, "done": 5, "to_ask": 1}
+    batch(**arguments, max_failed=1)().execute(context_of())
+    assert len(posts(completion_server)) == 6
+
+
 def test_another_output_type_reads_the_answers_anew(completion_server: LocalCompletionServer, tmp_path: Path) -> None:
     class Product(BaseModel):
         NAME: str
