@@ -21,7 +21,7 @@ from airflow_provider_completion.batch.bounds import ended
 from airflow_provider_completion.batch.columns import ColumnPlan
 from airflow_provider_completion.batch.ending import Ending, Why
 from airflow_provider_completion.batch.entries import JournalError, RowId
-from airflow_provider_completion.batch.history import Found, History, Job, seconds_after
+from airflow_provider_completion.batch.history import Found, History, Job, seconds_after, seconds_after_refusal
 from airflow_provider_completion.batch.journal import MOST_BEHIND, Journal
 from airflow_provider_completion.batch.ledger import Ledger
 from airflow_provider_completion.batch.progress import Progress
@@ -205,12 +205,12 @@ class Engine:
         """Take what has come of a row's call."""
         now = self._loop.time()
         self._turns.end(call, outcome)
-        if Refusal.of(outcome):
+        if isinstance(outcome, CompletionError) and Refusal.of(outcome):
             self._journal.unbilled(job.id)
             self.progress.refused += 1
-            self._ask_again(job)
+            self._take_refusal(job, outcome)
             return
-        self._moved_at = now
+        self._moved_at, job.refused, job.overtaken = now, 0, 0
         self.progress.calls += 1
         job.tries += 1
         job.waiting, job.running = call.sent_at - job.since, now - call.sent_at
@@ -221,6 +221,19 @@ class Engine:
         else:
             self._take_answer(job, outcome)
         self._look()
+
+    def _take_refusal(self, job: Job, error: CompletionError) -> None:
+        seconds = seconds_after_refusal(job, error, self.progress.calls)
+        if seconds and not self._is_over:
+            self._queue.put_later(job, seconds, behind=1)  # or it would be all that is asked of a server that takes one
+        elif seconds is None and job.failure is not None:
+            self._moved_at = self._loop.time()
+            job.waiting = self._moved_at - job.since
+            self._ledger.fail(job, job.failure)
+            self._queue.done()
+            self._look()
+        else:
+            self._ask_again(job)
 
     def _take_answer(self, job: Job, completion: Completion) -> None:
         self._ledger.answer(job, completion)

@@ -14,6 +14,7 @@ import pytest
 
 from airflow_provider_completion.api.errors import CompletionError, QuotaExceededError
 from airflow_provider_completion.batch import engine as module
+from airflow_provider_completion.batch import history
 from airflow_provider_completion.batch.columns import ColumnPlan
 from airflow_provider_completion.batch.engine import Engine
 from airflow_provider_completion.batch.entries import RowId
@@ -136,6 +137,31 @@ def test_a_provider_that_refuses_for_ever_ends_the_batch(batches: Batches) -> No
     assert ending.refused > 0
     assert "no call has come to an end for 1 s" in str(ending.error)
     assert all(entry.calls == 0 for entry in batches.entries()[1:])
+
+
+REFUSED = Reply(status=429, code="too_many_requests", message="Wait.")
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_a_row_that_is_never_taken_fails_alone(
+    batches: Batches, concurrency: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that is more than the model provider takes in a minute. It holds up no other."""
+    monkeypatch.setattr(history, "_MOST_OVERTAKEN", 3)
+    monkeypatch.setattr(history, "_LAST_PAUSE", 0.01)
+    batches.rows = rows_of(200)
+    batches.server.script = lambda asked: REFUSED if asked.text == "row 1" else Reply(seconds=0.005)
+    ending = batches.run(concurrency=concurrency)
+    assert (ending.why, ending.asked) == ("complete", {"complete": 199, "failed": 1})
+    record = batches.records()[1]
+    assert record is not None
+    assert record.error is not None
+    assert (record.error.status, record.error.code, record.error.retry) == (429, "too_many_requests", "delay")
+    times = batches.server.posts["row 1"]
+    assert f"It was refused {times} times in a row, though others were taken meanwhile" in record.error.message
+    assert (record.error.billed, record.tries, batches.entries()[1].calls) == ("no", 0, 0)
+    batches.server.script = lambda _: Reply()
+    assert batches.run().asked == {"complete": 1}
 
 
 # -- failures -----------------------------------------------------------------------------------------------------
