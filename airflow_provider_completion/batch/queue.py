@@ -55,10 +55,13 @@ class Queue(Generic[T]):
         self._in_hand += 1
         return self._ready.popleft()
 
-    def put_back(self, job: T) -> None:
-        """Put a job before all others."""
+    def put_back(self, job: T, *, last: bool = False) -> None:
+        """Put a job before all others.
+
+        :param last: or behind those that are here
+        """
         self._in_hand -= 1
-        self._ready.appendleft(job)
+        (self._ready.append if last else self._ready.appendleft)(job)
         self._changed.set()
 
     def put_later(self, job: T, seconds: float, *, behind: int = 0) -> None:
