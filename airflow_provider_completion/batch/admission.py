@@ -2,7 +2,8 @@
 
 One number is sought: how many calls the server takes from us at the moment. :class:`_Climb` knows how many it took, and
 goes above that by steps; :class:`_Yielding` leaves some of them to others now and then; :class:`~.gate.Gate` lets
-everybody wait when the server says for how long. :class:`Flow` is what the engine asks.
+everybody wait when the server says for how long, :class:`~.outage.Outage` while it is down. :class:`Flow` is what the
+engine asks.
 
 Times are seconds of one clock that never goes back.
 """
@@ -14,6 +15,7 @@ import random
 from dataclasses import dataclass
 
 from airflow_provider_completion.batch.gate import Gate
+from airflow_provider_completion.batch.outage import Miss, Outage
 from airflow_provider_completion.batch.refusals import Refusal
 
 #: While nothing was refused: so many at first, and so many, or half of what was taken, above what was taken.
@@ -217,6 +219,7 @@ class Flow:
         self._climb = _Climb(cap, dice)
         self._yielding = _Yielding()
         self._gate = Gate()
+        self._outage = Outage(dice)
         self._burst = _Burst(-math.inf)
 
     def opens_at(self, now: float) -> float:
@@ -229,7 +232,7 @@ class Flow:
             room, more_at = climb.floor - left, self._yielding.until
         else:
             room, more_at = climb.room(now), climb.opens_at if now < climb.opens_at else climb.taken_at
-        return max(now if self.in_flight < room else more_at, self._gate.opens_at)
+        return max(now if self.in_flight < room else more_at, self._gate.opens_at, self._outage.opens_at)
 
     def begin(self, now: float) -> Call:
         """Begin a call, which is only for whom :meth:`opens_at` has let."""
@@ -241,11 +244,13 @@ class Flow:
         call = Call(now, self.in_flight, self._climb.refusals, self._burst)
         self._climb.send(call)
         self._gate.send(now)
+        self._outage.send()
         return call
 
     def answering(self, call: Call, now: float) -> None:
         """Take note of a call's first event."""
         self._climb.look(now)
+        self._outage.reach(now)
         if not call.answering:
             call.answering = True
             self._climb.take(call)
@@ -255,9 +260,19 @@ class Flow:
 
         :param answered: whether by an answer: a failure says nothing of the server's room
         """
+        self._outage.reach(now)
         if answered:
             self.answering(call, now)
         self.in_flight -= 1
+
+    def miss(self, call: Call, now: float, miss: Miss, *, first: bool) -> None:
+        """Take note that a call has missed the app, which has ended it.
+
+        :param first: whether its row has not failed before
+        """
+        self.in_flight -= 1
+        self._outage.miss(call.sent_at, now, miss, first=first)
+        self._climb.forget_step()
 
     def refuse(self, call: Call, now: float, refusal: Refusal) -> None:
         """Take note that a call was refused, which has ended it.
@@ -265,6 +280,7 @@ class Flow:
         :param refusal: a time to wait lets everybody wait, and leaves the limit as it is
         """
         self.in_flight -= 1
+        self._outage.reach(now)
         call.burst.refuse_one()
         if refusal.retry_after:
             self._gate.close(call.sent_at, now, refusal.retry_after)
@@ -275,6 +291,11 @@ class Flow:
             self._yielding.refuse(now)
 
     @property
+    def is_out(self) -> bool:
+        """Whether the server is down."""
+        return self._outage.is_on
+
+    @property
     def limit(self) -> int:
         """How many may be in flight, but for a step above them."""
         return max(1, self._climb.room(-math.inf))
@@ -282,6 +303,8 @@ class Flow:
     def reason(self, now: float) -> str:
         """Return in a few words why the limit is what it is, or why nothing begins."""
         climb = self._climb
+        if self.is_out:
+            return "the server is not reached, one row at a time tries it"
         if waited_for := self._gate.reason(now):
             return waited_for
         if self.limit == climb.cap:

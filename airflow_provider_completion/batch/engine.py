@@ -21,9 +21,10 @@ from airflow_provider_completion.batch.bounds import ended
 from airflow_provider_completion.batch.columns import ColumnPlan
 from airflow_provider_completion.batch.ending import Ending, Why
 from airflow_provider_completion.batch.entries import JournalError, RowId
-from airflow_provider_completion.batch.history import Found, History, Job, seconds_after
+from airflow_provider_completion.batch.history import Found, History, Job, seconds_after, seconds_after_refusal
 from airflow_provider_completion.batch.journal import MOST_BEHIND, Journal
 from airflow_provider_completion.batch.ledger import Ledger
+from airflow_provider_completion.batch.outage import miss_of
 from airflow_provider_completion.batch.progress import Progress
 from airflow_provider_completion.batch.queue import Queue
 from airflow_provider_completion.batch.refusals import Refusal
@@ -38,6 +39,8 @@ log = logging.getLogger(__name__)
 
 #: How many rows are read ahead.
 _DRAWN = 256
+#: Seconds until a file is uploaded again that could not be, since the server is down.
+_UPLOAD_PAUSE = 5.0
 #: Seconds between two lines that say how far it is.
 _LINE_SECONDS = 5.0
 #: How many seconds a batch that was stopped waits for the disk, and for rows whose connections are closed.
@@ -188,29 +191,39 @@ class Engine:
     async def _prepare(self, job: Job) -> bool:
         """Upload a row's files; say whether it can be sent."""
         while True:
-            self._moved_at = begun_at = self._loop.time()
+            begun_at = self._loop.time()
             try:
                 await self._sender.upload(job)
             except CompletionError as error:
+                if miss_of(error) == "nobody":
+                    job.failure = error
+                    await asyncio.sleep(_UPLOAD_PAUSE)
+                    continue
+                self._moved_at = self._loop.time()
                 if (seconds := self._seconds_after(job, error, begun_at)) is None:
                     self._ledger.fail(job, error)
                     self._look()
                     return False
+                await asyncio.sleep(seconds)
             else:
-                job.failures = 0
+                self._moved_at, job.failures = self._loop.time(), 0
                 return True
-            await asyncio.sleep(seconds)
 
     def _take(self, job: Job, call: Call, outcome: Completion | CompletionError) -> None:
         """Take what has come of a row's call."""
         now = self._loop.time()
-        self._turns.end(call, outcome)
-        if Refusal.of(outcome):
-            self._journal.unbilled(job.id)
-            self.progress.refused += 1
-            self._ask_again(job)
-            return
-        self._moved_at = now
+        self._turns.end(call, outcome, first=not job.failures)
+        if isinstance(outcome, CompletionError):
+            if Refusal.of(outcome):
+                self._journal.unbilled(job.id)
+                self.progress.refused += 1
+                self._take_refusal(job, outcome)
+                return
+            if self._is_of_outage(outcome):
+                self._journal.unbilled(job.id)
+                self._take_miss(job, outcome)
+                return
+        self._moved_at, job.refused, job.overtaken = now, 0, 0
         self.progress.calls += 1
         job.tries += 1
         job.waiting, job.running = call.sent_at - job.since, now - call.sent_at
@@ -221,6 +234,29 @@ class Engine:
         else:
             self._take_answer(job, outcome)
         self._look()
+
+    def _take_refusal(self, job: Job, error: CompletionError) -> None:
+        seconds = seconds_after_refusal(job, error, self.progress.calls)
+        if seconds and not self._is_over:
+            self._queue.put_later(job, seconds, behind=1)  # or it would be all that is asked of a server that takes one
+        elif seconds is None and job.failure is not None:
+            self._moved_at = self._loop.time()
+            job.waiting = self._moved_at - job.since
+            self._ledger.fail(job, job.failure)
+            self._queue.done()
+            self._look()
+        else:
+            self._ask_again(job)
+
+    def _is_of_outage(self, error: CompletionError) -> bool:
+        """Say whether the row is as if it had not been sent: nothing has come to the server, or not to the app."""
+        miss = miss_of(error)
+        return miss == "nobody" or (miss == "gateway" and self._flow.is_out)
+
+    def _take_miss(self, job: Job, error: CompletionError) -> None:
+        if not self._is_over:
+            job.failure = error  # should the batch end before it comes to the app
+        self._ask_again(job, last=True)
 
     def _take_answer(self, job: Job, completion: Completion) -> None:
         self._ledger.answer(job, completion)
@@ -248,12 +284,12 @@ class Engine:
         said, now = self._rules.on_maybe_billed, self._loop.time()
         return seconds_after(job, error, said, self._settings, sent_at=sent_at, now=now)
 
-    def _ask_again(self, job: Job) -> None:
+    def _ask_again(self, job: Job, *, last: bool = False) -> None:
         if self._is_over:
             self._leave(job)
             self._queue.done()
         else:
-            self._queue.put_back(job)
+            self._queue.put_back(job, last=last)
 
     def _leave(self, job: Job) -> None:
         """Take leave of a row that is not sent any more: what is known of it stands."""

@@ -10,6 +10,7 @@ from typing import Any
 from airflow_provider_completion.api.answers import Completion
 from airflow_provider_completion.api.errors import CompletionError
 from airflow_provider_completion.batch.admission import Call, Flow
+from airflow_provider_completion.batch.outage import miss_of
 from airflow_provider_completion.batch.refusals import Refusal
 
 
@@ -46,11 +47,16 @@ class Turns:
         self._flow.answering(call, asyncio.get_running_loop().time())
         self._changed.set()
 
-    def end(self, call: Call, outcome: Completion | CompletionError | None) -> None:
-        """Take note of what came of a call, None if nobody has waited for it."""
+    def end(self, call: Call, outcome: Completion | CompletionError | None, *, first: bool = True) -> None:
+        """Take note of what came of a call, None if nobody has waited for it.
+
+        :param first: whether its row has not failed before
+        """
         now = asyncio.get_running_loop().time()
         if refusal := Refusal.of(outcome):
             self._flow.refuse(call, now, refusal)
+        elif miss := miss_of(outcome):
+            self._flow.miss(call, now, miss, first=first)
         else:
             self._flow.end(call, now, answered=isinstance(outcome, Completion))
         self._changed.set()

@@ -134,8 +134,20 @@ class SmallServer:
         app.router.add_post("/v1/files/upload", self._upload)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", port, backlog=2048).start()
+        await self._listen(port)
         self.port = self._runner.addresses[0][1]
+
+    def go(self) -> None:
+        """Let nobody in any more, until :meth:`come`. From any thread but the server's."""
+        asyncio.run_coroutine_threadsafe(self._site.stop(), self._loop).result(60)
+
+    def come(self) -> None:
+        """Be there again."""
+        asyncio.run_coroutine_threadsafe(self._listen(self.port), self._loop).result(60)
+
+    async def _listen(self, port: int) -> None:
+        self._site = web.TCPSite(self._runner, "127.0.0.1", port, backlog=2048, reuse_address=True)
+        await self._site.start()
 
     async def _end(self) -> None:
         await self._runner.cleanup()
