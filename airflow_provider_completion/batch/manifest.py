@@ -81,6 +81,22 @@ class Manifest(BaseModel):
         """Return plain JSON data."""
         return self.model_dump(mode="json")
 
+    @property
+    def summary(self) -> str:
+        """What people want to know of it, in some lines."""
+        counts = ", ".join(f"{count} {status}" for status, count in self.counts.items() if count)
+        cost = ", ".join(f"{price} {currency}".rstrip() for currency, price in self.asked.prices.items())
+        lines = [
+            f"Batch of {self.rows} rows: {counts or 'none'}; {self.asked.rows} asked, {self.found.rows} known from "
+            f"before; {self.asked.total_tokens} tokens, {cost or 'no price'}; {self.seconds:.1f} s.",
+        ]
+        for what, seconds in (("waiting", self.waiting), ("running", self.running)):
+            if seconds is not None:
+                told = ", ".join(f"{name} {value:.2f}" for name, value in seconds._asdict().items())
+                lines.append(f"Seconds {what}: {told}")
+        lines.append(f"Results: {self.output if self.published else 'not published'}")
+        return "\n".join(lines)
+
 
 class Tally:
     """Counts what became of rows, one after another.
