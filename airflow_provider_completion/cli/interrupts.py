@@ -47,8 +47,8 @@ class Interrupts:
             sys.exit(code_of(number))
         self._first = signal.Signals(number)
         name = "Ctrl-C" if self._first is signal.SIGINT else self._first.name
-        log.warning("%s: no more rows are sent, those in flight go on to their ends. A second one stops them.", name)
         self._end(name)
+        log.warning("%s: no more rows are sent, those in flight go on to their ends. A second one stops them.", name)
 
 
 def code_of(number: int) -> int:

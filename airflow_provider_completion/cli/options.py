@@ -6,6 +6,7 @@ import argparse
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, NamedTuple
 
 _DURATION = re.compile(r"(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s)?")
@@ -119,6 +120,13 @@ OPTIONS = (
 )
 
 
+def _read(kind: Kind, text: str) -> Any:
+    try:
+        return kind.read(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {kind.called}") from None
+
+
 def add_options(parser: argparse.ArgumentParser, *names: str) -> None:
     """Let a command have these options.
 
@@ -130,5 +138,5 @@ def add_options(parser: argparse.ArgumentParser, *names: str) -> None:
             if option.choices:
                 words |= {"choices": option.choices, "metavar": None}
             if option.kind.read is not str:
-                words["type"] = option.kind.read
+                words["type"] = partial(_read, option.kind)
             parser.add_argument(option.flag, dest=option.name, help=option.help, default=None, **words)

@@ -8,10 +8,10 @@ from airflow_provider_completion.cli.options import OPTIONS
 
 _PARAMETER = re.compile(
     rf"\b(?P<name>{'|'.join(option.name for option in OPTIONS)})="
-    r"(?:True|'(?P<one>\w+)'|\"(?P<other>\w+)\"|(?P<pairs>{[^}]*}))?"
+    r"(?:True|'(?P<one>\w+)'|\"(?P<other>\w+)\"|(?P<number>[\d.]*\d)|(?P<pairs>{[^}]*}))?"
 )
 #: Nobody clears anything here.
-_CLEARING = re.compile(r",? or clearing the task,?|after a clear, or(?= with)")
+_CLEARING = re.compile(r",? or clearing the task,?|after a clear, or ")
 
 
 def for_a_shell(text: str) -> str:
@@ -23,4 +23,4 @@ def _as_option(match: re.Match[str]) -> str:
     flag = f"--{match['name'].replace('_', '-')}"
     if match["pairs"]:
         return f"{flag} input=column"
-    return " ".join(filter(None, (flag, match["one"] or match["other"])))
+    return " ".join(filter(None, (flag, match["one"] or match["other"] or match["number"])))
