@@ -175,8 +175,10 @@ def _run(options: argparse.Namespace, out: TextIO) -> int:
 
 def _run_batch(options: argparse.Namespace, out: TextIO) -> int:
     from airflow_provider_completion.cli.given import arguments_of
+    from airflow_provider_completion.cli.refusing import refusing
 
-    arguments = arguments_of(options)
+    with refusing():
+        arguments = arguments_of(options)
     from airflow_provider_completion.cli.batch import batch
     from airflow_provider_completion.cli.wording import for_a_shell
 

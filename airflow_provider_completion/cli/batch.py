@@ -7,18 +7,19 @@ import logging
 import os
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any, TextIO
 
-from airflow_provider_completion.api.errors import CompletionError, InvalidRequestError
+from airflow_provider_completion.api.errors import CompletionError
 from airflow_provider_completion.batch.batch import Batch
 from airflow_provider_completion.batch.ending import Why
-from airflow_provider_completion.cli import BOUND, FAILED, USAGE, CommandError
+from airflow_provider_completion.cli import BOUND, FAILED, CommandError
 from airflow_provider_completion.cli.bar import progress_bar
 from airflow_provider_completion.cli.connection import CommandLineHook
 from airflow_provider_completion.cli.inputs import typed
 from airflow_provider_completion.cli.interrupts import Interrupts
+from airflow_provider_completion.cli.refusing import refusing
 from airflow_provider_completion.cli.streams import writing
 from airflow_provider_completion.cli.wording import for_a_shell
 from airflow_provider_completion.hooks.completion import CompletionHook
@@ -43,7 +44,7 @@ def batch(arguments: Mapping[str, Any], out: TextIO, *, as_json: bool, overwrite
     :raises CommandError: something is wrong with the command, and nothing was sent
     :raises CompletionError: it could not go on
     """
-    with _refusing():
+    with refusing():
         operator = CompletionBatchOperator(task_id="batch", **arguments)
         hook = operator.hook_of(CommandLineHook)
         if operator.inputs and operator.check_inputs:
@@ -51,7 +52,7 @@ def batch(arguments: Mapping[str, Any], out: TextIO, *, as_json: bool, overwrite
         run = f"shell/{uuid.uuid4().hex}"
         new = batch_of(operator, operator.rows, hook=hook, facts={"run": run, "round": run, "cleared": False})
     with new as made:
-        with _refusing():
+        with refusing():
             if made.would_replace_another and not overwrite:
                 what = f"{operator.output_path} is there, and no journal of a batch that has written it."
                 raise CommandError(f"{what} --overwrite lets it be replaced. Nothing was sent.")
@@ -64,18 +65,6 @@ def batch(arguments: Mapping[str, Any], out: TextIO, *, as_json: bool, overwrite
         with writing(out):
             out.write(f"{json.dumps(told)}\n")
     return code
-
-
-@contextmanager
-def _refusing() -> Iterator[None]:
-    """Around what finds mistakes in the command and its files, before anything is sent."""
-    try:
-        yield
-    except InvalidRequestError as error:
-        raise CommandError(for_a_shell(error.explanation), USAGE) from None
-    except CommandError as error:
-        error.code = USAGE
-        raise
 
 
 def _typed(inputs: Mapping[str, Any], hook: CompletionHook) -> Mapping[str, Any]:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_completion.api.answers import WHOLE, Finish, checked_accept
-from airflow_provider_completion.api.errors import InvalidRequestError
 from airflow_provider_completion.batch.export import export as write
-from airflow_provider_completion.cli import USAGE, CommandError
+from airflow_provider_completion.cli import CommandError
 from airflow_provider_completion.cli.given import type_named
+from airflow_provider_completion.cli.refusing import refusing
 
 
 def export(
@@ -22,14 +22,12 @@ def export(
     :raises CommandError: this is no journal, or the output is there and may not be replaced
     :raises CompletionError: it cannot be written
     """
-    place = _path(output)
-    kind: Any = None if output_type is None else type_named(output_type)
-    try:
+    with refusing():
+        place = _path(output)
+        kind: Any = None if output_type is None else type_named(output_type)
         if place.exists() and not overwrite:
-            raise CommandError(f"{output} is there. --overwrite lets it be replaced.", USAGE)
+            raise CommandError(f"{output} is there. --overwrite lets it be replaced.")
         count = write(Path(journal), place, output_type=kind, accept=checked_accept(accept or WHOLE))
-    except InvalidRequestError as error:
-        raise CommandError(error.explanation, USAGE) from None
     sys.stderr.write(f"{count} rows that have ended: {output}\n")
 
 

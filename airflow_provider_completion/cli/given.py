@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_completion.cli import USAGE, CommandError
+from airflow_provider_completion.cli import CommandError
 from airflow_provider_completion.cli.inputs import given_inputs
-from airflow_provider_completion.cli.options import OPTIONS, PAIRS, TEXT, Option
+from airflow_provider_completion.cli.options import COLUMN_OF, OPTIONS, TEXT
 
 _PATHS = ("rows", "output")
 _KINDS = {**dict.fromkeys(_PATHS, TEXT), **{option.name: option.kind for option in OPTIONS}}
@@ -25,14 +25,13 @@ def arguments_of(options: argparse.Namespace) -> dict[str, Any]:
     """
     given = _in_file(options.config) if options.config else {}
     if len(options.paths) not in ((0, 2) if given.keys() >= {*_PATHS} else (2,)):
-        raise CommandError(f"ROWS and OUTPUT are wanted, two paths, and there are {len(options.paths)}.", USAGE)
+        raise CommandError(f"ROWS and OUTPUT are wanted, two paths, and there are {len(options.paths)}.")
     given |= dict(zip(_PATHS, options.paths, strict=False))
     for option in OPTIONS:
         if (value := getattr(options, option.name)) is None:
             continue
-        if option.kind is PAIRS:
-            read = given_inputs if option.name == "inputs" else _pairs
-            value = {**given.get(option.name, {}), **_explained(option, read, value)}
+        if read := _PAIRS.get(option.name):
+            value = {**given.get(option.name, {}), **read(value)}
         given[option.name] = value
     if given.get("keep") == ["all"]:
         given["keep"] = "all"
@@ -48,13 +47,13 @@ def type_named(name: str) -> Any:
     """
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):
-        raise CommandError(f"output_type: {name!r} is not of the form module:Name.", USAGE)
+        raise CommandError(f"output_type: {name!r} is not of the form module:Name.")
     try:
         found: Any = importlib.import_module(module)
         for part in attribute.split("."):
             found = getattr(found, part)
     except Exception as error:  # the module is the user's
-        raise CommandError(f"output_type: {name!r} cannot be had: {type(error).__name__}: {error}", USAGE) from None
+        raise CommandError(f"output_type: {name!r} cannot be had: {type(error).__name__}: {error}") from None
     return found
 
 
@@ -62,11 +61,11 @@ def _in_file(path: str) -> dict[str, Any]:
     try:
         told = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise CommandError(f"{path} cannot be read: {error.strerror or type(error).__name__}.", USAGE) from None
+        raise CommandError(f"{path} cannot be read: {error.strerror or type(error).__name__}.") from None
     except ValueError as error:
-        raise CommandError(f"{path} is no JSON: {error}.", USAGE) from None
+        raise CommandError(f"{path} is no JSON: {error}.") from None
     if not isinstance(told, dict):
-        raise CommandError(f'{path} is no JSON object, such as {{"key": "sku", "concurrency": 16}}.', USAGE)
+        raise CommandError(f'{path} is no JSON object, such as {{"key": "sku", "concurrency": 16}}.')
     given, problems = {}, []
     for name, value in told.items():
         try:
@@ -74,7 +73,7 @@ def _in_file(path: str) -> dict[str, Any]:
         except ValueError as error:
             problems.append(str(error))
     if problems:
-        raise CommandError(f"{path}: {'; '.join(problems)}. Nothing was sent.", USAGE)
+        raise CommandError(f"{path}: {'; '.join(problems)}. Nothing was sent.")
     return given
 
 
@@ -90,30 +89,26 @@ def _value(name: str, value: Any) -> Any:
     wrong = ValueError(f"{name!r} is {kind.called}, not {json.dumps(value)[:60]}")
     if type(value) not in kind.types:
         raise wrong
-    if isinstance(value, list | dict) and name != "inputs":
-        texts = value.values() if isinstance(value, dict) else value
-        if not all(isinstance(text, str) for text in texts):
-            raise wrong
+    texts = value.values() if kind is COLUMN_OF else value if isinstance(value, list) else ()
+    if not all(isinstance(text, str) for text in texts):
+        raise wrong
     try:
         return kind.read(value) if isinstance(value, str) else value
     except ValueError:
         raise wrong from None
 
 
-def _pairs(arguments: Sequence[str]) -> Mapping[str, str]:
-    pairs: dict[str, str] = {}
+def _columns_in(arguments: Sequence[str]) -> Mapping[str, str]:
+    columns: dict[str, str] = {}
     for argument in arguments:
-        name, equals, value = argument.partition("=")
-        if not name or not equals or not value:
-            raise CommandError(f"{argument!r} is not of the form input=column.")
-        if name in pairs:
-            raise CommandError(f"The input {name!r} is given twice.")
-        pairs[name] = value
-    return pairs
+        name, _, column = argument.partition("=")
+        if not name or not column:
+            raise CommandError(f"{argument!r} is not of the form name=column.")
+        if name in columns:
+            raise CommandError(f"The column of the input {name!r} is given twice.")
+        columns[name] = column
+    return columns
 
 
-def _explained(option: Option, read: Any, value: Sequence[str]) -> Mapping[str, str]:
-    try:
-        return dict(read(value))
-    except CommandError as error:
-        raise CommandError(f"{option.flag}: {error}", USAGE) from None
+#: How those are read that come once for each input.
+_PAIRS: dict[str, Callable[[Sequence[str]], Mapping[str, str]]] = {"columns": _columns_in, "inputs": given_inputs}

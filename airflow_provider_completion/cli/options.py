@@ -55,7 +55,8 @@ TIME = Kind("a duration such as 1h30m, or a time in ISO 8601", (str,), {"metavar
 SWITCH = Kind("true or false", (bool,), {"action": argparse.BooleanOptionalAction})
 TEXTS = Kind("text, or a list of texts", (str, list), {"metavar": "TEXT", "action": "append"})
 COLUMNS = Kind("text, or a list of texts", (str, list), {"metavar": "COLUMN", "action": "append"})
-PAIRS = Kind("an object", (dict,), {"metavar": "NAME=...", "action": "append"})
+COLUMN_OF = Kind("an object of texts", (dict,), {"metavar": "NAME=COLUMN", "action": "append"})
+VALUE_OF = Kind("an object", (dict,), {"metavar": "NAME=VALUE", "action": "append"})
 
 
 class Option(NamedTuple):
@@ -78,8 +79,8 @@ class Option(NamedTuple):
 
 OPTIONS = (
     Option("conn_id", TEXT, "a connection of the type completion (default: completion_default)"),
-    Option("columns", PAIRS, "input=column, the column that an input comes from; once for each"),
-    Option("inputs", PAIRS, "input=value, the same for all rows; once for each. input=@path is a file's content"),
+    Option("columns", COLUMN_OF, "the column that an input comes from; once for each"),
+    Option("inputs", VALUE_OF, "an input that is the same for all rows; once for each. NAME=@PATH: a file's content"),
     Option("key", COLUMNS, "the column that a row is known by in later runs; once for each, if they are several"),
     Option("user", TEXT, "the end user that calls are made for (default: the connection's)"),
     Option("user_column", COLUMN, "has each row's end user"),

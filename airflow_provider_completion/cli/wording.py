@@ -22,5 +22,5 @@ def for_a_shell(text: str) -> str:
 def _as_option(match: re.Match[str]) -> str:
     flag = f"--{match['name'].replace('_', '-')}"
     if match["pairs"]:
-        return f"{flag} input=column"
+        return f"{flag} NAME=COLUMN"
     return " ".join(filter(None, (flag, match["one"] or match["other"] or match["number"])))
