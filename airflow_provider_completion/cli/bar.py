@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -29,8 +29,13 @@ def progress_bar(progress: Callable[[], Progress | None]) -> Iterator[None]:
     def shown() -> RenderableType:
         return _shown(now) if (now := progress()) else Text()
 
-    with Live(get_renderable=shown, console=console, refresh_per_second=_PER_SECOND):
+    live = Live(get_renderable=shown, console=console, refresh_per_second=_PER_SECOND)
+    live.start()
+    try:
         yield
+    finally:
+        with suppress(OSError):  # a terminal that is gone
+            live.stop()
 
 
 def _shown(progress: Progress) -> RenderableType:

@@ -587,6 +587,17 @@ def test_a_terminal_shows_a_bar(completion_server: LocalCompletionServer, folder
     assert re.search(r"5 of 5 rows: 5\s+complete", shown)
 
 
+@pytest.mark.usefixtures("interruptible")
+def test_a_terminal_that_is_closed(completion_server: LocalCompletionServer, folder: Path, answers: Answers) -> None:
+    """What is in flight comes to its end, though nobody sees it."""
+    write_rows("text", "one", "signal 1", "signal 2", "two")
+    master, slave = pty.openpty()
+    answers.interrupt = lambda: (os.close(master), os.kill(os.getpid(), signal.SIGHUP))
+    with taking(answers.taken.set), suppress(OSError), os.fdopen(slave, "w") as terminal:
+        done = batch("--concurrency", "2", "--json", errors=terminal)
+    assert (done.code, manifest(done)["counts"]["complete"]) == (129, 3)
+
+
 def test_a_dumb_terminal_gets_lines(
     completion_server: LocalCompletionServer, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
