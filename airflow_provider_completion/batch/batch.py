@@ -21,6 +21,7 @@ from airflow_provider_completion.batch.manifest import Manifest
 from airflow_provider_completion.batch.outcomes import Reading
 from airflow_provider_completion.batch.places import Places, uri_of
 from airflow_provider_completion.batch.preview import Preview, preview
+from airflow_provider_completion.batch.progress import Progress
 from airflow_provider_completion.batch.records import Keep, Records
 from airflow_provider_completion.batch.results import Results
 from airflow_provider_completion.batch.rows import NOT_SENT, Recipient
@@ -116,7 +117,9 @@ class Batch:
         #: The folder of the journal.
         self.journal = self._journal_at(journal)
         self._engine: Engine | None = None
-        self._stopped = ""
+        self._stops: list[tuple[str, bool]] = []
+        #: Why it has ended, once it has.
+        self.why: Why = "complete"
         self._spool = Spool(source_of(rows, encoding=ask.encoding))
         try:
             columns = self._spool.columns
@@ -184,6 +187,16 @@ class Batch:
     def has_journal(self) -> bool:
         """Whether the journal is there already."""
         return Journal.is_at(self.journal)
+
+    @property
+    def would_replace_another(self) -> bool:
+        """Whether there is an output that no journal here has made."""
+        return not self.has_journal and bool(self._places.output.exists())
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far it is, None before the first row is asked."""
+        return self._engine.progress if self._engine is not None else None
 
     def check(self) -> Checked:
         """Hold all rows against the plan and the app's form. Once, before :meth:`run`.
@@ -266,19 +279,21 @@ class Batch:
             raise BatchError(str(error), hint="", retry=retry) from None  # type: ignore[arg-type]
         return manifest, self._failure_of(manifest, ending)
 
-    def stop(self, why: str) -> None:
-        """End it at once, from any thread: what is in flight is stopped, on the server too."""
-        self._stopped = why
+    def stop(self, why: str, *, at_once: bool = True) -> None:
+        """End it, from any thread: at once, so that what is in flight is stopped, on the server too; or with that."""
+        self._stops.append((why, at_once))
         if self._engine is not None:
-            self._engine.stop(why)
+            self._engine.stop(why, at_once=at_once)
 
     def _asked(self, journal: Journal, tell: Callable[[str], None]) -> Ending:
         engine = self._engine = Engine(
             self._spool, self._plan, journal, self._settings, self._rules, total=self._checked.to_send, tell=tell
         )
-        if self._stopped:
-            engine.stop(self._stopped)
-        return run_in_thread(engine.run, engine.stop)
+        for why, at_once in self._stops:
+            engine.stop(why, at_once=at_once)
+        ending = run_in_thread(engine.run, engine.stop)
+        self.why = ending.why
+        return ending
 
     def _raise_if_halted(self, ending: Ending) -> None:
         if ending.error is None or ending.why not in ("stopped", "error"):

@@ -11,11 +11,11 @@ from airflow_provider_completion.batch.spending import Spent
 #: What came of a row. ``suspect``: its answer is not accepted; ``invalid_output``: it is not the data asked for.
 Status: TypeAlias = Literal["complete", "failed", "suspect", "invalid_output"]
 
-#: Why a batch has ended. ``complete``: every row has; ``stopped``: somebody has stopped it; ``error``: it cannot go on;
-#: all others are bounds.
+#: Why a batch has ended. ``complete``: every row has; ``interrupted``: somebody wants no more rows sent; ``stopped``:
+#: somebody has stopped it; ``error``: it cannot go on; all others are bounds.
 Why: TypeAlias = Literal[
-    "complete", "max_price", "max_tokens", "deadline", "max_failed", "failing_fast", "stalled", "quota", "stopped",
-    "error",
+    "complete", "max_price", "max_tokens", "deadline", "max_failed", "failing_fast", "stalled", "quota", "interrupted",
+    "stopped", "error",
 ]  # fmt: skip
 
 

@@ -91,18 +91,22 @@ class Engine:
         # A stop can come from any thread, before the loop is there and after it is gone; and in a signal handler that
         # interrupts another.
         self._lock = threading.RLock()
-        self._stop_wanted = ""
+        self._stop_wanted = self._end_wanted = ""
         self._running: asyncio.AbstractEventLoop | None = None
 
-    def stop(self, why: str) -> None:
-        """End the batch at once: what is in flight is stopped, on the server too. From any thread, also before it runs.
+    def stop(self, why: str, *, at_once: bool = True) -> None:
+        """End the batch before its last row. From any thread, also before it runs.
 
         :param why: is said in the ending's error
+        :param at_once: what is in flight is stopped, on the server too; else no more rows are sent, and it goes on
         """
         with self._lock:
-            self._stop_wanted = self._stop_wanted or why or "no reason given"
+            if at_once:
+                self._stop_wanted = self._stop_wanted or why or "no reason given"
+            else:
+                self._end_wanted = self._end_wanted or why or "no reason given"
             if self._running is not None:
-                self._running.call_soon_threadsafe(self._halt_as_wanted)
+                self._running.call_soon_threadsafe(self._end_as_wanted)
 
     async def run(self) -> Ending:
         """Ask all rows, until the last has ended or something ends the batch, and say how it ended.
@@ -113,8 +117,7 @@ class Engine:
         self._moved_at = self._loop.time()
         with self._lock:
             self._running = self._loop
-        if self._stop_wanted:
-            self._halt_as_wanted()
+        self._end_as_wanted()
         self._look()
         watches = (self._tell_lines(), self._watch_stalling(), self._watch_deadline())
         watching = [asyncio.create_task(self._guarded(watch)) for watch in watches]
@@ -324,8 +327,11 @@ class Engine:
             self._drain(why, error)
         self._why, self._error = why, error
 
-    def _halt_as_wanted(self) -> None:
-        self._halt("stopped", CompletionError(f"The batch was stopped ({self._stop_wanted}).", retry="delay"))
+    def _end_as_wanted(self) -> None:
+        if self._stop_wanted:
+            self._halt("stopped", CompletionError(f"The batch was stopped ({self._stop_wanted}).", retry="delay"))
+        elif self._end_wanted:
+            self._drain("interrupted", ended(f"It was interrupted ({self._end_wanted})"))
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         """Do a part of the work. What goes wrong with it is no row's failure, and nothing more is to be sent."""

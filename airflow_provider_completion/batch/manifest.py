@@ -90,6 +90,24 @@ class Manifest(BaseModel):
         """How many rows have no answer for another reason than those."""
         return sum(self.counts[status] for status in BAD) - sum(reason.rows for reason in self.reasons)
 
+    @property
+    def summary(self) -> str:
+        """What people want to know of it, in some lines."""
+        counts = ", ".join(f"{count} {status}" for status, count in self.counts.items() if count)
+        cost = ", ".join(f"{price} {currency}".rstrip() for currency, price in self.asked.prices.items())
+        lines = [
+            f"Batch of {self.rows} rows: {counts or 'none'}; {self.asked.rows} asked, {self.found.rows} known from "
+            f"before; {self.asked.total_tokens} tokens, {cost or 'no price'}; {self.seconds:.1f} s.",
+        ]
+        lines += [str(reason) for reason in self.reasons]
+        lines += [f"{self.other_reasons} rows for other reasons"] if self.other_reasons else []
+        for what, seconds in (("waiting", self.waiting), ("running", self.running)):
+            if seconds is not None:
+                told = ", ".join(f"{name} {value:.2f}" for name, value in seconds)
+                lines.append(f"Seconds {what}: {told}")
+        lines.append(f"Results: {self.output if self.published else 'not published'}")
+        return "\n".join(lines)
+
 
 class Tally:
     """Counts what became of rows, one after another.

@@ -9,8 +9,8 @@ from airflow_provider_completion.batch.admission import Flow
 from airflow_provider_completion.batch.ending import Status
 from airflow_provider_completion.batch.spending import Spent
 
-#: How many of the last lines the rate is told of.
-_LINES = 12
+#: The rate is that of the last minute, as far as it has marks: one every few seconds.
+_MARK_SECONDS, _MARKS = 5.0, 12
 
 
 @dataclass(slots=True)
@@ -33,22 +33,28 @@ class Progress:
     found: Counter[Status] = field(default_factory=Counter)
     calls: int = 0
     refused: int = 0
-    _marks: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_LINES))
+    _marks: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_MARKS))
+
+    @property
+    def ended(self) -> int:
+        """How many rows have an end."""
+        return self.asked.total() + self.found.total()
 
     def line(self, now: float) -> str:
-        """Return where it stands.
+        """Return where it stands. From any thread, as often as one likes.
 
-        :param now: seconds of the flow's clock
+        :param now: seconds of the flow's clock, the monotonic one
         """
-        done, asked = self.asked + self.found, self.asked.total()
-        ended = done.total()
+        asked, complete = self.asked.total(), self.asked["complete"] + self.found["complete"]
+        ended = self.ended
         of = f" of {self.total}" if self.total else ""
-        told = [f"{ended}{of} rows: {done['complete']} complete, {ended - done['complete']} without a usable answer"]
+        told = [f"{ended}{of} rows: {complete} complete, {ended - complete} without a usable answer"]
         told += [f"{self.found.total()} known from before"] if self.found else []
         flow = self.flow
         told.append(f"{flow.in_flight} in flight of {flow.limit} ({flow.reason(now)})")
         told += [f"{self.refused} refused"] if self.refused else []
-        self._marks.append((now, asked))
+        if not self._marks or now - self._marks[-1][0] >= _MARK_SECONDS:
+            self._marks.append((now, asked))
         since, before = self._marks[0]
         if now > since and asked > before:
             rate = (asked - before) / (now - since)

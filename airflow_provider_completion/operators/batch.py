@@ -179,7 +179,7 @@ class CompletionBatchOperator(CallingOperator):
         numbers = type(self.concurrency) is int and self.concurrency > 0 and self.max_failed == 0
         if usual == ("streaming", _WHOLE, None, 0, None) and numbers and self.max_tokens is None:
             return
-        from airflow_provider_completion.operators.night import rules_of
+        from airflow_provider_completion.operators.parameters import rules_of
 
         with refusing():
             rules_of(self, max_price=None, deadline=None)

@@ -48,7 +48,11 @@ class CallingOperator(BaseOperator):
         """The hook of the connection."""
         from airflow_provider_completion.hooks.completion import CompletionHook
 
-        return CompletionHook(
+        return self.hook_of(CompletionHook)
+
+    def hook_of(self, kind: type[CompletionHook]) -> CompletionHook:
+        """Return a new hook of the connection, of this kind."""
+        return kind(
             self.conn_id,
             silence_seconds=self.silence_seconds,
             total_seconds=self.total_seconds,

@@ -625,3 +625,51 @@ def test_a_stop_before_it_runs_lets_nothing_be_sent(batches: Batches) -> None:
     ending = batches.run(lambda engine: engine.stop("on_kill"))
     assert ending.why == "stopped"
     assert batches.server.posts.total() == 0
+
+
+def test_an_interruption_lets_what_is_in_flight_come_to_its_end(batches: Batches) -> None:
+    def meanwhile(engine: Engine) -> None:
+        def script(asked: Asked) -> Reply:
+            if asked.text == "row 5":
+                engine.stop("Ctrl-C", at_once=False)
+            return Reply()
+
+        batches.server.script = script
+
+    ending = batches.run(meanwhile, concurrency=2)
+    asked = batches.server.posts.total()
+    assert (ending.why, ending.asked["complete"]) == ("interrupted", asked)
+    assert "Ctrl-C" in str(ending.error)
+    assert 6 <= asked < 10
+    assert not batches.server.stops
+    assert batches.run(lambda _: setattr(batches.server, "script", lambda _: Reply())).why == "complete"
+    assert batches.server.posts == once(*range(10))
+
+
+def test_an_interruption_with_the_last_row_in_flight_is_none(batches: Batches) -> None:
+    batches.rows = rows_of(1)
+
+    def meanwhile(engine: Engine) -> None:
+        batches.server.script = lambda asked: engine.stop("Ctrl-C", at_once=False) or Reply()
+
+    assert batches.run(meanwhile).why == "complete"
+
+
+def test_an_interruption_before_it_runs_lets_nothing_be_sent(batches: Batches) -> None:
+    assert batches.run(lambda engine: engine.stop("Ctrl-C", at_once=False)).why == "interrupted"
+    assert batches.server.posts.total() == 0
+
+
+def test_what_is_interrupted_can_be_stopped(batches: Batches) -> None:
+    batches.server.script = lambda asked: NEVER
+
+    def meanwhile(engine: Engine) -> None:
+        def stop() -> None:
+            batches.server.wait_until(lambda server: server.together == 4)
+            engine.stop("once", at_once=False)
+            engine.stop("twice")
+
+        threading.Thread(target=stop, daemon=True).start()
+
+    ending = batches.run(meanwhile)
+    assert (ending.why, batches.server.posts.total()) == ("stopped", 4)
