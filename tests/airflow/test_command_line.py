@@ -29,7 +29,7 @@ from airflow_provider_completion.api.input_form import InputForm
 from airflow_provider_completion.cli import CommandError
 from airflow_provider_completion.cli.dag import dag_source
 from airflow_provider_completion.cli.form import beside_the_inputs
-from airflow_provider_completion.cli.inputs import given_inputs, typed_inputs
+from airflow_provider_completion.cli.inputs import given_inputs, typed, typed_inputs
 from airflow_provider_completion.testing import App, LocalCompletionServer, Prompt
 from airflow_provider_completion.testing.faults import REPLACEMENT
 from tests.airflow import dags
@@ -596,3 +596,8 @@ def test_what_the_server_fills_is_not_offered_as_a_name(monkeypatch: pytest.Monk
 )
 def test_what_the_app_takes_beside_its_inputs(said: Mapping[str, Any], lines: Sequence[str]) -> None:
     assert list(beside_the_inputs(AppParameters.model_validate(said))) == lines
+
+
+def test_what_is_no_text_is_what_it_is() -> None:
+    given = {"n": 2.5, "yes": 1, "text": ["x"]}
+    assert typed(given, FORM) == (given, [])
