@@ -155,6 +155,7 @@ class Engine:
                     turns.end(call, None)
                     return
             job.since = job.since or since
+            job.sent_after = self._ledger.asked
             journal.sent(job.id)
             self._take(job, call, await self._sender.send(job, call))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -46,6 +47,7 @@ class Job:
     :param unseen: calls of this run that may have been billed, and are not in its account
     :param failures: what failed since it was last answered
     :param begun_at: when the first of these was sent
+    :param sent_after: how many rows had ended when its last call was sent; without one it fails by itself
     :param refused: how often in a row the server has not taken it
     :param overtaken: how often of these it had taken others since the last
     :param taken: how many calls it had taken by then
@@ -68,6 +70,7 @@ class Job:
     unseen: int = 0
     failures: int = 0
     begun_at: float = 0.0
+    sent_after: float = math.inf
     refused: int = 0
     overtaken: int = 0
     taken: int = 0
