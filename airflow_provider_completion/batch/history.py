@@ -117,6 +117,13 @@ class Job:
             record["possibly_billed_twice"] = True
         return record
 
+    def hindered(self, error: CompletionError) -> None:
+        """Take why it was not sent, as its failure should nothing else come of it; a call before that may have been
+        billed says more.
+        """
+        if self.failure is None or self.failure.billed == "no":
+            self.failure = error
+
     def answered(self, completion: Completion, problem: CompletionError | None) -> None:
         """Take an answer.
 
@@ -279,12 +286,14 @@ def seconds_after_refusal(job: Job, error: CompletionError, taken: int) -> float
     if job.refused < _LETS_OTHERS:
         return 0.0
     if job.overtaken > 1:
-        job.failure = ThrottledError(
-            f"It was refused {job.refused} times in a row, though others were taken meanwhile. The last time: "
-            f"{error.message}",
-            hint="It may be more than a limit allows at a time, as of the model provider for the tokens of a minute. A "
-            "later try asks it again.",
-            status=error.status,
-            code=error.code,
+        job.hindered(
+            ThrottledError(
+                f"It was refused {job.refused} times in a row, though others were taken meanwhile. The last time: "
+                f"{error.message}",
+                hint="It may be more than a limit allows at a time, as of the model provider for the tokens of a "
+                "minute. A later try asks it again.",
+                status=error.status,
+                code=error.code,
+            )
         )
     return None if job.overtaken >= _MOST_OVERTAKEN else min(_FIRST_PAUSE * 2.0**job.overtaken, _LAST_PAUSE)
