@@ -7,6 +7,7 @@ In whatever line the main thread is, an exception that is no ``Exception`` is ra
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import random
 import signal
@@ -95,6 +96,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    logging.disable(logging.CRITICAL)
     took = []
     for number in range(args.times):
         with SmallServer() as server, tempfile.TemporaryDirectory() as folder:
