@@ -178,6 +178,10 @@ class Batch:
         """The URI of the results."""
         return uri_of(self._places.output)
 
+    def beside(self, suffix: str) -> Any:
+        """Return the place of what stands beside the results."""
+        return self._places.beside(suffix)
+
     @property
     def journal_uri(self) -> str:
         """The URI of the journal."""

@@ -43,22 +43,32 @@ class Bounds:
         # 0.29 of 100 are 29.
         self._share = Fraction(str(rules.max_failed)) if isinstance(rules.max_failed, float) else None
         self._ended: Counter[Status] = Counter()
+        #: How many rows have been asked to their ends.
+        self.asked = 0
         self._kind: _Kind = None
-        self._alike = 0
+        self._alike = self._alike_since = 0
+        self._goes_on = False
         self._last: CompletionError | None = None
 
     def find(self, status: Status) -> None:
         """Take note of a row whose end the journal knew."""
         self._ended[status] += 1
 
-    def end(self, status: Status, error: CompletionError | None) -> None:
+    def end(self, status: Status, error: CompletionError | None, sent_after: float) -> None:
         """Take note of a row that has ended.
 
         :param error: why it has no usable answer
+        :param sent_after: what :attr:`asked` was when it was sent. What was in flight together fails together, as when
+            the server is restarted: only a row that was sent later shows that it goes on
         """
         self._ended[status] += 1
+        self.asked += 1
         kind = _kind_of(error)
-        self._alike = self._alike + 1 if kind and kind == self._kind else 1 if kind else 0
+        if kind and kind == self._kind:
+            self._alike += 1
+            self._goes_on = self._goes_on or sent_after >= self._alike_since
+        else:
+            self._alike, self._alike_since, self._goes_on = int(kind is not None), self.asked, False
         self._kind, self._last = kind, error
 
     @property
@@ -70,7 +80,7 @@ class Bounds:
         last = self._last
         if isinstance(last, QuotaExceededError):
             return Reached("quota", ended("A quota is used up", last))
-        if last is not None and self._alike >= _ALIKE:
+        if last is not None and self._alike >= _ALIKE and self._goes_on:
             if self._kind == _PAID:
                 what = f"{self._alike} rows in a row were, or may have been, billed without a usable answer"
             else:

@@ -158,6 +158,7 @@ class Engine:
                     turns.end(call, None)
                     return
             job.since = job.since or since
+            job.sent_after = self._ledger.asked
             journal.sent(job.id)
             self._take(job, call, await self._sender.send(job, call))
 
@@ -199,7 +200,7 @@ class Engine:
                 await self._sender.upload(job)
             except CompletionError as error:
                 if miss_of(error) == "nobody":
-                    job.failure = error
+                    job.hindered(error)
                     await asyncio.sleep(_UPLOAD_PAUSE)
                     continue
                 self._moved_at = self._loop.time()
@@ -258,7 +259,7 @@ class Engine:
 
     def _take_miss(self, job: Job, error: CompletionError) -> None:
         if not self._is_over:
-            job.failure = error  # should the batch end before it comes to the app
+            job.hindered(error)
         self._ask_again(job, last=True)
 
     def _take_answer(self, job: Job, completion: Completion) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -45,6 +46,7 @@ class Job:
     :param unseen: calls of this run that may have been billed, and are not in its account
     :param failures: what failed since it was last answered
     :param begun_at: when the first of these was sent
+    :param sent_after: how many rows had ended when its last call was sent; without one it fails by itself
     :param refused: how often in a row the server has not taken it
     :param overtaken: how often of these it had taken others since the last
     :param taken: how many calls it had taken by then
@@ -67,6 +69,7 @@ class Job:
     unseen: int = 0
     failures: int = 0
     begun_at: float = 0.0
+    sent_after: float = math.inf
     refused: int = 0
     overtaken: int = 0
     taken: int = 0
@@ -112,6 +115,13 @@ class Job:
         if self.paid_twice:
             record["possibly_billed_twice"] = True
         return record
+
+    def hindered(self, error: CompletionError) -> None:
+        """Take why it was not sent, as its failure should nothing else come of it; a call before that may have been
+        billed says more.
+        """
+        if self.failure is None or self.failure.billed == "no":
+            self.failure = error
 
     def answered(self, completion: Completion, problem: CompletionError | None) -> None:
         """Take an answer.
@@ -275,12 +285,14 @@ def seconds_after_refusal(job: Job, error: CompletionError, taken: int) -> float
     if job.refused < _LETS_OTHERS:
         return 0.0
     if job.overtaken > 1:
-        job.failure = ThrottledError(
-            f"It was refused {job.refused} times in a row, though others were taken meanwhile. The last time: "
-            f"{error.message}",
-            hint="It may be more than a limit allows at a time, as of the model provider for the tokens of a minute. A "
-            "later try asks it again.",
-            status=error.status,
-            code=error.code,
+        job.hindered(
+            ThrottledError(
+                f"It was refused {job.refused} times in a row, though others were taken meanwhile. The last time: "
+                f"{error.message}",
+                hint="It may be more than a limit allows at a time, as of the model provider for the tokens of a "
+                "minute. A later try asks it again.",
+                status=error.status,
+                code=error.code,
+            )
         )
     return None if job.overtaken >= _MOST_OVERTAKEN else min(_FIRST_PAUSE * 2.0**job.overtaken, _LAST_PAUSE)

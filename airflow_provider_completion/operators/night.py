@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: Where a try notes its journal, beside the output, if Airflow keeps no notes.
+_NOTE = ".journal.json"
+
 
 class Night:
     """One try of a batch's task.
@@ -87,8 +90,9 @@ class Night:
 
     def _note(self, batch: Batch) -> None:
         """Note where the journal is before anything is sent, and refuse to begin without that of an earlier try."""
-        notes = JournalNotes(self._context)
-        note = notes.load()
+        # What lies beside the output as well is lost with the journal.
+        notes = JournalNotes(self._context, batch.beside(_NOTE) if self._operator.journal else None)
+        note = notes.load(self._run)
         batch.expect_journal(known=note is not None, cleared=note is not None and note.round != self._round)
         number = self._context["ti"].try_number
         if number > 1 and not notes.are_kept and not batch.has_journal:

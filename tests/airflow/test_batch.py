@@ -301,6 +301,25 @@ def test_a_journal_that_is_gone_may_have_been_paid_for(
     assert len(posts(completion_server)) == 10
 
 
+@pytest.mark.parametrize("on_storage", [False, True])
+def test_without_airflows_notes_a_file_says_that_there_was_a_journal_elsewhere(
+    completion_server: LocalCompletionServer, products: Path, tmp_path: Path, on_storage: bool
+) -> None:
+    """Below Airflow 3.3. Another run asks all anew."""
+    output: Any = ObjectStoragePath(f"file://{tmp_path}/out.jsonl") if on_storage else str(tmp_path / "out.jsonl")
+    operator = batch(rows=str(products), output=output, journal=str(tmp_path / "disk" / "journal"), key="sku")()
+    operator.execute(context_of(try_number=1))
+    note = json.loads((tmp_path / "out.journal.json").read_text(encoding="utf-8"))
+    assert note["uri"] == (tmp_path / "disk" / "journal").as_uri()
+    operator.execute(context_of())
+    (tmp_path / "disk").rename(tmp_path / "another worker")
+    with pytest.raises(BrokenAnswerError, match="nobody knows which"):
+        operator.execute(context_of())
+    assert len(posts(completion_server)) == 5
+    operator.execute(context_of(run_id="tomorrow", try_number=1))
+    assert len(posts(completion_server)) == 10
+
+
 def test_what_may_have_been_billed_is_asked_again_by_a_clear_and_by_no_later_run(
     completion_server: LocalCompletionServer, tmp_path: Path
 ) -> None:

@@ -194,3 +194,14 @@ def test_a_row_that_others_overtake_again_and_again_is_given_up() -> None:
     assert job.failure is not None
     assert (job.failure.retry, job.failure.billed, job.failure.status) == ("delay", "no", 429)
     assert "It was refused 21 times in a row" in job.failure.message
+
+
+def test_what_may_have_been_billed_stays_the_failure_of_a_row_that_is_not_sent_again() -> None:
+    job = Job(ROW, ID)
+    job.hindered(UNBILLED)
+    assert job.failure is UNBILLED
+    job.failure = MAYBE
+    job.hindered(UNBILLED)
+    for taken in range(21):
+        seconds_after_refusal(job, REFUSAL, taken)
+    assert job.failure is MAYBE
