@@ -51,8 +51,10 @@ class Turns:
         now = asyncio.get_running_loop().time()
         if refusal := Refusal.of(outcome):
             self._flow.refuse(call, now, refusal)
+        elif isinstance(outcome, Completion):
+            self._flow.end(call, now, answered=True, latency=outcome.usage.latency if outcome.usage else None)
         else:
-            self._flow.end(call, now, answered=isinstance(outcome, Completion))
+            self._flow.end(call, now, answered=False)
         self._changed.set()
 
     async def acquire(self) -> None:

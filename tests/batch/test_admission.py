@@ -32,7 +32,7 @@ STEP = 8
 
 def run(case: Case, seed: int = 0) -> tuple[list[Client], float]:
     """Return the clients of a case at their end, and how much longer it took than it must."""
-    clients = outcome(case, lambda seed: flow(case.cap, seed), seed=seed)
+    clients = outcome(case, seed=seed)
     for client in clients:
         assert client.answers == [1] * len(client.rows)
         assert client.admission.in_flight == 0
@@ -151,6 +151,7 @@ def servers(draw: st.DrawFn) -> Case:
         lambda now: capacity(now) - held,
         cap=draw(st.integers(1, 120)),
         streaming=draw(st.none() | st.floats(0, 1)),
+        tells=draw(st.booleans()),
         shards=draw(st.sampled_from(((0.0,), (0.0, 0.0), (0.0, 9.0)))),
         latency=draw(st.floats(0, 0.5)),
         late=draw(st.just(0.0) | st.floats(0, 0.05)),
