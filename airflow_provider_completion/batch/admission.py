@@ -234,16 +234,17 @@ class Flow:
     :param cap: the most calls in flight, whatever the server takes
     :param dice: where jitter comes from
     :param streams: whether answers come bit by bit, so that a call's first event says that it has not to wait any more
+    :param per_minute: the most calls that may begin within any minute, None for any number
     """
 
-    def __init__(self, cap: int, dice: random.Random, *, streams: bool = True) -> None:
+    def __init__(self, cap: int, dice: random.Random, *, streams: bool = True, per_minute: int | None = None) -> None:
         self.in_flight = 0
         self._ended = 0
         self._area = _Area()
         self._waits = Waits(cap, streams=streams)
         self._climb = _Climb(cap, dice)
         self._yielding = _Yielding()
-        self._gate = Gate()
+        self._gate = Gate(per_minute)
         self._burst = _Burst(-math.inf)
 
     def opens_at(self, now: float) -> float:

@@ -72,7 +72,12 @@ class Engine:
         self._rows = spool.to_send()
         self._history = History(rules, journal.facts)
         dice = random.Random()  # noqa: S311 - no secret depends on it
-        self._flow = Flow(rules.concurrency, dice, streams=rules.response_mode == "streaming")
+        self._flow = Flow(
+            rules.concurrency,
+            dice,
+            streams=rules.response_mode == "streaming",
+            per_minute=rules.requests_per_minute,
+        )
         self._turns = Turns(self._flow)
         spent = Spent.of_json(journal.account_of(str(journal.facts.get("run", ""))))
         #: How far it is.

@@ -183,6 +183,7 @@ def run(way: str, work: Work) -> dict[str, Any]:
         **seen,
         "p95": _p95(took[100:]) if len(took) > 200 else 0.0,
         "service_p95": _p95(services),
+        "truth": work.truth,
         "first_rows": [seen["first_at"][f"{n + 1}"] - clock - s for n, s in enumerate(work.late) if name == "ours"],
     }
 
@@ -238,6 +239,31 @@ def _two(named: bool) -> Callable[[random.Random], Work]:
     return make
 
 
+def _queue(spread: Any, *, streams: bool) -> Callable[[random.Random], Work]:
+    def make(dice: random.Random) -> Work:
+        workers = dice.randint(8, 40)
+        kind = Kind(spread=spread, workers=workers, tells_latency=not streams, seed=dice.randrange(1000))
+        return Work(kind, WAVES * workers, workers, streams)
+
+    return make
+
+
+def _coming_and_going(*, streams: bool) -> Callable[[random.Random], Work]:
+    def make(dice: random.Random) -> Work:
+        kind = Kind(workers=20, changes=((10, 5), (30, 20)), seed=dice.randrange(1000))
+        return Work(kind, 600, 20, streams)
+
+    return make
+
+
+def _unlimited(*, streams: bool) -> Callable[[random.Random], Work]:
+    def make(dice: random.Random) -> Work:
+        kind = Kind(spread="log-normal", at_once=0.05, seed=dice.randrange(1000))
+        return Work(kind, 2_000, 100, streams)
+
+    return make
+
+
 def cases() -> Iterator[Case]:
     """All that is measured."""
     yield Case(
@@ -253,6 +279,22 @@ def cases() -> Iterator[Case]:
         yield Case(f"ceiling, {says}, constant", _ceiling(named, "constant"), {"wall": 1.10})
         yield Case(f"ceiling, {says}, half held by another", _half_held(named), {"wall": 1.1}, ("ours 100",))
         yield Case(f"ceiling, {says}, two batches", _two(named), {"wall": 1.1, "first row": 30}, ("ours 100",))
+    for streams in (True, False):
+        mode = "streaming" if streams else "blocking"
+        peers = ("AIMD 100", "as asked 100") if streams else ()
+        for spread, p95 in (("constant", 2.5), ("log-normal", 1.5)):
+            aims = {"wall": 1 / 0.95, "in flight": 1.5, "p95": p95}
+            yield Case(f"silent queue, {mode}, {spread}", _queue(spread, streams=streams), aims, peers=peers)
+            peers = ()
+        yield Case(
+            f"silent queue of 20, 5 from second 10 to 30, {mode}",
+            _coming_and_going(streams=streams),
+            {"wall": 1.3},
+            ("ours 100",),
+        )
+        yield Case(
+            f"no limit, log-normal, 5 % at once, {mode}", _unlimited(streams=streams), {"wall": 1 / 0.9}, ("ours 100",)
+        )
 
 
 def _figures(case: Case, way: str) -> dict[str, float]:
@@ -266,6 +308,10 @@ def _figures(case: Case, way: str) -> dict[str, float]:
         "worst": max(ratios),
         "refused": max(result["refused"] for result in results),
     }
+    if any(result["p95"] for result in results):
+        figures["p95"] = statistics.median(result["p95"] / result["service_p95"] for result in results)
+    if case.aims.get("in flight"):
+        figures["in flight"] = statistics.median(result["present"] / result["truth"] for result in results)
     if first := [seconds for result in results for seconds in result["first_rows"]]:
         figures["first row"] = max(first)
     return figures
