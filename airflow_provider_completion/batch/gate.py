@@ -1,4 +1,4 @@
-"""Everybody waits: until the time that a server has named, and for a pace, the user's or one learned from such times."""
+"""Everybody waits: until the time that a server has named, and for a pace, the user's or a learned one."""
 
 from __future__ import annotations
 
