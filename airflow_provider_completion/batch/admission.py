@@ -301,6 +301,12 @@ class Flow:
             )
         self._leave(call, now)
 
+    def late(self, seconds: float) -> None:
+        """Take note of how late this process has done something that was to be done at a certain time: what it has let
+        wait itself, no server has.
+        """
+        self._waits.late(seconds)
+
     def refuse(self, call: Call, now: float, refusal: Refusal) -> None:
         """Take note that a call was refused, which has ended it.
 

@@ -12,6 +12,9 @@ from airflow_provider_completion.api.errors import CompletionError
 from airflow_provider_completion.batch.admission import Call, Flow
 from airflow_provider_completion.batch.refusals import Refusal
 
+#: Seconds between two looks at how late this event loop is.
+_BEAT = 0.1
+
 
 class Turns:
     """Gives turns, first come, first served.
@@ -28,11 +31,14 @@ class Turns:
         self._first = asyncio.Lock()
         self._changed = asyncio.Event()
         self._closed = False
+        self._beat: asyncio.TimerHandle | None = None
         self._of_tasks: dict[asyncio.Task[Any] | None, Call] = {}
 
     async def begin(self) -> Call:
         """Wait until one more call may begin, and begin it; at once if all is over."""
         loop = asyncio.get_running_loop()
+        if self._beat is None and not self._closed:
+            self._look_again(loop)
         async with self._first:
             while (opens_at := self._flow.opens_at(loop.time())) > loop.time() and not self._closed:
                 self._changed.clear()
@@ -68,4 +74,14 @@ class Turns:
     def close(self) -> None:
         """Let all who wait go on, one after another."""
         self._closed = True
+        if self._beat is not None:
+            self._beat.cancel()
         self._changed.set()
+
+    def _look_again(self, loop: asyncio.AbstractEventLoop) -> None:
+        def look() -> None:
+            self._flow.late(loop.time() - due)
+            self._look_again(loop)
+
+        due = loop.time() + _BEAT
+        self._beat = loop.call_at(due, look)

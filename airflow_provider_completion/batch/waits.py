@@ -20,6 +20,8 @@ _AHEAD = 1.75
 _KNOWN = 4
 #: A first event that comes later than in this part of a row's time varies as the row does, and tells nothing.
 _LATEST = 0.4
+#: So often at most a call's way leads through this process: at each time it may have had something else to do.
+_STATIONS = 4
 #: What is no queue yet: so many seconds, such a part of a row's time, and so many standard errors.
 _SECONDS, _PART, _ERRORS = 0.15, 0.12, 2.0
 #: What may be in flight of those that are worked on, so that none of these slots is ever empty.
@@ -87,11 +89,17 @@ class Waits:
         self._first, self._window = _Window(), _Window()
         #: Rows that have surely not waited for others, once they have ended.
         self._alone = _Window()
+        #: How late this process was.
+        self._late = _Window()
         self._decided_at = -math.inf
         self._base: float | None = None
         self._rise = _FIRST_RISE
         #: How many were in flight, and how long they waited, when a queue was found.
         self._found = (0.0, 0.0)
+
+    def late(self, seconds: float) -> None:
+        """Take note of how late this process has done something that was to be done at a certain time."""
+        self._late.add(seconds)
 
     def begin_answer(self, wait: float, *, behind: int) -> None:
         """Take note of a call's first event.
@@ -150,7 +158,7 @@ class Waits:
         self._window.add(wait, seconds, in_flight)
         if self._window.rows >= (_START if self._starting else max(_START, self._window.in_flight)):
             self._decide(self._window)
-            self._window = _Window()
+            self._window, self._late = _Window(), _Window()
             if not self._starting:
                 self._decided_at = now
 
@@ -168,7 +176,7 @@ class Waits:
         errors = 0.0 if self._is_exact else _ERRORS
         base = known.wait + errors * known.error if self._base is None else self._base * _DRIFT
         self._base = min(base, window.wait + errors * window.error)
-        wait = window.wait - self._base
+        wait = max(0.0, window.wait - self._base - _STATIONS * self._late.wait)
         if not self.are_told:
             wait = 0.0
         in_flight, waited = self._found

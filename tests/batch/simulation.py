@@ -148,6 +148,7 @@ class Admits(Protocol):
     def answering(self, call: Any, now: float) -> None: ...
     def end(self, call: Any, now: float, *, answered: bool, latency: float | None = None) -> None: ...
     def refuse(self, call: Any, now: float, refusal: Refusal) -> None: ...
+    def late(self, seconds: float) -> None: ...
     def reason(self, now: float) -> str: ...
     @property
     def limit(self) -> int: ...
@@ -173,6 +174,9 @@ class Knows:
 
     def end(self, call: None, now: float, *, answered: bool, latency: float | None = None) -> None:
         self.in_flight -= 1
+
+    def late(self, seconds: float) -> None:
+        pass
 
     def refuse(self, call: None, now: float, refusal: Refusal) -> None:
         self.in_flight -= 1
@@ -232,6 +236,7 @@ class Client:
     :param streaming: its part after which the first event comes, None if only an answer comes
     :param starts_at: when it begins
     :param tells: whether the server says how long it has worked on a row
+    :param hiccup: for how long its machine has something else to do when something is to be done
     :param cpu: seconds that each call needs before it is sent, and at its first event; one after the other
     """
 
@@ -241,6 +246,7 @@ class Client:
     starts_at: float = 0.0
     tells: bool = False
     cpu: float = 0.0
+    hiccup: Callable[[], float] = lambda: 0.0
     #: How often each row was answered, and how often its server was not there.
     answers: list[int] = field(default_factory=list)
     failures: Counter[int] = field(default_factory=Counter)
@@ -268,8 +274,11 @@ class Client:
 
     def works(self, now: float) -> float:
         """Return how long it takes until it has done something that is to be done now."""
-        self._busy_until = max(now, self._busy_until) + self.cpu
-        return self._busy_until - now
+        late = max(0.0, self._busy_until - now)
+        self._busy_until = now + late + self.cpu
+        late += self.hiccup()
+        self.admission.late(late)
+        return late + self.cpu
 
     def note(self, now: float) -> None:
         """Take note of a call that was begun."""

@@ -11,6 +11,7 @@ import pytest
 from airflow_provider_completion.batch.refusals import Refusal
 from tests.batch.simulate import Case, five_for_a_while, ideal, outcome
 from tests.batch.simulation import (
+    Admits,
     Client,
     Knows,
     KnowsWhen,
@@ -91,6 +92,32 @@ def test_our_own_processor_is_no_limit_of_the_server(tells: bool) -> None:
     client, ratio = run(case)
     assert client.admission.limit == 1_000
     assert ratio <= 1.12
+
+
+def test_a_busy_processor_is_no_queue_of_the_server() -> None:
+    rows = about(5_000, 2.0)
+    client = Client(flow(1_000, streams=True), rows, 0.01, tells=True, cpu=0.001)
+    Simulation(Unlimited(), client).run()
+    knows = Client(Knows(1_000), rows, 0.01, cpu=0.001)
+    Simulation(Unlimited(), knows).run()
+    assert client.admission.limit >= 850
+    assert client.done_at <= 1.1 * knows.done_at
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_machine_that_has_much_else_to_do_is_no_queue_of_the_server(seed: int) -> None:
+    """Each event is late by up to half a second, as with thirty busy processes on two cores."""
+    rows = factor_10(1_000, 1.0)
+
+    def client(admission: Admits) -> Client:
+        dice = random.Random(seed)
+        client = Client(admission, rows, tells=True, hiccup=lambda: dice.uniform(0, 0.5))
+        Simulation(Unlimited(), client, seed=seed).run()
+        return client
+
+    ours = client(flow(100, streams=False))
+    assert ours.admission.limit == 100
+    assert ours.done_at <= 1.15 * client(Knows(100)).done_at
 
 
 @pytest.mark.parametrize(("streaming", "tells"), [(0.1, False), (None, True)])
