@@ -25,7 +25,7 @@ _STATIONS = 4
 #: What is no queue yet: so many seconds, such a part of a row's time, and so many standard errors.
 _SECONDS, _PART, _ERRORS = 0.15, 0.12, 2.0
 #: What may be in flight of those that are worked on, so that none of these slots is ever empty.
-_SPARE_PART, _SPARE = 1.1, 1
+_SPARE_PART, _SPARE = 1.2, 1
 #: By how much the limit goes down and up at most after a window; without a queue at first and at most.
 _LEAST_FALL, _MOST_RISE = 0.5, 1.25
 _FIRST_RISE, _LAST_RISE = 1.1, 1.6
