@@ -61,7 +61,7 @@ def _async_batch_llm(url: str, rows: int, in_flight: int, *, checkpoint: bool) -
                 concurrency=in_flight,
                 **({"artifact_store": store} if store else {}),
             )
-            assert list(batch.outputs) == ["an answer"] * rows
+            assert list(batch.outputs()) == ["an answer"] * rows
 
     with tempfile.TemporaryDirectory(prefix="completion-bench-") as folder:
         asyncio.run(ask_all(folder))
