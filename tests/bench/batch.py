@@ -1,7 +1,8 @@
 """What a batch costs beside a bare loop over the same library, with its connections kept and the same number in flight.
 
 Server and way are processes of their own, and the ways take turns. The bare loop keeps nothing: it is what there is to
-lose by a journal, checks, admission and results. Peers do fewer rows, and once. ``limits.py`` has limits that are not known.
+lose by a journal, checks, admission and results. Peers do fewer rows, and once. Limits that are
+not known are in ``limits.py``.
 """
 
 from __future__ import annotations
