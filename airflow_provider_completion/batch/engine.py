@@ -74,7 +74,13 @@ class Engine:
         self._journal, self._settings, self._rules, self._tell = journal, settings, rules, tell
         self._rows = spool.to_send()
         self._history = History(rules, journal.facts)
-        self._flow = Flow(rules.concurrency, random.Random())  # noqa: S311 - no secret depends on it
+        dice = random.Random()  # noqa: S311 - no secret depends on it
+        self._flow = Flow(
+            rules.concurrency,
+            dice,
+            streams=rules.response_mode == "streaming",
+            per_minute=rules.requests_per_minute,
+        )
         self._turns = Turns(self._flow)
         spent = Spent.of_json(journal.account_of(str(journal.facts.get("run", ""))))
         #: How far it is.

@@ -31,6 +31,7 @@ class Rules:
     """What holds for all rows of a batch. Checked when made.
 
     :param concurrency: how many calls are in flight at most
+    :param requests_per_minute: how many calls begin within any minute at most, None for any number
     :param response_mode: how answers come over the wire
     :param output: what is made of an answer, and how often a row is asked again for it
     :param accept: which ends of a generation are an answer
@@ -48,6 +49,7 @@ class Rules:
     """
 
     concurrency: int
+    requests_per_minute: int | None = None
     response_mode: ResponseMode = "streaming"
     output: Output = field(default_factory=_text)
     accept: Collection[Finish] = WHOLE
@@ -66,6 +68,8 @@ class Rules:
         checked_on_maybe_billed(self.on_maybe_billed)
         if not _is_whole(self.concurrency, 1):
             raise _wrong("concurrency is not a whole number from 1 on")
+        if self.requests_per_minute is not None and not _is_whole(self.requests_per_minute, 1):
+            raise _wrong("requests_per_minute is not a whole number from 1 on")
         checked_max_failed(self.max_failed)
         if self.max_price is not None and not (
             isinstance(self.max_price, Decimal) and self.max_price.is_finite() and self.max_price > 0

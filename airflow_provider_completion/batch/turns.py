@@ -13,6 +13,9 @@ from airflow_provider_completion.batch.admission import Call, Flow
 from airflow_provider_completion.batch.outage import miss_of
 from airflow_provider_completion.batch.refusals import Refusal
 
+#: Seconds between two looks at how late this event loop is.
+_BEAT = 0.1
+
 
 class Turns:
     """Gives turns, first come, first served.
@@ -29,11 +32,14 @@ class Turns:
         self._first = asyncio.Lock()
         self._changed = asyncio.Event()
         self._closed = False
+        self._beat: asyncio.TimerHandle | None = None
         self._of_tasks: dict[asyncio.Task[Any] | None, Call] = {}
 
     async def begin(self) -> Call:
         """Wait until one more call may begin, and begin it; at once if all is over."""
         loop = asyncio.get_running_loop()
+        if self._beat is None and not self._closed:
+            self._look_again(loop)
         async with self._first:
             while (opens_at := self._flow.opens_at(loop.time())) > loop.time() and not self._closed:
                 self._changed.clear()
@@ -57,8 +63,10 @@ class Turns:
             self._flow.refuse(call, now, refusal)
         elif miss := miss_of(outcome):
             self._flow.miss(call, now, miss, first=first)
+        elif isinstance(outcome, Completion):
+            self._flow.end(call, now, answered=True, latency=outcome.usage.latency if outcome.usage else None)
         else:
-            self._flow.end(call, now, answered=isinstance(outcome, Completion))
+            self._flow.end(call, now, answered=False)
         self._changed.set()
 
     async def acquire(self) -> None:
@@ -72,4 +80,14 @@ class Turns:
     def close(self) -> None:
         """Let all who wait go on, one after another."""
         self._closed = True
+        if self._beat is not None:
+            self._beat.cancel()
         self._changed.set()
+
+    def _look_again(self, loop: asyncio.AbstractEventLoop) -> None:
+        def look() -> None:
+            self._flow.late(loop.time() - due)
+            self._look_again(loop)
+
+        due = loop.time() + _BEAT
+        self._beat = loop.call_at(due, look)

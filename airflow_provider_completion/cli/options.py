@@ -92,6 +92,7 @@ OPTIONS = (
     Option("journal", PATH, "the journal's folder (default: beside OUTPUT)"),
     Option("app_version", TEXT, "your word for what is published in the app: another one asks all rows anew"),
     Option("concurrency", WHOLE, "how many calls are in flight at most (default: 8)"),
+    Option("requests_per_minute", WHOLE, "how many calls begin within any minute at most (default: any number)"),
     Option("bad_rows", TEXT, "what to do if the app would not take some rows (default: fail)", ("fail", "skip")),
     Option("dedupe", SWITCH, "ask once for rows that ask the same"),
     Option("dry_run", SWITCH, "end after the checks; free of charge"),

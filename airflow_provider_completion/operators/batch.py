@@ -66,6 +66,8 @@ class CompletionBatchOperator(CallingOperator):
     :param app_version: your word for what is published in the app: another one asks all rows anew (templated)
     :param conn_id: a connection of the type ``completion`` (templated)
     :param concurrency: how many calls are in flight at most; fewer are while the server takes no more
+    :param requests_per_minute: how many calls begin within any minute at most, where a contract says so; by default any
+        number
     :param bad_rows: rows that the app would not take end the batch before anything is sent (``fail``), or are left out
         (``skip``)
     :param dedupe: ask once for rows that ask the same
@@ -113,6 +115,7 @@ class CompletionBatchOperator(CallingOperator):
         app_version: str = "",
         conn_id: str = "completion_default",
         concurrency: int = 8,
+        requests_per_minute: int | None = None,
         bad_rows: Literal["fail", "skip"] = "fail",
         dedupe: bool = False,
         dry_run: bool = False,
@@ -149,6 +152,7 @@ class CompletionBatchOperator(CallingOperator):
         self.app_version = app_version
         self.conn_id = conn_id
         self.concurrency = concurrency
+        self.requests_per_minute = requests_per_minute
         self.bad_rows = bad_rows
         self.dedupe = dedupe
         self.only_check = dry_run  # BaseOperator has a method of this name
@@ -177,7 +181,8 @@ class CompletionBatchOperator(CallingOperator):
         # What a Dag file loads stays small where nothing but numbers is to be checked.
         usual = (self.response_mode, self.accept, self.output_type, self.output_retries, self.feedback_input)
         numbers = type(self.concurrency) is int and self.concurrency > 0 and self.max_failed == 0
-        if usual == ("streaming", _WHOLE, None, 0, None) and numbers and self.max_tokens is None:
+        bounds = (self.max_tokens, self.requests_per_minute)
+        if usual == ("streaming", _WHOLE, None, 0, None) and numbers and bounds == (None, None):
             return
         from airflow_provider_completion.operators.parameters import rules_of
 

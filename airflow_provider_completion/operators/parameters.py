@@ -95,6 +95,7 @@ def rules_of(
     """
     return Rules(
         concurrency=operator.concurrency,
+        requests_per_minute=operator.requests_per_minute,
         response_mode=operator.response_mode,
         output=Output(
             operator.output_type, output_retries=operator.output_retries, feedback_input=operator.feedback_input

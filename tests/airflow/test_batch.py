@@ -339,6 +339,7 @@ def test_what_may_have_been_billed_is_asked_again_by_a_clear_and_by_no_later_run
     "wrong",
     [
         {"concurrency": 0}, {"max_failed": -1}, {"max_failed": 1.5}, {"response_mode": "fast"}, {"max_tokens": 0},
+        {"requests_per_minute": 0}, {"requests_per_minute": 1.5},
         {"output_retries": 1}, {"on_maybe_billed": "perhaps"}, {"accept": ()},
     ],
 )  # fmt: skip

@@ -164,6 +164,7 @@ EVERY: list[tuple[str, list[str], Any, Any]] = [
     ("journal", ["x"], "x", "x"),
     ("app_version", ["x"], "x", "x"),
     ("concurrency", ["16"], 16, 16),
+    ("requests_per_minute", ["60"], 60, 60),
     ("bad_rows", ["skip"], "skip", "skip"),
     ("dedupe", [], True, False),
     ("dry_run", [], True, True),
