@@ -142,7 +142,7 @@ class Batch:
                 used=self._plan.used,
                 keep=keep,
                 answer_column=answer_column,
-                fields=data.fields if data else (),
+                fields=data.fields if data else None,
             )
             self._results = Results(
                 self._places,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 from airflow_provider_completion.api.errors import CompletionError, InvalidRequestError
 from airflow_provider_completion.batch.cells import json_of
 from airflow_provider_completion.batch.columns import ColumnPlan
+from airflow_provider_completion.batch.kinds import ColumnKind, kinds_of
 from airflow_provider_completion.batch.rows import NOT_SENT, Recipient, Row, Source, key_of_equals, place_of
 from airflow_provider_completion.client.files import FilePath
 
@@ -172,6 +173,10 @@ class Spool:
             found = self._db.execute("SELECT value FROM as_read WHERE idx = ?", (index,)).fetchone()
         return found and _loaded(found[0])
 
+    def kinds(self) -> Mapping[str, ColumnKind]:
+        """Return the kinds of the columns: what the source says, else what a pass over all rows finds."""
+        return kinds_of(row.columns for row in self.rows()) if self._kinds is None else self._kinds
+
     def problems(self) -> Iterator[str]:
         """Iterate over what is wrong with rows, in input order: a line for each problem, without values."""
         with _on_disk():
@@ -195,6 +200,7 @@ class Spool:
                     self._db.execute("INSERT INTO problems VALUES (?, ?)", (index, problem))
                 if as_read is not None:
                     self._db.execute("INSERT INTO as_read VALUES (?, ?)", (index, pickle.dumps(as_read)))
+        self._kinds = source.kinds
         return list(dict.fromkeys(source.columns) | seen)
 
     def _mark(self, plan: ColumnPlan, recipient: Recipient) -> None:

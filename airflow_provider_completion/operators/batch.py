@@ -40,7 +40,7 @@ class GivenRows:
 class CompletionBatchOperator(CallingOperator):
     """Ask a completion app for each row of a table, in one task and one worker slot, and write a table of results.
 
-    Rows go in from a CSV or JSON-lines file, or from a list or an XCom of mappings; each is paid for once, through
+    Rows go in from a CSV, JSON-lines or Parquet file, or from a list or an XCom of mappings; each is paid for once, through
     crashes, retries, clears and later runs with the same ``output``: what was answered is in a journal beside it. The
     return value is the manifest: counts that add up to the rows, tokens, prices, seconds. XCom also has ``usage``,
     ``output``, the URI of the results if they were written, and ``failed``, that of the rows without an answer if there
@@ -50,7 +50,7 @@ class CompletionBatchOperator(CallingOperator):
     for what is missing.
 
     :param rows: a path as text or as an ``ObjectStoragePath``, or mappings of columns to values (templated if text)
-    :param output: where the results go, ``.csv`` or ``.jsonl``; it appears when it is whole (templated)
+    :param output: where the results go, ``.csv``, ``.jsonl`` or ``.parquet``; it appears when it is whole (templated)
     :param columns: the column that an input comes from, by the input's name; other inputs come from columns of their
         names, or of their labels
     :param inputs: what is the same for all rows, by name (templated)
