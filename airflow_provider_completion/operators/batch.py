@@ -40,11 +40,11 @@ class GivenRows:
 class CompletionBatchOperator(CallingOperator):
     """Ask a completion app for each row of a table, in one task and one worker slot, and write a table of results.
 
-    Rows go in from a CSV, JSON-lines or Parquet file, or from a list or an XCom of mappings; each is paid for once, through
-    crashes, retries, clears and later runs with the same ``output``: what was answered is in a journal beside it. The
-    return value is the manifest: counts that add up to the rows, tokens, prices, seconds. XCom also has ``usage``,
-    ``output``, the URI of the results if they were written, and ``failed``, that of the rows without an answer if there
-    are some.
+    Rows go in from a CSV, JSON-lines or Parquet file, or from a list or an XCom of mappings; each is paid for once,
+    through crashes, retries, clears and later runs with the same ``output``: what was answered is in a journal beside
+    it. The return value is the manifest: counts that add up to the rows, tokens, prices, seconds. XCom also has
+    ``usage``, ``output``, the URI of the results if they were written, and ``failed``, that of the rows without an
+    answer if there are some.
 
     The task fails if more rows than ``max_failed`` have no answer; ``output`` is then left as it was. A retry asks only
     for what is missing.
