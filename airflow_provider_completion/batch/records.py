@@ -36,6 +36,7 @@ FACTS = {
     "error_message": Kind.TEXT,
     "error_hint": Kind.TEXT,
     "same_as": Kind.WHOLE,
+    "reused_from": Kind.TEXT,
     "raw_answer": Kind.TEXT,
 }
 
@@ -67,6 +68,7 @@ def facts_of(outcome: Outcome, same_as: int | None = None) -> dict[str, Any]:
         "error_message": why and why.message,
         "error_hint": why and (why.hint or None),
         "same_as": same_as,
+        "reused_from": outcome.reused_from,
         "raw_answer": outcome.raw_answer,
     }
 

@@ -63,12 +63,16 @@ class CompletionBatchOperator(CallingOperator):
     :param keep: the rows' own columns that stand in the results, ``all`` or their names
     :param answer_column: where answers stand in the results
     :param journal: the journal's folder, by default one beside ``output`` (templated)
+    :param reuse: earlier outputs, as paths or patterns such as ``described-*.jsonl``, whose answers to the same rows
+        are taken over, at no cost (templated)
     :param app_version: your word for what is published in the app: another one asks all rows anew (templated)
     :param conn_id: a connection of the type ``completion`` (templated)
     :param concurrency: how many calls are in flight at most; fewer are while the server takes no more
     :param bad_rows: rows that the app would not take end the batch before anything is sent (``fail``), or are left out
         (``skip``)
     :param dedupe: ask once for rows that ask the same
+    :param limit: ask only the first rows, so many; the results go beside ``output``, to ``<output>.sample.<suffix>``,
+        and the answers are kept for all rows
     :param dry_run: end after the checks, and say how many rows would be asked
     :param max_failed: how many rows may have no answer: a number, or a share of them as a float
     :param max_price: send no more rows once the Dag run has spent so much, in the app's currency (templated)
@@ -88,7 +92,7 @@ class CompletionBatchOperator(CallingOperator):
     """
 
     template_fields: Sequence[str] = (
-        "rows", "inputs", "output_path", "journal", "conn_id", "user", "app_version", "max_price",
+        "rows", "inputs", "output_path", "journal", "reuse", "conn_id", "user", "app_version", "max_price",
     )  # fmt: skip
     template_fields_renderers = {"inputs": "json"}  # noqa: RUF012 - Airflow's own declaration
     #: The try that runs here.
@@ -110,11 +114,13 @@ class CompletionBatchOperator(CallingOperator):
         keep: Literal["all"] | Sequence[str] = "all",
         answer_column: str = "answer",
         journal: str | os.PathLike[str] | None = None,
+        reuse: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
         app_version: str = "",
         conn_id: str = "completion_default",
         concurrency: int = 8,
         bad_rows: Literal["fail", "skip"] = "fail",
         dedupe: bool = False,
+        limit: int | None = None,
         dry_run: bool = False,
         max_failed: float = 0,
         max_price: Decimal | float | str | None = None,
@@ -146,11 +152,13 @@ class CompletionBatchOperator(CallingOperator):
         self.keep = keep
         self.answer_column = answer_column
         self.journal = journal
+        self.reuse = reuse
         self.app_version = app_version
         self.conn_id = conn_id
         self.concurrency = concurrency
         self.bad_rows = bad_rows
         self.dedupe = dedupe
+        self.limit = limit
         self.only_check = dry_run  # BaseOperator has a method of this name
         self.max_failed = max_failed
         self.max_price = max_price

@@ -72,6 +72,7 @@ def test_what_a_record_says(tmp_path: Path) -> None:
             "error_message": None,
             "error_hint": None,
             "same_as": None,
+            "reused_from": None,
             "raw_answer": None,
         }
     ]
