@@ -64,9 +64,9 @@ class Costs:
             self._currencies.add(usage.get("currency") or "")
 
     def estimate(self, rows: int) -> Estimate | None:
-        """Return what so many rows will cost, None if there are too few to go by, or two currencies."""
+        """Return what so many rows will cost, None if there are none, too few to go by, or two currencies."""
         count = len(self._prices)
-        if count < FEWEST or len(self._currencies) > 1:
+        if not rows or count < FEWEST or len(self._currencies) > 1:
             return None
         mean = sum(self._prices) / count
         deviation = sqrt(sum((price - mean) ** 2 for price in self._prices) / (count - 1))

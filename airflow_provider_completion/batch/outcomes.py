@@ -144,7 +144,7 @@ class Reading:
             twice,
             get("of_round", ""),
         )
-        return outcome.reused(record["reused_from"]) if status == "complete" and "reused_from" in record else outcome
+        return outcome.reused(record["reused_from"]) if "reused_from" in record else outcome
 
     def _read(self, completion: Mapping[str, Any]) -> tuple[Status, Any, str | None, Why | None]:
         """Return what an answer is: its status, what is read of it, its text if that is not accepted, and why not."""

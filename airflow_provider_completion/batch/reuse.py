@@ -80,8 +80,7 @@ class Earlier:
                 break
             for row, entry in zip(missing, look.entries(missing), strict=True):
                 if entry.written is not None and self._reading.outcome(entry).status == "complete":
-                    record = json.loads(entry.written)
-                    found[row] = {"reused_from": look.output, **record, "of_round": ""}
+                    found[row] = {"reused_from": look.output, **json.loads(entry.written)}
         return found
 
 

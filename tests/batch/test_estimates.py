@@ -83,6 +83,10 @@ def test_of_too_few_there_is_none(costs: Costs) -> None:
     assert costs.estimate(10) is None
 
 
+def test_of_no_rows_there_is_none() -> None:
+    assert costs_of(*[1] * 20).estimate(0) is None
+
+
 def test_of_two_currencies_there_is_none() -> None:
     costs = costs_of(*[1] * 20)
     costs.add({"total_price": "1", "currency": "EUR"})
@@ -97,13 +101,13 @@ def test_of_two_currencies_there_is_none() -> None:
 
 def test_what_surely_costs_too_much_ends_after_the_sample(server: SmallServer, tmp_path: Path) -> None:
     rows = rows_that_cost(["0.9", "1.1"] * 100)
-    manifest, failure = night(server, tmp_path / "out.jsonl", rows, max_price="150", rules={"concurrency": 50})
+    manifest, failure = night(server, tmp_path / "out.jsonl", rows, max_price="185", rules={"concurrency": 50})
     assert server.posts.total() == FEWEST
     assert (manifest.counts["complete"], manifest.counts["skipped"], manifest.published) == (20, 180, False)
     assert failure is not None
     assert failure.retry == "never"
     assert "the rest would cost 17" in failure.message
-    assert "USD for 180 rows, by what 20 others have cost, and the run has spent 20.0 before; max_price is 150" in (
+    assert "USD for 180 rows, by what 20 others have cost, and the run has spent 20.0 before; max_price is 185" in (
         failure.message
     )
     # What was paid for is kept: with a higher bound it goes on, and finds that the estimate was right.

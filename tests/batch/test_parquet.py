@@ -224,6 +224,7 @@ def test_results_have_types(tmp_path: Path) -> None:
         "possibly_billed_twice": "bool",
         **dict.fromkeys(["error_code", "error_message", "error_hint"], "string"),
         "same_as": "int64",
+        "reused_from": "string",
         "raw_answer": "string",
     }
     (record,) = read(tmp_path / "out.parquet")

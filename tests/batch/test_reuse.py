@@ -126,7 +126,7 @@ def test_only_what_is_the_data_asked_for_is_reused(server: SmallServer, tmp_path
     """And if another type is asked for later, what is asked again costs what it costs, and no more."""
     server.script = lambda asked: Reply(answer='{"size": 1}' if asked.text == "row 0" else "none")
     night(server, tmp_path / "a.jsonl", rows_of(2))
-    rules = {"output": Output(Size, output_retries=1, feedback_input="wrong"), "max_failed": 1}
+    rules = {"output": Output(Size, output_retries=0, feedback_input=None)}
     server.script = lambda asked: Reply(answer='{"size": 2}')
     manifest, _ = night(server, tmp_path / "b.jsonl", rows_of(2), rules=rules, reuse=tmp_path / "a.jsonl")
     assert (manifest.reused, manifest.asked.rows) == (1, 1)
@@ -135,6 +135,11 @@ def test_only_what_is_the_data_asked_for_is_reused(server: SmallServer, tmp_path
     class Colour(BaseModel):
         colour: str
 
+    rules = {"output": Output(Colour, output_retries=0, feedback_input=None), "max_failed": 2}
+    manifest, _ = night(server, tmp_path / "b.jsonl", rows_of(2)[:1], run="later", rules=rules)
+    assert (manifest.reused, manifest.counts["invalid_output"], manifest.found.rows) == (1, 1, 0)
+    (letter,) = read(tmp_path / "b.failed.jsonl")
+    assert letter["sku"] == "0"
     server.script = lambda asked: Reply(answer='{"colour": "red"}')
     rules = {"output": Output(Colour, output_retries=1, feedback_input="wrong")}
     manifest, _ = night(server, tmp_path / "b.jsonl", rows_of(2)[:1], run="later", rules=rules)
