@@ -275,8 +275,8 @@ def test_records_are_written_in_groups_of_bounded_size(tmp_path: Path, character
 
 
 def test_a_file_that_is_not_ended_is_left_alone(tmp_path: Path) -> None:
-    rows = [{"sku": number, "text": "x" * 4000} for number in range(3000)]  # of which some are written
-    skips = lambda row: answered() if row.index < 2900 else Entry()  # noqa: E731
+    rows = [{"sku": number, "text": "x" * 4000} for number in range(1200)]  # of which some are written
+    skips = lambda row: answered() if row.index < 1150 else Entry()  # noqa: E731
     assert not written(tmp_path / "out.parquet", rows, skips).published
     gc.collect()
     assert listed(tmp_path) == ["out.manifest.json"]
