@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
+from decimal import Decimal
 from fractions import Fraction
 from typing import NamedTuple
 
 from airflow_provider_completion.api.errors import CompletionError, QuotaExceededError
 from airflow_provider_completion.batch.ending import Status, Why
+from airflow_provider_completion.batch.estimates import Estimate
 from airflow_provider_completion.batch.rules import Rules
 from airflow_provider_completion.batch.spending import Spent
 from airflow_provider_completion.paying import may_be_sent_again
+
+log = logging.getLogger(__name__)
 
 #: So many rows in a row that failed alike are enough.
 _ALIKE = 20
@@ -113,6 +118,25 @@ class Bounds:
                 what = f"The run has cost {spent.probable_tokens} tokens, and max_tokens is {rules.max_tokens}"
                 return Reached("max_tokens", ended(what))
         return None
+
+
+def too_expensive(estimate: Estimate, spent: Spent, most: Decimal) -> Reached | None:
+    """Return that rows cannot be had for so much, None if they probably can; the log warns if that is not sure.
+
+    :param estimate: of the rows that are to be asked
+    :param spent: by the run so far
+    :param most: ``max_price``
+    """
+    before = f", and the run has spent {spent.probable_price:f} before" if spent.probable_price else ""
+    what = f"{estimate}{before}; max_price is {most:f}"
+    if spent.probable_price + estimate.low > most:
+        hint = "A higher max_price lets it go on; limit=... asks only the first rows."
+        return Reached("max_price", ended(f"The rest would cost {what}", hint=hint))
+    if spent.probable_price + estimate.high > most:
+        log.warning("The rows may cost more than max_price, which ends the batch then: %s.", what)
+    else:
+        log.info("Expected: %s.", what)
+    return None
 
 
 def _kind_of(error: CompletionError | None) -> _Kind:

@@ -56,6 +56,7 @@ class Engine:
     :param settings: how to reach the app; its limits for tries hold for each row
     :param rules: what holds for all rows
     :param total: how many rows there are to send, 0 if that is not known
+    :param first: of how many of them nothing more is sent, as others are left for another engine; None for all
     :param tell: gets a line every few seconds, and at the end, in the event loop's thread
     :raises JournalError: the journal cannot be read
     """
@@ -69,10 +70,12 @@ class Engine:
         rules: Rules,
         *,
         total: int = 0,
+        first: int | None = None,
         tell: Callable[[str], None] = log.info,
     ) -> None:
         self._journal, self._settings, self._rules, self._tell = journal, settings, rules, tell
-        self._rows = spool.to_send()
+        self._rows = islice(spool.to_send(), first)
+        self._is_for_all = first is None
         self._history = History(rules, journal.facts)
         dice = random.Random()  # noqa: S311 - no secret depends on it
         self._flow = Flow(
@@ -364,7 +367,8 @@ class Engine:
         """Find out whether any row is left; a bound that was reached with the last one is none."""
         while not self._left:
             if self._draw() is None:
-                self._why, self._error = "complete", None
+                if self._is_for_all:
+                    self._why, self._error = "complete", None
                 return
             await asyncio.sleep(0)
 

@@ -35,14 +35,15 @@ def export(journal: Path, output: FilePath, *, output_type: Any = None, accept: 
     places = Places(output)
     data = Output(output_type, output_retries=0, feedback_input=None)
     reading = Reading(accept, data)
-    records = Records(["key", "fingerprint"], fields=data.type.fields if data.type else ())
+    records = Records(["key", "fingerprint"], fields=data.type.fields if data.type else None)
     count = 0
     with NewFile(places.output) as file, looking_at(journal) as look:
-        sink = places.sink(file.write, records.names)
+        sink = places.sink(file.write, records.names, lambda: records.kinds)
         for count, (row, entry) in enumerate(look.ended(), 1):
             columns = {"key": _key_in(row.identity), "fingerprint": row.fingerprint}
             shown = Row(count, columns, None, row.identity, row.fingerprint, None, None)
             sink.write(records.record(shown, reading.outcome(entry)))
+        sink.end()
         file.publish()
     return count
 

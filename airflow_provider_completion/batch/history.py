@@ -189,8 +189,8 @@ class History:
             id_,
             answer=answer,
             problem=problem,
-            usage=kept.get("usage"),
-            tries=record.tries,
+            usage=None if record.reused_from else kept.get("usage"),
+            tries=0 if record.reused_from else record.tries,
             asked_again=record.asked_again,
             paid_twice=record.possibly_billed_twice,
         )

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from airflow_provider_completion.api.errors import InvalidRequestError
 from airflow_provider_completion.batch.entries import Entry, Line, RowId, lines_in
 from airflow_provider_completion.batch.index import FORMAT, INDEX, found_in
+from airflow_provider_completion.batch.rows import NOT_SENT
 
 _SEGMENT = re.compile(r"(\d+)-(\d+)\.segment")
 
@@ -74,11 +75,12 @@ class Look:
 
 
 @contextmanager
-def looking_at(folder: Path) -> Iterator[Look]:
+def looking_at(folder: Path, output: str | None = None) -> Iterator[Look]:
     """Open a journal.
 
     :param folder: where it is
-    :raises InvalidRequestError: there is none, or it cannot be read
+    :param output: whose it has to be, if that is to be checked
+    :raises InvalidRequestError: there is none, it is another output's, or it cannot be read
     """
     # In this order: what is committed in between is in both, and what is written in between is too late.
     segments = _segments_in(folder)
@@ -97,7 +99,11 @@ def looking_at(folder: Path) -> Iterator[Look]:
             raise InvalidRequestError(f"The journal {str(folder)!r} is of format {version}, which is not known here.")
         with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as index:
             index.execute("BEGIN")
-            yield Look(index, segments)
+            look = Look(index, segments)
+            if output not in (None, look.output):
+                what = f"The journal {folder} is that of another output, {look.output}: each output has one of its own."
+                raise InvalidRequestError(what, hint=NOT_SENT)
+            yield look
     except sqlite3.DatabaseError as error:
         raise InvalidRequestError(f"The journal {str(folder)!r} cannot be read: {error}.") from None
 

@@ -50,6 +50,7 @@ class Manifest(BaseModel):
     :param asked: rows that this round of tries asked for
     :param found: rows that earlier ones had asked for
     :param equal: rows that took the answer of an equal one
+    :param reused: rows that took the answer of an earlier output
     :param maybe_billed: failed rows that were, or may have been, billed
     :param possibly_billed_twice: rows that were sent again after a call that may have been billed
     :param may_pass: rows that failed for a reason that may pass, and may be sent again
@@ -72,6 +73,7 @@ class Manifest(BaseModel):
     asked: Spent
     found: Spent
     equal: int
+    reused: int
     maybe_billed: int
     possibly_billed_twice: int
     may_pass: int
@@ -119,7 +121,7 @@ class Tally:
     def __init__(self, this_round: str, on_maybe_billed: OnMaybeBilled) -> None:
         self._round, self._on_maybe_billed = this_round, on_maybe_billed
         self.counts: Counter[Status] = Counter(dict.fromkeys(STATUSES, 0))
-        self._equal = self._maybe_billed = self._twice = self._may_pass = 0
+        self._equal = self._reused = self._maybe_billed = self._twice = self._may_pass = 0
         self._asked, self._found = _Sum(), _Sum()
         self._waiting, self._running = Quantiles(), Quantiles()
         self._reasons = Reasons()
@@ -128,6 +130,7 @@ class Tally:
         """Count one."""
         self.counts[outcome.status] += 1
         self._equal += row.same_as is not None
+        self._reused += outcome.reused_from is not None and row.same_as is None
         self._maybe_billed += outcome.status == "failed" and outcome.billed != "no"
         self._twice += outcome.possibly_billed_twice
         if (why := outcome.why) is not None:
@@ -150,6 +153,7 @@ class Tally:
             "asked": self._asked.spent(),
             "found": self._found.spent(),
             "equal": self._equal,
+            "reused": self._reused,
             "maybe_billed": self._maybe_billed,
             "possibly_billed_twice": self._twice,
             "may_pass": self._may_pass,

@@ -16,6 +16,8 @@ from airflow_provider_completion.batch.sinks import SUFFIXES, sink_for
 from airflow_provider_completion.batch.sources import is_path, suffix_of
 from airflow_provider_completion.client.files import FilePath
 
+#: What a journal's folder is called, beside its output.
+JOURNAL = ".journal"
 #: The suffix of dead letters of rows that come from no file.
 _OF_MAPPINGS = ".jsonl"
 
@@ -45,6 +47,7 @@ class Places:
                     f"The output {name_of(output)!r} is the text of a URI, not a path.",
                     hint=f"{NOT_SENT} ObjectStoragePath(...) makes a path of it.",
                 )
+        self._rows = rows
         self.output: Any = Path(output) if isinstance(output, str | os.PathLike) else output
         #: Makes the sink of the output.
         self.sink = sink_for(self.output.name)
@@ -61,6 +64,10 @@ class Places:
             except CompletionError as error:
                 error.hint = f"{NOT_SENT} The results are to be written there."
                 raise
+
+    def of_sample(self) -> Places:
+        """Return the files of a sample of the rows: those of the output ``described.sample.csv``."""
+        return Places(self.beside(f".sample{PurePath(self.output.name).suffix}"), self._rows)
 
     def old_failed(self, any_failed: bool) -> list[Any]:
         """Return where dead letters of earlier tries can be, whose rows may have had another format.

@@ -65,7 +65,7 @@ class Results:
         self._mark = _BOM if encoding else b""
         self._letters = sink_for(places.failed.name)
         for sink, names in ((places.sink, records.names), (self._letters, columns)):
-            sink(lambda _: None, names)
+            sink(lambda _: None, names, dict)
 
     def write(
         self,
@@ -120,9 +120,11 @@ class Results:
 
     def _pass(self, spool: Spool, journal: Entries, tally: Tally, output: NewFile, failed: NewFile) -> None:
         """Write and count all rows."""
-        record_of, write = self._records.record, self._places.sink(output.write, self._records.names).write
+        records = self._records
+        sink = self._places.sink(output.write, records.names, lambda: {**spool.kinds(), **records.kinds})
+        record_of, write = records.record, sink.write
         failed.write(self._mark)
-        letters = self._letters(failed.write, self._columns)
+        letters = self._letters(failed.write, self._columns, spool.kinds)
         for row, outcome in self._outcomes(spool, journal):
             tally.add(row, outcome)
             if outcome.status == "skipped":
@@ -136,6 +138,9 @@ class Results:
                 letters.write(row.columns)
             else:
                 letters.write_as_read(as_read)
+        if output.is_open:
+            sink.end()
+        letters.end()
 
     def _outcomes(self, spool: Spool, journal: Entries) -> Iterator[tuple[Row, Outcome]]:
         """Iterate over all rows, with what became of them."""

@@ -58,7 +58,7 @@ def batch(arguments: Mapping[str, Any], out: TextIO, *, as_json: bool, overwrite
                 raise CommandError(f"{what} --overwrite lets it be replaced. Nothing was sent.")
             checked = made.check()
         if operator.only_check:
-            told, code = checked._asdict(), 0
+            told, code = {**checked._asdict(), **made.preview().as_json()}, 0
         else:
             told, code = _ran(made)
     if as_json:

@@ -49,6 +49,7 @@ COLUMN = Kind("text", (str,), {"metavar": "COLUMN"})
 WHOLE = Kind("a whole number", (int,), {"metavar": "NUMBER"}, int)
 NUMBER = Kind("a number", (int, float), {"metavar": "SECONDS"}, float)
 PATH = Kind("text", (str,), {"metavar": "PATH"})
+PATHS = Kind("text, or a list of texts", (str, list), {"metavar": "PATH", "action": "append"})
 PRICE = Kind("a number", (int, float, str), {"metavar": "PRICE"})
 SHARE = Kind("a number", (int, float), {"metavar": "NUMBER"}, share)
 TIME = Kind("a duration such as 1h30m, or a time in ISO 8601", (str,), {"metavar": "TIME"}, time)
@@ -90,12 +91,14 @@ OPTIONS = (
     Option("keep", COLUMNS, "a column of ROWS that stands in the results; once for each (default: all)"),
     Option("answer_column", COLUMN, "where answers stand in the results (default: answer)"),
     Option("journal", PATH, "the journal's folder (default: beside OUTPUT)"),
+    Option("reuse", PATHS, "an earlier output, or a pattern, whose answers are taken over; once for each"),
     Option("app_version", TEXT, "your word for what is published in the app: another one asks all rows anew"),
     Option("concurrency", WHOLE, "how many calls are in flight at most (default: 8)"),
     Option("requests_per_minute", WHOLE, "how many calls begin within any minute at most (default: any number)"),
     Option("bad_rows", TEXT, "what to do if the app would not take some rows (default: fail)", ("fail", "skip")),
     Option("dedupe", SWITCH, "ask once for rows that ask the same"),
-    Option("dry_run", SWITCH, "end after the checks; free of charge"),
+    Option("limit", WHOLE, "ask only so many rows, the first; results go to OUTPUT's .sample file"),
+    Option("dry_run", SWITCH, "end after the checks, and say what would be asked; free of charge"),
     Option("max_failed", SHARE, "how many rows may have no answer, such as 5, or a share of them, such as 0.01"),
     Option("max_price", PRICE, "send no more rows once this command has spent so much, in the app's currency"),
     Option("max_tokens", WHOLE, "the same for tokens"),

@@ -27,7 +27,7 @@ def write(hook: CompletionHook, out: TextIO) -> None:
     with writing(out):
         if not out.isatty():
             out.write("\ufeff")
-        CsvSink(lambda data: out.write(data.decode()), [*map(plain, columns)] if out.isatty() else columns)
+        CsvSink(lambda data: out.write(data.decode()), [*map(plain, columns)] if out.isatty() else columns, dict)
 
 
 def columns_of(parameters: AppParameters) -> list[str]:

@@ -40,17 +40,17 @@ class GivenRows:
 class CompletionBatchOperator(CallingOperator):
     """Ask a completion app for each row of a table, in one task and one worker slot, and write a table of results.
 
-    Rows go in from a CSV or JSON-lines file, or from a list or an XCom of mappings; each is paid for once, through
-    crashes, retries, clears and later runs with the same ``output``: what was answered is in a journal beside it. The
-    return value is the manifest: counts that add up to the rows, tokens, prices, seconds. XCom also has ``usage``,
-    ``output``, the URI of the results if they were written, and ``failed``, that of the rows without an answer if there
-    are some.
+    Rows go in from a CSV, JSON-lines or Parquet file, or from a list or an XCom of mappings; each is paid for once,
+    through crashes, retries, clears and later runs with the same ``output``: what was answered is in a journal beside
+    it. The return value is the manifest: counts that add up to the rows, tokens, prices, seconds. XCom also has
+    ``usage``, ``output``, the URI of the results if they were written, and ``failed``, that of the rows without an
+    answer if there are some.
 
     The task fails if more rows than ``max_failed`` have no answer; ``output`` is then left as it was. A retry asks only
     for what is missing.
 
     :param rows: a path as text or as an ``ObjectStoragePath``, or mappings of columns to values (templated if text)
-    :param output: where the results go, ``.csv`` or ``.jsonl``; it appears when it is whole (templated)
+    :param output: where the results go, ``.csv``, ``.jsonl`` or ``.parquet``; it appears when it is whole (templated)
     :param columns: the column that an input comes from, by the input's name; other inputs come from columns of their
         names, or of their labels
     :param inputs: what is the same for all rows, by name (templated)
@@ -63,6 +63,8 @@ class CompletionBatchOperator(CallingOperator):
     :param keep: the rows' own columns that stand in the results, ``all`` or their names
     :param answer_column: where answers stand in the results
     :param journal: the journal's folder, by default one beside ``output`` (templated)
+    :param reuse: earlier outputs, as paths or patterns such as ``described-*.jsonl``, whose answers to the same rows
+        are taken over, at no cost (templated)
     :param app_version: your word for what is published in the app: another one asks all rows anew (templated)
     :param conn_id: a connection of the type ``completion`` (templated)
     :param concurrency: how many calls are in flight at most; fewer are while the server takes no more
@@ -71,6 +73,8 @@ class CompletionBatchOperator(CallingOperator):
     :param bad_rows: rows that the app would not take end the batch before anything is sent (``fail``), or are left out
         (``skip``)
     :param dedupe: ask once for rows that ask the same
+    :param limit: ask only the first rows, so many; the results go beside ``output``, to ``<output>.sample.<suffix>``,
+        and the answers are kept for all rows
     :param dry_run: end after the checks, and say how many rows would be asked
     :param max_failed: how many rows may have no answer: a number, or a share of them as a float
     :param max_price: send no more rows once the Dag run has spent so much, in the app's currency (templated)
@@ -90,7 +94,7 @@ class CompletionBatchOperator(CallingOperator):
     """
 
     template_fields: Sequence[str] = (
-        "rows", "inputs", "output_path", "journal", "conn_id", "user", "app_version", "max_price",
+        "rows", "inputs", "output_path", "journal", "reuse", "conn_id", "user", "app_version", "max_price",
     )  # fmt: skip
     template_fields_renderers = {"inputs": "json"}  # noqa: RUF012 - Airflow's own declaration
     #: The try that runs here.
@@ -112,12 +116,14 @@ class CompletionBatchOperator(CallingOperator):
         keep: Literal["all"] | Sequence[str] = "all",
         answer_column: str = "answer",
         journal: str | os.PathLike[str] | None = None,
+        reuse: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
         app_version: str = "",
         conn_id: str = "completion_default",
         concurrency: int = 8,
         requests_per_minute: int | None = None,
         bad_rows: Literal["fail", "skip"] = "fail",
         dedupe: bool = False,
+        limit: int | None = None,
         dry_run: bool = False,
         max_failed: float = 0,
         max_price: Decimal | float | str | None = None,
@@ -149,12 +155,14 @@ class CompletionBatchOperator(CallingOperator):
         self.keep = keep
         self.answer_column = answer_column
         self.journal = journal
+        self.reuse = reuse
         self.app_version = app_version
         self.conn_id = conn_id
         self.concurrency = concurrency
         self.requests_per_minute = requests_per_minute
         self.bad_rows = bad_rows
         self.dedupe = dedupe
+        self.limit = limit
         self.only_check = dry_run  # BaseOperator has a method of this name
         self.max_failed = max_failed
         self.max_price = max_price

@@ -49,7 +49,7 @@ class Night:
             self._batch = batch
             checked = batch.check()
             if self._operator.only_check:
-                return {**checked._asdict(), **batch.preview()._asdict()}
+                return {**checked._asdict(), **batch.preview().as_json()}
             self._note(batch)
             if self._stopped:
                 batch.stop(self._stopped)

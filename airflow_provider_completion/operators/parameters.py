@@ -62,6 +62,7 @@ def batch_of(
             files_of=files_of,
             bad_rows=operator.bad_rows,
             dedupe=operator.dedupe,
+            limit=operator.limit,
             encoding=operator.encoding,
         ),
         form=form,
@@ -76,6 +77,7 @@ def batch_of(
         ),
         facts=facts,
         journal=operator.journal or None,
+        reuse=operator.reuse,
         keep=operator.keep,
         answer_column=operator.answer_column,
     )

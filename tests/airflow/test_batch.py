@@ -205,13 +205,13 @@ def test_a_dry_run_says_what_would_be_asked(
     arguments: dict[str, Any] = {"rows": str(products), "output": str(tmp_path / "out.csv"), "key": "sku"}
     dry = batch(**arguments, dry_run=True)
     nothing = {"rejected": 0, "equal": 0, "done": 0, "left": 0}
-    assert dry().execute(context_of()) == {**nothing, "rows": 5, "to_send": 5, "to_ask": 5}
+    assert dry().execute(context_of()) == {**nothing, "rows": 5, "to_send": 5, "to_ask": 5, "estimate": None}
     assert not posts(completion_server)
     assert not (tmp_path / "out.journal").exists()
     batch(**arguments)().execute(context_of())
     with products.open("a", encoding="utf-8") as file:
         file.write("5,broken\n")
-    assert dry().execute(context_of()) == {**nothing, "rows": 6, "to_send": 6, "done": 5, "to_ask": 1}
+    assert dry().execute(context_of()) == {**nothing, "rows": 6, "to_send": 6, "done": 5, "to_ask": 1, "estimate": None}
     batch(**arguments, max_failed=1)().execute(context_of())
     assert len(posts(completion_server)) == 6
 
@@ -351,7 +351,7 @@ def test_what_cannot_work_does_not_load(wrong: Any) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"output": "/"}, {"output": "out.parquet"}, {"output": " "}, {"max_price": "much"}, {"rows": ""}, {"rows": 5},
+        {"output": "/"}, {"output": "out.json"}, {"output": " "}, {"max_price": "much"}, {"rows": ""}, {"rows": 5},
         {"inputs": ["a"]}, {"keep": ["nothing"]}, {"key": "nothing"}, {"deadline": datetime(2026, 1, 1)},
         {"output_type": int, "output_retries": 1, "feedback_input": "tune"},
         {"output_type": int, "output_retries": 1, "feedback_input": "tone", "inputs": {"tone": "nice"}},

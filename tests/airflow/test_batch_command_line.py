@@ -162,11 +162,13 @@ EVERY: list[tuple[str, list[str], Any, Any]] = [
     ("keep", ["a"], ["a"], ["a", "b"]),
     ("answer_column", ["x"], "x", "x"),
     ("journal", ["x"], "x", "x"),
+    ("reuse", ["x"], ["x"], "x"),
     ("app_version", ["x"], "x", "x"),
     ("concurrency", ["16"], 16, 16),
     ("requests_per_minute", ["60"], 60, 60),
     ("bad_rows", ["skip"], "skip", "skip"),
     ("dedupe", [], True, False),
+    ("limit", ["16"], 16, 16),
     ("dry_run", [], True, True),
     ("max_failed", ["3"], 3, 0.01),
     ("max_price", ["0.1"], "0.1", 0.1),
@@ -191,7 +193,7 @@ def test_every_option(name: str, words: list[str], value: Any, in_file: Any, fol
     got = given(flag, *words)
     assert (got, type(got[name])) == ({**paths, name: value}, type(value))
     Path("batch.json").write_text(json.dumps({name: in_file}))
-    read = value if isinstance(in_file, str) and name != "key" else in_file
+    read = value if isinstance(in_file, str) and name not in ("key", "reuse") else in_file
     assert given(config="batch.json") == {**paths, name: read}
     both = {**read, **value} if isinstance(value, dict) else value
     assert given(flag, *words, config="batch.json") == {**paths, name: both}
@@ -365,7 +367,8 @@ def test_rows_that_cannot_be_sent(completion_server: LocalCompletionServer, fold
     assert "row 2 (line 3)" in done.errors
     assert "--bad-rows skip goes on without them." in done.errors
     done = batch("--key", "sku", "--bad-rows", "skip", "--dry-run", "--json")
-    assert (done.code, manifest(done)) == (0, {"rows": 3, "rejected": 2, "equal": 0, "to_send": 1})
+    known = {"done": 0, "left": 0, "to_ask": 1, "estimate": None}
+    assert (done.code, manifest(done)) == (0, {"rows": 3, "rejected": 2, "equal": 0, "to_send": 1, **known})
     assert completions(completion_server) == []
     assert not Path("out.journal").exists()
 

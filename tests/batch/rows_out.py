@@ -72,7 +72,7 @@ def written(
     places = Places(output, rows)
     data = Output(output_type, output_retries=0, feedback_input=None)
     with planned(rows, **{"form": FORM, **more}) as (spool, checked, plan):
-        fields = data.type.fields if data.type else ()
+        fields = data.type.fields if data.type else None
         looks = Records(spool.columns, **{"used": plan.used, "fields": fields, **(records or {})})
         made = Results(places, spool.columns, looks, Reading(accept, data), **(results or {}))
         return made.write(spool, checked, Journalled(spool, of), this_round=ROUND, begun_at=BEGUN, stopped=stopped)

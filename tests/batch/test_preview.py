@@ -11,6 +11,7 @@ import pytest
 from airflow_provider_completion.api.errors import ConnectError, InvalidRequestError, TimeLimitError
 from airflow_provider_completion.batch import journal as module
 from airflow_provider_completion.batch.journal import Journal, RowId
+from airflow_provider_completion.batch.looking import looking_at
 from airflow_provider_completion.batch.preview import Preview, preview
 from airflow_provider_completion.batch.rules import Rules
 from airflow_provider_completion.batch.spool import Spool
@@ -28,7 +29,8 @@ def spool() -> Iterator[Spool]:
 
 
 def of(spool: Spool, folder: Path, output: str = OUTPUT, **rules: Any) -> Preview:
-    return preview(spool, folder, output, Rules(**{"concurrency": 1, **rules}), FACTS)
+    with looking_at(folder, output) as look:
+        return preview(spool, look, Rules(**{"concurrency": 1, **rules}), FACTS)
 
 
 def written_in(folder: Path) -> dict[str, bytes]:

@@ -72,6 +72,7 @@ def test_what_a_record_says(tmp_path: Path) -> None:
             "error_message": None,
             "error_hint": None,
             "same_as": None,
+            "reused_from": None,
             "raw_answer": None,
         }
     ]
@@ -339,11 +340,11 @@ def test_a_rows_own_columns_are_kept_as_asked(tmp_path: Path, keep: Any, kept: l
         (["text", "answer"], {}, r"names that columns of the rows have: 'answer'\."),
         (["text", "message_id", "answer"], {}, r"'answer', 'message_id'\."),
         (["text", "answer"], {"keep": ["answer"]}, r": 'answer'\."),
-        (["text", "title"], {"fields": ["title"]}, r": 'title'\."),
+        (["text", "title"], {"fields": {"title": {}}}, r": 'title'\."),
         (["text", "b"], {"answer_column": "b"}, r": 'b'\."),
         (["text"], {"answer_column": "task_id"}, r"answer_column is one that the results have anyway: 'task_id'\."),
-        (["text"], {"fields": ["task_id", "a"]}, r"output_type has fields that the results have anyway: 'task_id'\."),
-        (["text", *FACTS[1:]], {}, r"names that columns"),
+        (["text"], {"fields": {"task_id": {}}}, r"output_type has fields that the results have anyway: 'task_id'\."),
+        (["text", *[*FACTS][1:]], {}, r"names that columns"),
         (["answer", *FACTS], {"used": {"answer"}}, r": 'answer'\."),
         (["answer", *FACTS], {"used": {"message_id"}}, r": 'message_id'\."),
         (["text", *FACTS], {"keep": ["text", "task_id"]}, r": 'task_id'\."),
@@ -363,11 +364,11 @@ def test_no_column_is_overwritten_in_silence(names: list[str], more: dict[str, A
     [
         (["text", "answer"], {"keep": ["text"]}, ["text", "answer"]),
         (["text", "answer"], {"answer_column": "summary"}, ["text", "answer", "summary"]),
-        (["text", "answer"], {"fields": ["title"]}, ["text", "answer", "title"]),
+        (["text", "answer"], {"fields": {"title": {}}}, ["text", "answer", "title"]),
         (["sku", "text", "answer", *FACTS], {"used": {"text"}}, ["sku", "text", "answer"]),
         (["sku", "answer", *FACTS], {"used": {"answer"}, "answer_column": "summary"}, ["sku", "answer", "summary"]),
-        (["sku", "answer", *FACTS], {"fields": ["title"]}, ["sku", "answer", "title"]),
-        (["sku", "title", *FACTS], {"fields": ["title"]}, ["sku", "title"]),
+        (["sku", "answer", *FACTS], {"fields": {"title": {}}}, ["sku", "answer", "title"]),
+        (["sku", "title", *FACTS], {"fields": {"title": {}}}, ["sku", "title"]),
         ([], {"keep": ["text"]}, ["text", "answer"]),
     ],
 )
@@ -407,9 +408,10 @@ def test_dead_letters_are_rows_as_they_were(tmp_path: Path, suffix: str) -> None
     rows = [{"sku": sku, "text": text} for sku, text in zip("ABCD", ['a,"b"\r\n;', "b\t", "c\rc", ""], strict=True)]
     sink = sink_for(source.name)
     with source.open("wb") as file:
-        made = sink(file.write, ["sku", "text"])
+        made = sink(file.write, ["sku", "text"], dict)
         for row in rows:
             made.write(row)
+        made.end()
     keep = {"keep": ["sku"]}
     no = failed(ModelError("No."))
     fails = of(A=no, B=answered("b"), C=no, D=no)
