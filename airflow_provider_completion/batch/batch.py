@@ -20,6 +20,7 @@ from airflow_provider_completion.batch.loop import run_in_thread
 from airflow_provider_completion.batch.manifest import Manifest
 from airflow_provider_completion.batch.outcomes import Reading
 from airflow_provider_completion.batch.places import Places, uri_of
+from airflow_provider_completion.batch.preview import Preview, preview
 from airflow_provider_completion.batch.records import Keep, Records
 from airflow_provider_completion.batch.results import Results
 from airflow_provider_completion.batch.rows import NOT_SENT, Recipient
@@ -36,6 +37,8 @@ log = logging.getLogger(__name__)
 _JOURNAL = ".journal"
 #: Where all problems of rows are listed, beside the output.
 _PROBLEMS = ".problems.txt"
+#: How many reasons of rows without an answer the error of a batch tells; the log has more.
+_REASONS = 3
 
 
 #: What to do about a batch that the same bound would end again.
@@ -205,6 +208,18 @@ class Batch:
         )
         return checked
 
+    def preview(self) -> Preview:
+        """Say what :meth:`run` would ask, after :meth:`check`. The journal stays as it is, if there is one.
+
+        :raises InvalidRequestError: it is another output's, or cannot be read
+        """
+        if not self.has_journal:
+            found = Preview(to_ask=self._checked.to_send)
+        else:
+            found = preview(self._spool, self.journal, self.output_uri, self._rules, self._facts)
+        log.info("Of these, %d have an answer in the journal, %d stay without one, and %d would be asked.", *found)
+        return found
+
     def expect_journal(self, *, known: bool, cleared: bool) -> None:
         """Refuse to begin without the journal of an earlier try.
 
@@ -283,8 +298,12 @@ class Batch:
             )
         where = f" Rows without an answer are in {manifest.failed}." if manifest.failed else ""
         passes = ending.error is None and manifest.may_pass > 0
+        reasons = "".join(f" {reason}." for reason in manifest.reasons[:_REASONS])
         return BatchError(
-            f"{manifest.problem}{where}", hint=_HINTS.get(ending.why), retry="delay" if passes else "never", billed="no"
+            f"{manifest.problem}{reasons}{where}",
+            hint=_HINTS.get(ending.why),
+            retry="delay" if passes else "never",
+            billed="no",
         )
 
     def _journal_at(self, journal: FilePath | None) -> Path:

@@ -9,8 +9,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from airflow_provider_completion.batch.outcomes import STATUSES, Outcome, Status
+from airflow_provider_completion.batch.outcomes import BAD, STATUSES, Outcome, Status
 from airflow_provider_completion.batch.quantiles import Percentiles, Quantiles
+from airflow_provider_completion.batch.reasons import Reason, Reasons
+from airflow_provider_completion.batch.rows import Row
 from airflow_provider_completion.paying import OnMaybeBilled, may_pass
 
 #: Sums of prices are exact, as those are (see ``Money``).
@@ -44,6 +46,7 @@ class Manifest(BaseModel):
     :param stopped: why the batch ended before every row had, None if it did not
     :param rows: all input rows
     :param counts: rows by their status; they add up to ``rows``
+    :param reasons: why rows have no answer, the ten most frequent reasons
     :param asked: rows that this round of tries asked for
     :param found: rows that earlier ones had asked for
     :param equal: rows that took the answer of an equal one
@@ -65,6 +68,7 @@ class Manifest(BaseModel):
     stopped: str | None
     rows: int
     counts: dict[Status, int]
+    reasons: list[Reason]
     asked: Spent
     found: Spent
     equal: int
@@ -81,6 +85,11 @@ class Manifest(BaseModel):
         """Return plain JSON data."""
         return self.model_dump(mode="json")
 
+    @property
+    def other_reasons(self) -> int:
+        """How many rows have no answer for another reason than those."""
+        return sum(self.counts[status] for status in BAD) - sum(reason.rows for reason in self.reasons)
+
 
 class Tally:
     """Counts what became of rows, one after another.
@@ -95,17 +104,16 @@ class Tally:
         self._equal = self._maybe_billed = self._twice = self._may_pass = 0
         self._asked, self._found = _Sum(), _Sum()
         self._waiting, self._running = Quantiles(), Quantiles()
+        self._reasons = Reasons()
 
-    def add(self, outcome: Outcome, *, is_equal: bool = False) -> None:
-        """Count one.
-
-        :param is_equal: whether it is that of an equal row
-        """
+    def add(self, row: Row, outcome: Outcome) -> None:
+        """Count one."""
         self.counts[outcome.status] += 1
-        self._equal += is_equal
+        self._equal += row.same_as is not None
         self._maybe_billed += outcome.status == "failed" and outcome.billed != "no"
         self._twice += outcome.possibly_billed_twice
         if (why := outcome.why) is not None:
+            self._reasons.add(row, outcome.status, why)
             self._may_pass += may_pass(retry=why.retry, billed=outcome.billed, on_maybe_billed=self._on_maybe_billed)
         if outcome.of_round is None:
             return
@@ -120,6 +128,7 @@ class Tally:
         """Return what a manifest says of them."""
         return {
             "counts": dict(self.counts),
+            "reasons": self._reasons.told(),
             "asked": self._asked.spent(),
             "found": self._found.spent(),
             "equal": self._equal,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from math import ceil, exp, log
-from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict
 
 #: How wrong a percentile can be, as a share of the true value.
 _ERROR = 0.01
@@ -13,8 +14,10 @@ _GROWTH = log((1 + _ERROR) / (1 - _ERROR))
 _SMALLEST = 0.0001
 
 
-class Percentiles(NamedTuple):
-    """Seconds that so many percent of the rows took at most."""
+class Percentiles(BaseModel):
+    """Seconds that so many percent of the rows took at most; ``max`` is the longest."""
+
+    model_config = ConfigDict(frozen=True)
 
     p50: float
     p95: float
@@ -44,7 +47,7 @@ class Quantiles:
         """What is known of all values, None if there are none."""
         if not self._counts:
             return None
-        return Percentiles(self._at(0.50), self._at(0.95), self._at(0.99), round(self._max, 4))
+        return Percentiles(p50=self._at(0.50), p95=self._at(0.95), p99=self._at(0.99), max=round(self._max, 4))
 
     def _at(self, share: float) -> float:
         """Return the smallest value that so many do not exceed."""

@@ -124,7 +124,7 @@ class Results:
         failed.write(self._mark)
         letters = self._letters(failed.write, self._columns)
         for row, outcome in self._outcomes(spool, journal):
-            tally.add(outcome, is_equal=row.same_as is not None)
+            tally.add(row, outcome)
             if outcome.status == "skipped":
                 output.discard()  # of which no more is needed
             if output.is_open:

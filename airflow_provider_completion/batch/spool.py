@@ -41,9 +41,9 @@ CREATE TABLE twins (idx INTEGER PRIMARY KEY, first INTEGER, nth INTEGER);
 #: One of two rows with the same key is no more the right one than the other.
 _SAME_KEYS = """
 CREATE INDEX key_of ON marks (key);
-INSERT INTO problems SELECT idx, 'row ' || (
-    SELECT 1 + other.idx FROM marks AS other WHERE other.key = marks.key AND other.idx != marks.idx
-    ORDER BY other.idx LIMIT 1
+INSERT INTO problems SELECT idx, (
+    SELECT place_of(other.idx, line) FROM marks AS other JOIN rows USING (idx)
+    WHERE other.key = marks.key AND other.idx != marks.idx ORDER BY other.idx LIMIT 1
 ) || ' has the same key' FROM marks WHERE key IN (SELECT key FROM marks GROUP BY key HAVING count(*) > 1);
 """
 
@@ -96,6 +96,7 @@ class Spool:
 
     def __init__(self, source: Source) -> None:
         self._db = sqlite3.connect("", check_same_thread=False)  # SQLite's name for such a file
+        self._db.create_function("place_of", 2, place_of)
         self._dedupe = False
         try:
             #: The names of all columns, in the order in which they were seen.

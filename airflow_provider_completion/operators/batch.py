@@ -69,7 +69,7 @@ class CompletionBatchOperator(CallingOperator):
     :param bad_rows: rows that the app would not take end the batch before anything is sent (``fail``), or are left out
         (``skip``)
     :param dedupe: ask once for rows that ask the same
-    :param dry_run: end after the checks
+    :param dry_run: end after the checks, and say how many rows would be asked
     :param max_failed: how many rows may have no answer: a number, or a share of them as a float
     :param max_price: send no more rows once the Dag run has spent so much, in the app's currency (templated)
     :param max_tokens: the same for tokens

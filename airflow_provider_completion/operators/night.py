@@ -55,7 +55,7 @@ class Night:
             self._batch = batch
             checked = batch.check()
             if self._operator.only_check:
-                return checked._asdict()
+                return {**checked._asdict(), **batch.preview()._asdict()}
             self._note(batch)
             if self._stopped:
                 batch.stop(self._stopped)
@@ -237,9 +237,11 @@ def _table(manifest: Manifest) -> str:
         f"Batch of {manifest.rows} rows: {counts or 'none'}; {manifest.asked.rows} asked, {manifest.found.rows} known "
         f"from before; {manifest.asked.total_tokens} tokens, {cost or 'no price'}; {manifest.seconds:.1f} s.",
     ]
+    lines += [str(reason) for reason in manifest.reasons]
+    lines += [f"{manifest.other_reasons} rows for other reasons"] if manifest.other_reasons else []
     for what, seconds in (("waiting", manifest.waiting), ("running", manifest.running)):
         if seconds is not None:
-            told = ", ".join(f"{name} {value:.2f}" for name, value in seconds._asdict().items())
+            told = ", ".join(f"{name} {value:.2f}" for name, value in seconds)
             lines.append(f"Seconds {what}: {told}")
     lines.append(f"Results: {manifest.output if manifest.published else 'not published'}")
     return "\n".join(lines)

@@ -34,7 +34,7 @@ FORM = [
 def answer(prompt: Prompt) -> str:
     text = str(prompt.inputs["text"])
     if "broken" in text:
-        raise GenerationError(400, "invalid_param", "The model does not like this.")
+        raise GenerationError("The model does not like this.")
     return text.upper()
 
 
@@ -138,7 +138,11 @@ def test_a_function_yields_rows(completion_server: LocalCompletionServer, tmp_pa
 
 
 def test_rows_without_an_answer_fail_the_task_and_come_back(
-    completion_server: LocalCompletionServer, products: Path, tmp_path: Path
+    completion_server: LocalCompletionServer,
+    products: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """The manifest is in XCom all the same, and nothing takes the place of the results before."""
     output = tmp_path / "out.csv"
@@ -154,7 +158,12 @@ def test_rows_without_an_answer_fail_the_task_and_come_back(
 
         seen: list[Any] = []
         failing >> reader(failing.output)
-    assert states_of(dag)["ask"] == "failed"
+    with caplog.at_level(logging.INFO):
+        assert states_of(dag)["ask"] == "failed"
+    # In the table at the end, and in what the task fails with.
+    reason = "1 row failed: completion_request_error: The model provider failed: The model does not like this. (row 6)"
+    assert (caplog.text + "".join(capfd.readouterr())).count(reason) >= 2
+    assert seen[0]["reasons"][0]["first"] == [6]
     assert (seen[0]["published"], seen[0]["counts"]["failed"], seen[0]["counts"]["complete"]) == (False, 1, 5)
     assert output.read_text(encoding="utf-8") == "those of last night"
     letters = tmp_path / "out.failed.csv"
@@ -187,6 +196,24 @@ def test_nothing_is_sent_where_a_row_is_wrong(
     assert not posts(completion_server)
     assert run(batch(rows=str(products), output=str(output), key="sku", bad_rows="skip")).states["ask"] == "failed"
     assert len(posts(completion_server)) == 5
+
+
+def test_a_dry_run_says_what_would_be_asked(
+    completion_server: LocalCompletionServer, products: Path, tmp_path: Path
+) -> None:
+    """That is what is asked then."""
+    arguments: dict[str, Any] = {"rows": str(products), "output": str(tmp_path / "out.csv"), "key": "sku"}
+    dry = batch(**arguments, dry_run=True)
+    nothing = {"rejected": 0, "equal": 0, "done": 0, "left": 0}
+    assert dry().execute(context_of()) == {**nothing, "rows": 5, "to_send": 5, "to_ask": 5}
+    assert not posts(completion_server)
+    assert not (tmp_path / "out.journal").exists()
+    batch(**arguments)().execute(context_of())
+    with products.open("a", encoding="utf-8") as file:
+        file.write("5,broken\n")
+    assert dry().execute(context_of()) == {**nothing, "rows": 6, "to_send": 6, "done": 5, "to_ask": 1}
+    batch(**arguments, max_failed=1)().execute(context_of())
+    assert len(posts(completion_server)) == 6
 
 
 def test_another_output_type_reads_the_answers_anew(completion_server: LocalCompletionServer, tmp_path: Path) -> None:
@@ -322,14 +349,17 @@ def test_what_is_found_out_before_anything_is_sent(
 
 
 def test_secrets_are_nowhere(
-    completion_server: LocalCompletionServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    completion_server: LocalCompletionServer,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """The key is nowhere, and what is asked neither in the log nor in the journal."""
     rows = [{"text": "canary-prompt broken"}, {"text": "canary-prompt fine"}]
     with caplog.at_level(logging.DEBUG):
         run(batch(rows=rows, output=str(tmp_path / "out.jsonl")))
     assert posts(completion_server)
-    told = caplog.text + (tmp_path / "out.manifest.json").read_text(encoding="utf-8")
+    told = caplog.text + "".join(capfd.readouterr()) + (tmp_path / "out.manifest.json").read_text(encoding="utf-8")
     found = b"".join(path.read_bytes() for path in (tmp_path / "out.journal").iterdir())
     assert "canary" not in told
     assert KEY.encode() not in found

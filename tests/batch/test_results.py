@@ -510,9 +510,22 @@ def test_the_manifest_adds_up(tmp_path: Path) -> None:
     assert told["found"]["rows"] == 2
     assert told["found"]["prices"] == {"EUR": "0.1"}
     assert (told["maybe_billed"], told["possibly_billed_twice"], told["may_pass"]) == (3, 1, 1)
-    assert told["running"][3] == 20.0
+    assert told["reasons"][0] == {
+        "status": "failed", "code": "ThrottledError", "message": "Wait.", "rows": 1, "first": [4],
+    }  # fmt: skip
+    assert [reason["first"] for reason in told["reasons"]] == [[4], [5], [6], [7]]
+    assert manifest.other_reasons == 0
+    assert told["running"].keys() == {"p50", "p95", "p99", "max"}
+    assert (told["running"]["max"], told["waiting"]["max"]) == (20.0, 3.0)
     assert told["begun_at"] == "2026-01-01T00:00:00Z"
     assert told["seconds"] > 0
+
+
+def test_reasons_that_are_not_told_are_counted(tmp_path: Path) -> None:
+    rows = [{"text": f"{number}"} for number in range(15)]
+    entries = lambda row: failed(ModelError("No.", code=f"code {row.columns['text']}"))  # noqa: E731
+    manifest = written(tmp_path / "out.csv", rows, entries)
+    assert (len(manifest.reasons), manifest.other_reasons) == (10, 5)
 
 
 def test_the_sums_are_those_of_the_records(tmp_path: Path) -> None:
