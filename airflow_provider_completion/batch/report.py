@@ -1,7 +1,7 @@
 """The page that people look at: what a manifest says, with charts, as one HTML file that needs no other and no script.
 
-What stands in it comes from servers and models. jinja2 escapes it all; besides, a policy in the page forbids scripts and
-addresses, and no text changes the direction of its neighbours.
+What stands in it comes from servers and models. jinja2 escapes it all; besides, a policy in the page forbids scripts
+and addresses, and no text changes the direction of its neighbours.
 """
 
 from __future__ import annotations
@@ -114,10 +114,14 @@ def _bars(quantiles: Quantiles | None) -> list[Bar]:
         return []
     longest = max(counts)
     filled = [place for place, count in enumerate(counts) if count]
-    return [
-        Bar(f"up to {_ENDS[place]:g} s" if place < len(_ENDS) else "longer", counts[place], counts[place] / longest)
-        for place in range(filled[0], filled[-1] + 1)
-    ]
+    return [Bar(_between(place), counts[place], counts[place] / longest) for place in range(filled[0], filled[-1] + 1)]
+
+
+def _between(place: int) -> str:
+    if place == len(_ENDS):
+        return f"above {_ENDS[-1]:,.0f}"
+    end = f"{_ENDS[place]:,g}" if _ENDS[place] < 1 else f"{_ENDS[place]:,.0f}"
+    return f"{_ENDS[place - 1]:,g} to {end}" if place else f"up to {end}"
 
 
 def _flow(moments: Sequence[Moment]) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import XCOM_RETURN_KEY, conf
 
 from airflow_provider_completion.api.errors import InvalidRequestError
+from airflow_provider_completion.api.files import checked_url
 from airflow_provider_completion.batch.batch import Ask, Batch, BatchError
 from airflow_provider_completion.batch.manifest import Manifest
 from airflow_provider_completion.batch.places import uri_of
@@ -62,6 +63,7 @@ class Night:
             with spanning(self._context["ti"], self._operator.conn_id) as told:
                 manifest, failure = batch.run(tell=lambda line: self._operator.log.info("%s", line))
                 told(manifest)
+            self._operator.show_report(self._context["ti"])
             if manifest.published:
                 source = uri_of(_path(rows)) if is_path(rows) else None
                 collect_lineage(self._operator.hook, rows=source, output=manifest.output)
@@ -86,6 +88,7 @@ class Night:
         inputs: Any = operator.inputs or {}
         if not isinstance(inputs, Mapping):
             raise wrong_inputs(inputs, "Write a template for each value: inputs={'language': '{{ ... }}'}.")
+        _check_url(operator.report_url)
         user = settings.user if operator.user is None else operator.user
         return Batch(
             rows,
@@ -123,6 +126,7 @@ class Night:
             journal=operator.journal or None,
             keep=operator.keep,
             answer_column=operator.answer_column,
+            report_samples=operator.report_samples,
         )
 
     def _note(self, batch: Batch) -> None:
@@ -217,6 +221,16 @@ def _path(path: Any) -> FilePath | Any:
     return path_of(path)
 
 
+def _check_url(url: str | None) -> None:
+    if not url:
+        return
+    try:
+        checked_url(url)
+    except ValueError as error:
+        hint = f"{NOT_SENT} Without it the task has no link to the report, whose place its log and its manifest tell."
+        raise InvalidRequestError(f"report_url is of no use: {error}.", hint=hint) from None
+
+
 def _price(price: Decimal | float | str | None) -> Decimal | None:
     if price is None or price == "":
         return None
@@ -244,4 +258,5 @@ def _table(manifest: Manifest) -> str:
             told = ", ".join(f"{name} {value:.2f}" for name, value in seconds)
             lines.append(f"Seconds {what}: {told}")
     lines.append(f"Results: {manifest.output if manifest.published else 'not published'}")
+    lines.append(f"Report: {manifest.report}")
     return "\n".join(lines)
