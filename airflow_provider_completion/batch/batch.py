@@ -92,6 +92,7 @@ class Batch:
     :param reuse: earlier outputs whose answers to the same rows are taken over
     :param keep: the rows' columns that stand in the results
     :param answer_column: where answers stand
+    :param report_samples: how many rows the report shows with what they ask and got
     :param form: the app's, None if nothing is held against it
     :param recipient: who is asked
     :param rules: what holds for all rows
@@ -114,6 +115,7 @@ class Batch:
         reuse: Reuse = (),
         keep: Keep = "all",
         answer_column: str = "answer",
+        report_samples: int = 0,
     ) -> None:
         self._begun_at = datetime.now(UTC)
         self._settings, self._rules, self._facts, self._recipient = settings, rules, facts, recipient
@@ -161,6 +163,9 @@ class Batch:
                 max_failed=rules.max_failed,
                 on_maybe_billed=rules.on_maybe_billed,
                 encoding=ask.encoding,
+                samples=report_samples,
+                shown=self._plan.used,
+                bounds=rules.bounds,
             )
         except BaseException:
             self._spool.close()
@@ -289,6 +294,7 @@ class Batch:
                     begun_at=self._begun_at,
                     journal_uri=self.journal_uri,
                     stopped=_why(ending),
+                    course=ending.course,
                 )
         except JournalError as error:
             retry = "never" if isinstance(error, TakenOverError) else "delay"

@@ -27,6 +27,8 @@ _LEAST_BILLED = 20
 #: Failures that are alike. All that was paid for nothing is.
 _Kind = tuple[str, int | None, str | None] | None
 _PAID: _Kind = ("paid", None, None)
+#: What the words of a failure follow on.
+LAST_ONE = ". The last one: "
 _KEPT = "What was answered is in the journal."
 
 
@@ -158,7 +160,7 @@ def ended(what: str, last: CompletionError | None = None, *, hint: str | None = 
     :param last: how the last row has failed, if that is why
     :param hint: what to do, if it is not the failure's
     """
-    said = f". The last one: {last.message}" if last else "."
+    said = f"{LAST_ONE}{last.message}" if last else "."
     return CompletionError(
         f"The batch was ended: {what[:1].lower()}{what[1:]}{said}",
         hint=" ".join(filter(None, (hint or (last.hint if last else ""), _KEPT))),

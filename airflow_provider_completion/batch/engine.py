@@ -128,6 +128,7 @@ class Engine:
             self._running = self._loop
         self._end_as_wanted()
         self._look()
+        self.progress.mark(self._moved_at)
         watches = (self._tell_lines(), self._watch_stalling(), self._watch_deadline())
         watching = [asyncio.create_task(self._guarded(watch)) for watch in watches]
         working = [asyncio.create_task(self._guarded(self._work())) for _ in range(self._rules.concurrency)]
@@ -138,6 +139,7 @@ class Engine:
                 self._running = None
             await self._close(watching, working)
         progress = self.progress
+        progress.mark(self._loop.time(), always=True)
         self._tell(progress.line(self._loop.time()))
         return Ending(
             why=self._why,
@@ -147,6 +149,7 @@ class Engine:
             calls=progress.calls,
             refused=progress.refused,
             spent=progress.spent,
+            course=progress.course,
         )
 
     # -- the way of a row -----------------------------------------------------------------------------------------
@@ -225,6 +228,7 @@ class Engine:
     def _take(self, job: Job, call: Call, outcome: Completion | CompletionError) -> None:
         """Take what has come of a row's call."""
         now = self._loop.time()
+        self.progress.mark(now)
         self._turns.end(call, outcome, first=not job.failures)
         if isinstance(outcome, CompletionError):
             if Refusal.of(outcome):
@@ -390,6 +394,7 @@ class Engine:
     async def _tell_lines(self) -> None:
         while True:
             await asyncio.sleep(_LINE_SECONDS)
+            self.progress.mark(self._loop.time())
             self._tell(self.progress.line(self._loop.time()))
 
     async def _watch_stalling(self) -> None:

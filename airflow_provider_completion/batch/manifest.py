@@ -43,6 +43,7 @@ class Manifest(BaseModel):
     :param problem: why they were not
     :param failed: the URI of the dead letters, None if there are none
     :param journal: the URI of the journal
+    :param report: the URI of the report
     :param stopped: why the batch ended before every row had, None if it did not
     :param rows: all input rows
     :param counts: rows by their status; they add up to ``rows``
@@ -66,6 +67,7 @@ class Manifest(BaseModel):
     problem: str | None
     failed: str | None
     journal: str | None
+    report: str
     stopped: str | None
     rows: int
     counts: dict[Status, int]
@@ -108,6 +110,7 @@ class Manifest(BaseModel):
                 told = ", ".join(f"{name} {value:.2f}" for name, value in seconds)
                 lines.append(f"Seconds {what}: {told}")
         lines.append(f"Results: {self.output if self.published else 'not published'}")
+        lines.append(f"Report: {self.report}")
         return "\n".join(lines)
 
 
@@ -123,7 +126,8 @@ class Tally:
         self.counts: Counter[Status] = Counter(dict.fromkeys(STATUSES, 0))
         self._equal = self._reused = self._maybe_billed = self._twice = self._may_pass = 0
         self._asked, self._found = _Sum(), _Sum()
-        self._waiting, self._running = Quantiles(), Quantiles()
+        #: Seconds of asked rows: before their last call, and of that.
+        self.waiting, self.running = Quantiles(), Quantiles()
         self._reasons = Reasons()
 
     def add(self, row: Row, outcome: Outcome) -> None:
@@ -142,8 +146,8 @@ class Tally:
             self._found.add(outcome)
             return
         self._asked.add(outcome)
-        self._waiting.add(outcome.waiting or 0.0)
-        self._running.add(outcome.running or 0.0)
+        self.waiting.add(outcome.waiting or 0.0)
+        self.running.add(outcome.running or 0.0)
 
     def told(self) -> dict[str, Any]:
         """Return what a manifest says of them."""
@@ -157,8 +161,8 @@ class Tally:
             "maybe_billed": self._maybe_billed,
             "possibly_billed_twice": self._twice,
             "may_pass": self._may_pass,
-            "waiting": self._waiting.percentiles,
-            "running": self._running.percentiles,
+            "waiting": self.waiting.percentiles,
+            "running": self.running.percentiles,
         }
 
 

@@ -29,6 +29,7 @@ class Places:
     * ``described.failed.jsonl``: the rows without an answer, in the format that they were read from; those from
       no file as JSONL
     * ``described.manifest.json``: the manifest
+    * ``described.report.html``: the report, see :mod:`.report`
 
     Make it before anything is sent: it looks whether they can be written.
 
@@ -54,10 +55,11 @@ class Places:
         is_file = is_path(rows)
         self.failed = self.beside(f".failed{suffix_of(rows) if is_file else _OF_MAPPINGS}")
         self.manifest = self.beside(".manifest.json")
+        self.report = self.beside(".report.html")
         if is_file:
             self._check_against(rows)
         self._check_others()
-        for path in (self.output, self.failed, self.manifest):
+        for path in (self.output, self.failed, self.manifest, self.report):
             try:
                 with NewFile(path):  # and it is gone again
                     pass

@@ -6,6 +6,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from airflow_provider_completion.batch.admission import Flow
+from airflow_provider_completion.batch.course import Course, Moment
 from airflow_provider_completion.batch.ending import Status
 from airflow_provider_completion.batch.spending import Spent
 
@@ -33,12 +34,27 @@ class Progress:
     found: Counter[Status] = field(default_factory=Counter)
     calls: int = 0
     refused: int = 0
+    #: How it went so far.
+    course: Course = field(default_factory=Course)
     _marks: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_MARKS))
 
     @property
     def ended(self) -> int:
         """How many rows have an end."""
         return self.asked.total() + self.found.total()
+
+    def mark(self, now: float, *, always: bool = False) -> None:
+        """Take note of how it stands, if it is time to.
+
+        :param now: seconds of the flow's clock
+        """
+        if always or self.course.is_due(now):
+            flow, spent = self.flow, self.spent
+            self.course.add(
+                Moment(
+                    now, flow.in_flight, flow.limit, flow.reason(now), self.refused, spent.tokens, dict(spent.prices)
+                )
+            )
 
     def line(self, now: float) -> str:
         """Return where it stands. From any thread, as often as one likes.

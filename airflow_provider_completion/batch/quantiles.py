@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from math import ceil, exp, log
 
 from pydantic import BaseModel, ConfigDict
@@ -43,6 +44,12 @@ class Quantiles:
             self._max = seconds
 
     @property
+    def counts(self) -> Iterator[tuple[float, int]]:
+        """How many values are about so long, at most 1 % wrong."""
+        for bucket, count in self._counts.items():
+            yield min(self._middle(bucket), self._max), count
+
+    @property
     def percentiles(self) -> Percentiles | None:
         """What is known of all values, None if there are none."""
         if not self._counts:
@@ -55,9 +62,12 @@ class Quantiles:
         for bucket in sorted(self._counts):
             below += self._counts[bucket]
             if below >= share * total:
-                # The middle of its values, as far from the smallest as from the largest.
-                return round(min(exp(bucket * _GROWTH) * (1 - _ERROR), self._max), 4)
+                return round(min(self._middle(bucket), self._max), 4)
         return self._max
+
+    def _middle(self, bucket: int) -> float:
+        """Return what is as far from the smallest of its values as from the largest."""
+        return exp(bucket * _GROWTH) * (1 - _ERROR)
 
 
 _BUCKET_OF_SMALLEST = ceil(log(_SMALLEST) / _GROWTH)

@@ -87,6 +87,13 @@ class Rules:
             raise _wrong("trace_session_id has characters that a header field cannot have")
         object.__setattr__(self, "trace_session_id", self.trace_session_id.strip()[:_SESSION_ID_LENGTH])
 
+    @property
+    def bounds(self) -> dict[str, str]:
+        """What is said of when the batch ends, by parameter."""
+        names = ("concurrency", "max_failed", "max_price", "max_tokens", "deadline")
+        said = {name: getattr(self, name) for name in names}
+        return {name: str(value) for name, value in said.items() if value is not None}
+
     def read(self, completion: Completion) -> Any:
         """Return what is made of an answer.
 

@@ -90,6 +90,7 @@ OPTIONS = (
     Option("encoding", TEXT, "of ROWS, if it is neither UTF-8 nor marked"),
     Option("keep", COLUMNS, "a column of ROWS that stands in the results; once for each (default: all)"),
     Option("answer_column", COLUMN, "where answers stand in the results (default: answer)"),
+    Option("report_samples", WHOLE, "how many rows the report shows with what they ask and got (default: 0)"),
     Option("journal", PATH, "the journal's folder (default: beside OUTPUT)"),
     Option("reuse", PATHS, "an earlier output, or a pattern, whose answers are taken over; once for each"),
     Option("app_version", TEXT, "your word for what is published in the app: another one asks all rows anew"),

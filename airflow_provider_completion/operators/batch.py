@@ -7,7 +7,12 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_completion.operators.failing import failing_briefly, refusing
-from airflow_provider_completion.operators.links import CallingOperator
+from airflow_provider_completion.operators.links import (
+    REPORT_KEY,
+    CallingOperator,
+    CompletionLogsLink,
+    CompletionReportLink,
+)
 from airflow_provider_completion.paying import OnMaybeBilled, checked_on_maybe_billed
 
 if TYPE_CHECKING:
@@ -42,9 +47,9 @@ class CompletionBatchOperator(CallingOperator):
 
     Rows go in from a CSV, JSON-lines or Parquet file, or from a list or an XCom of mappings; each is paid for once,
     through crashes, retries, clears and later runs with the same ``output``: what was answered is in a journal beside
-    it. The return value is the manifest: counts that add up to the rows, tokens, prices, seconds. XCom also has
-    ``usage``, ``output``, the URI of the results if they were written, and ``failed``, that of the rows without an
-    answer if there are some.
+    it. The return value is the manifest: counts that add up to the rows, tokens, prices, seconds. Beside the results
+    there is a report, a page for people. XCom also has ``usage``, ``output``, the URI of the results if they were
+    written, and ``failed``, that of the rows without an answer if there are some.
 
     The task fails if more rows than ``max_failed`` have no answer; ``output`` is then left as it was. A retry asks only
     for what is missing.
@@ -62,6 +67,9 @@ class CompletionBatchOperator(CallingOperator):
     :param encoding: the encoding of a file of rows, if it is neither UTF-8 nor marked
     :param keep: the rows' own columns that stand in the results, ``all`` or their names
     :param answer_column: where answers stand in the results
+    :param report_samples: how many rows the report shows with what they ask and got, of those with and of those without
+        an answer; without it no prompt and no answer is in it
+    :param report_url: where a browser finds the report, for the task's link (templated)
     :param journal: the journal's folder, by default one beside ``output`` (templated)
     :param reuse: earlier outputs, as paths or patterns such as ``described-*.jsonl``, whose answers to the same rows
         are taken over, at no cost (templated)
@@ -95,8 +103,12 @@ class CompletionBatchOperator(CallingOperator):
 
     template_fields: Sequence[str] = (
         "rows", "inputs", "output_path", "journal", "reuse", "conn_id", "user", "app_version", "max_price",
+        "report_url",
     )  # fmt: skip
+    operator_extra_links = (CompletionLogsLink(), CompletionReportLink())
     template_fields_renderers = {"inputs": "json"}  # noqa: RUF012 - Airflow's own declaration
+    #: Where a browser finds the report, once there is one.
+    report_link: str | None = None
     #: The try that runs here.
     _night: Night | None = None
 
@@ -115,6 +127,8 @@ class CompletionBatchOperator(CallingOperator):
         encoding: str | None = None,
         keep: Literal["all"] | Sequence[str] = "all",
         answer_column: str = "answer",
+        report_samples: int = 0,
+        report_url: str | None = None,
         journal: str | os.PathLike[str] | None = None,
         reuse: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
         app_version: str = "",
@@ -154,6 +168,8 @@ class CompletionBatchOperator(CallingOperator):
         self.encoding = encoding
         self.keep = keep
         self.answer_column = answer_column
+        self.report_samples = report_samples
+        self.report_url = report_url
         self.journal = journal
         self.reuse = reuse
         self.app_version = app_version
@@ -204,6 +220,13 @@ class CompletionBatchOperator(CallingOperator):
 
         self._night = Night(self, context)
         return self._night.run(self.rows.rows if isinstance(self.rows, GivenRows) else self.rows)
+
+    def show_report(self, ti: Any) -> None:
+        """Let the link lead to the report.
+
+        :param ti: the task instance
+        """
+        self.leave(ti, REPORT_KEY, self.report_url)
 
     def on_kill(self) -> None:
         """Stop all generations on the server; what was answered is in the journal."""

@@ -56,6 +56,7 @@ class Night:
             with spanning(self._context["ti"], self._operator.conn_id) as told:
                 manifest, failure = batch.run(tell=lambda line: self._operator.log.info("%s", line))
                 told(manifest)
+            self._operator.show_report(self._context["ti"])
             if manifest.published:
                 source = uri_of(path_in(rows)) if is_path(rows) else None
                 collect_lineage(self._operator.hook, rows=source, output=manifest.output)

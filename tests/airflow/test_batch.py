@@ -379,7 +379,8 @@ def test_secrets_are_nowhere(
     with caplog.at_level(logging.DEBUG):
         run(batch(rows=rows, output=str(tmp_path / "out.jsonl")))
     assert posts(completion_server)
-    told = caplog.text + "".join(capfd.readouterr()) + (tmp_path / "out.manifest.json").read_text(encoding="utf-8")
+    told = caplog.text + "".join(capfd.readouterr())
+    told += "".join((tmp_path / f"out.{name}").read_text(encoding="utf-8") for name in ("manifest.json", "report.html"))
     found = b"".join(path.read_bytes() for path in (tmp_path / "out.journal").iterdir())
     assert "canary" not in told
     assert KEY.encode() not in found

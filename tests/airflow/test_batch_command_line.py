@@ -35,7 +35,7 @@ from airflow_provider_completion.testing import App, GenerationError, LocalCompl
 from tests.airflow.commands import COMMAND, KEY, PATIENCE, Done, at_a_terminal, completions, ran
 
 #: Parameters of the operator that make no sense in a shell.
-NOT_IN_A_SHELL: set[str] = set()
+NOT_IN_A_SHELL = {"report_url"}
 
 
 class Answers:
@@ -161,6 +161,7 @@ EVERY: list[tuple[str, list[str], Any, Any]] = [
     ("encoding", ["cp1252"], "cp1252", "cp1252"),
     ("keep", ["a"], ["a"], ["a", "b"]),
     ("answer_column", ["x"], "x", "x"),
+    ("report_samples", ["5"], 5, 5),
     ("journal", ["x"], "x", "x"),
     ("reuse", ["x"], ["x"], "x"),
     ("app_version", ["x"], "x", "x"),

@@ -345,6 +345,27 @@ def test_a_sample_its_estimate_and_the_night_after(completion_server: LocalCompl
     assert (manifest["reused"], manifest["asked"]["rows"]) == (100, 1)
 
 
+def test_a_report_with_some_of_the_rows(completion_server: LocalCompletionServer, tmp_path: Path) -> None:
+    folder = tmp_path
+    (folder / "products.csv").write_text("sku,description\nK-1,A kettle.\n")
+
+    def make() -> BaseOperator:
+        summarised = CompletionBatchOperator(
+            task_id="summarised",
+            rows=folder / "products.csv",
+            columns={"text": "description"},
+            output=folder / "summarised.jsonl",
+            report_samples=5,
+            report_url="https://files.example.com/batches/summarised.report.html",
+        )
+        return summarised
+
+    assert run(make).states["summarised"] == "success"
+    report = (folder / "summarised.report.html").read_text()
+    assert "A kettle." in report
+    assert "K-1" not in report
+
+
 def test_dead_letters_that_were_mended(completion_server: LocalCompletionServer, tmp_path: Path) -> None:
     folder = tmp_path
     (folder / "products.csv").write_text("sku,description\nK-1,A kettle.\nL-2,[[fault:cut]] A lamp.\n")

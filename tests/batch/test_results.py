@@ -272,7 +272,7 @@ def test_all_that_can_become_of_rows(tmp_path: Path) -> None:
     assert manifest.counts == {status: expected.count(status) for status in STATUSES}
     assert sum(manifest.counts.values()) == manifest.rows == 9
     assert manifest.problem == "1 of 9 rows were not asked: the batch ended before."
-    assert listed(tmp_path) == ["out.failed.jsonl", "out.manifest.json"]
+    assert listed(tmp_path) == ["out.failed.jsonl", "out.manifest.json", "out.report.html"]
     assert [row["sku"] for row in read(tmp_path / "out.failed.jsonl")] == ["A", "C", "D", "A", "F", "G"]
     # The same once more, and the last one was asked as well.
     again = [*rows[:7], *rows[8:]]
@@ -434,13 +434,13 @@ def test_dead_letters_of_a_list_are_json_lines(tmp_path: Path) -> None:
 def test_dead_letters_go_when_a_later_try_leaves_none(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("sku,text\nA,a\nB,b\n")
     written(tmp_path / "out.jsonl", tmp_path / "rows.csv", of(A=answered()))  # B is skipped, and no failure
-    assert listed(tmp_path) == ["out.manifest.json", "rows.csv"]
+    assert listed(tmp_path) == ["out.manifest.json", "out.report.html", "rows.csv"]
     written(tmp_path / "out.jsonl", tmp_path / "rows.csv", of(A=answered(), B=failed(ModelError("No."))))
-    assert listed(tmp_path) == ["out.failed.csv", "out.manifest.json", "rows.csv"]
+    assert listed(tmp_path) == ["out.failed.csv", "out.manifest.json", "out.report.html", "rows.csv"]
     written(tmp_path / "out.jsonl", ROWS, lambda _: failed(ModelError("No.")))
-    assert listed(tmp_path) == ["out.failed.jsonl", "out.manifest.json", "rows.csv"]
+    assert listed(tmp_path) == ["out.failed.jsonl", "out.manifest.json", "out.report.html", "rows.csv"]
     written(tmp_path / "out.jsonl", tmp_path / "rows.csv", of(A=answered(), B=answered()))
-    assert listed(tmp_path) == ["out.jsonl", "out.manifest.json", "rows.csv"]
+    assert listed(tmp_path) == ["out.jsonl", "out.manifest.json", "out.report.html", "rows.csv"]
 
 
 @pytest.mark.parametrize(
@@ -556,8 +556,8 @@ def test_results_on_object_storage(tmp_path: Path, suffix: str) -> None:
     entries = of(A=answered(), B=failed(ModelError("No.")))
     manifest = written(folder / f"out{suffix}", folder / "rows.csv", entries)
     assert not manifest.published
-    assert listed(tmp_path) == ["out.failed.csv", "out.manifest.json", "rows.csv"]
+    assert listed(tmp_path) == ["out.failed.csv", "out.manifest.json", "out.report.html", "rows.csv"]
     assert written(folder / f"out{suffix}", folder / "rows.csv").published
-    assert listed(tmp_path) == sorted([f"out{suffix}", "out.manifest.json", "rows.csv"])
+    assert listed(tmp_path) == sorted([f"out{suffix}", "out.manifest.json", "out.report.html", "rows.csv"])
     assert len(read(folder / f"out{suffix}")) == 2
     assert manifest.output == f"file://{tmp_path}/out{suffix}"
