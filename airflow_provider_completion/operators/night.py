@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import XCOM_RETURN_KEY, conf
 
+from airflow_provider_completion.api.errors import InvalidRequestError
+from airflow_provider_completion.api.files import checked_url
 from airflow_provider_completion.batch.batch import Batch, BatchError
 from airflow_provider_completion.batch.manifest import Manifest
 from airflow_provider_completion.batch.places import uri_of
+from airflow_provider_completion.batch.rows import NOT_SENT
 from airflow_provider_completion.batch.sources import is_path
 from airflow_provider_completion.exceptions import failing_for_good
 from airflow_provider_completion.hooks.trace import trace_id_of
@@ -73,6 +76,7 @@ class Night:
 
     def _new(self, rows: Any) -> Batch:
         ti = self._context["ti"]
+        _check_url(self._operator.report_url)
         self._operator.show_logs_url(ti)
         return batch_of(
             self._operator,
@@ -143,3 +147,13 @@ class Night:
         if self._operator.do_xcom_push:
             self._context["ti"].xcom_push(key=XCOM_RETURN_KEY, value=manifest.as_json())
         raise failure
+
+
+def _check_url(url: str | None) -> None:
+    if not url:
+        return
+    try:
+        checked_url(url)
+    except ValueError as error:
+        hint = f"{NOT_SENT} Without it the task has no link to the report, whose place its log and its manifest tell."
+        raise InvalidRequestError(f"report_url is of no use: {error}.", hint=hint) from None

@@ -8,7 +8,6 @@ from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_completion.api.errors import InvalidRequestError
-from airflow_provider_completion.api.files import checked_url
 from airflow_provider_completion.batch.batch import Ask, Batch
 from airflow_provider_completion.batch.rows import NOT_SENT, Recipient
 from airflow_provider_completion.batch.rules import Rules
@@ -48,7 +47,6 @@ def batch_of(
     inputs: Any = operator.inputs or {}
     if not isinstance(inputs, Mapping):
         raise wrong_inputs(inputs, "Write a template for each value: inputs={'language': '{{ ... }}'}.")
-    _check_url(operator.report_url)
     user = settings.user if operator.user is None else operator.user
     return Batch(
         path_in(rows),
@@ -126,16 +124,6 @@ def path_in(value: Any) -> FilePath | Any:
     if not value.strip():
         raise InvalidRequestError("A path is empty.", hint=f"{NOT_SENT} Look at the templates of rows and output.")
     return path_of(value)
-
-
-def _check_url(url: str | None) -> None:
-    if not url:
-        return
-    try:
-        checked_url(url)
-    except ValueError as error:
-        hint = f"{NOT_SENT} Without it the task has no link to the report, whose place its log and its manifest tell."
-        raise InvalidRequestError(f"report_url is of no use: {error}.", hint=hint) from None
 
 
 def _price(price: Decimal | float | str | None) -> Decimal | None:

@@ -36,7 +36,7 @@ def test_a_sample_comes_first_and_the_others_later(server: SmallServer, tmp_path
     assert skus(tmp_path / f"out.sample{suffix}") == ["0", "1", "2"]
     assert output.read_text() == "what was there before"
     assert listed(tmp_path) == sorted(
-        ["out.journal", f"out{suffix}", f"out.sample{suffix}", "out.sample.manifest.json"]
+        ["out.journal", f"out{suffix}", f"out.sample{suffix}", "out.sample.manifest.json", "out.sample.report.html"]
     )
     assert sorted(server.posts) == ["row 0", "row 1", "row 2"]
     manifest, _ = night(server, output, rows_of(10), ask={"limit": 5})
@@ -50,7 +50,7 @@ def test_a_sample_comes_first_and_the_others_later(server: SmallServer, tmp_path
 def test_a_limit_beyond_all_rows_is_a_sample_all_the_same(server: SmallServer, tmp_path: Path) -> None:
     manifest, _ = night(server, tmp_path / "out.jsonl", rows_of(2), ask={"limit": 5})
     assert (manifest.rows, manifest.asked.rows) == (2, 2)
-    assert listed(tmp_path) == ["out.journal", "out.sample.jsonl", "out.sample.manifest.json"]
+    assert listed(tmp_path) == ["out.journal", "out.sample.jsonl", "out.sample.manifest.json", "out.sample.report.html"]
 
 
 def test_all_rows_are_checked_and_those_of_the_sample_counted(server: SmallServer, tmp_path: Path) -> None:

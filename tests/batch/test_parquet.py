@@ -279,7 +279,7 @@ def test_a_file_that_is_not_ended_is_left_alone(tmp_path: Path) -> None:
     skips = lambda row: answered() if row.index < 1150 else Entry()  # noqa: E731
     assert not written(tmp_path / "out.parquet", rows, skips).published
     gc.collect()
-    assert listed(tmp_path) == ["out.manifest.json"]
+    assert listed(tmp_path) == ["out.manifest.json", "out.report.html"]
 
 
 def test_dead_letters_are_rows_as_they_were(tmp_path: Path) -> None:
@@ -300,7 +300,7 @@ def test_parquet_on_object_storage(tmp_path: Path) -> None:
     texts(tmp_path / "rows.parquet")
     fails = lambda row: answered() if row.index else failed(ModelError("No."))  # noqa: E731
     assert not written(folder / "out.parquet", folder / "rows.parquet", fails).published
-    assert listed(tmp_path) == ["out.failed.parquet", "out.manifest.json", "rows.parquet"]
+    assert listed(tmp_path) == ["out.failed.parquet", "out.manifest.json", "out.report.html", "rows.parquet"]
     assert written(folder / "out.parquet", folder / "rows.parquet").published
     assert [row["sku"] for row in read(folder / "out.parquet")] == [0, 1, 2]
 

@@ -201,8 +201,8 @@ def test_the_words_of_the_last_failure_are_not_in_it(tmp_path: Path) -> None:
     """They may quote what was asked, and the manifest has them in why the batch was ended."""
     bounds = Bounds(Rules(concurrency=1), Spent())
     last = ModelError("It failed: canary-prompt is bad", retry="never")
-    for _ in range(20):
-        bounds.end("failed", last)
+    for number in range(20):
+        bounds.end("failed", last, sent_after=number)
     reached = bounds.reached
     assert reached
     assert "canary" in str(reached.error)
@@ -279,6 +279,7 @@ def manifest_of(**more: Any) -> Manifest:
         "asked": {},
         "found": {},
         "equal": 0,
+        "reused": 0,
         "maybe_billed": 0,
         "possibly_billed_twice": 0,
         "may_pass": 0,

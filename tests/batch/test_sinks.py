@@ -81,9 +81,8 @@ def test_csv_has_nested_values_as_json(tmp_path: Path, value: Any) -> None:
     if isinstance(value, list | dict):
         assert json.loads(record["a"]) == value
     else:
-        assert record["a"] == {True: "true", False: "false", None: ""}.get(
-            value if type(value) is not int else "", str(value)
-        )
+        told = {"True": "true", "False": "false", "None": ""} if value is None or isinstance(value, bool) else {}
+        assert record["a"] == told.get(str(value), str(value))
 
 
 class Broken:
