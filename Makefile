@@ -48,8 +48,12 @@ endif
 bench: .venv/airflow-$(NEWEST)/.ready ## measure; not part of the tests
 	PYTHONPATH=. .venv/airflow-$(NEWEST)/bin/python -m tests.bench
 
-soak: .venv/airflow-$(NEWEST)/.ready ## 100,000 calls with random faults, about 4 minutes; not part of the tests
-	PYTHONPATH=. .venv/airflow-$(NEWEST)/bin/python -m tests.soak
+SOAK := PYTHONPATH=. .venv/airflow-$(NEWEST)/bin/python -m
+soak: .venv/airflow-$(NEWEST)/.ready ## 100,000 calls with random faults; batches killed, interrupted, and of 100,000 rows
+	$(SOAK) tests.soak
+	$(SOAK) tests.batch.killing --kills 1000
+	$(SOAK) tests.batch.interrupting --times 100 --rows 1000
+	$(SOAK) tests.batch.many_rows --rows 100000
 
 clean: ## remove what the targets above made
 	rm -rf .venv .airflow docs/_build .mypy_cache .pytest_cache .ruff_cache

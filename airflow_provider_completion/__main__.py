@@ -1,5 +1,5 @@
-"""``python -m airflow_provider_completion``: see what a connection leads to, and ask its app. Airflow takes seconds to
-import, so that happens only in a command.
+"""``python -m airflow_provider_completion``: see what a connection leads to, and ask its app, once or for each row of a
+table. Airflow takes seconds to import, so that happens only in a command.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from contextlib import redirect_stdout
 from typing import TextIO
 
 from airflow_provider_completion.api.errors import CompletionError
-from airflow_provider_completion.cli import CommandError
+from airflow_provider_completion.cli import FAILED, CommandError
+from airflow_provider_completion.cli.options import add_options
 from airflow_provider_completion.cli.streams import log_to_stderr, text_to, writing
 from airflow_provider_completion.plain import plain
 
@@ -28,6 +29,21 @@ On a terminal the answer is shown as it comes. Into a pipe or a file goes the wh
 All else is written to standard error. The exit code is 0 only for a complete answer. Ctrl-C stops the generation on the
 server.
 """
+_PROG = "python -m airflow_provider_completion"
+_BATCH = """\
+ROWS is a CSV or JSON-lines file, and so is OUTPUT, which appears once it is whole. What was answered is in a journal
+beside it: the same command again asks for what is missing, and pays for nothing else. What stands in ROWS under the
+name of an input, or under its label, becomes that input; "template" writes such a header.
+
+Ctrl-C, or SIGTERM, once: no more rows are sent, and those in flight go on to their ends. Twice: they are stopped.
+
+exit codes:
+  0  the results are written
+  1  rows have no answer, or it could not go on
+  2  something is wrong with the command, its files or its rows, and nothing was sent
+  3  a bound has ended it, such as --max-price
+  130, 143, 129  Ctrl-C, SIGTERM or a closed terminal has, before the last row
+"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,19 +55,18 @@ def main(arguments: list[str] | None = None) -> int:
     out = text_to(sys.stdout)
     try:
         with redirect_stdout(sys.stderr):  # where Airflow logs to, it takes from here
-            _run(options, out)
+            return _run(options, out)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except Exception as error:
         explained = isinstance(error, CommandError | CompletionError)
         sys.stderr.write(plain(f"{error}\n" if explained else f"{type(error).__name__}: {error}\n"))
-        return 1
-    return 0
+        return error.code if isinstance(error, CommandError) else FAILED
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m airflow_provider_completion",
+        prog=_PROG,
         description="Call completion apps through Airflow's connections: those of the environment, of a secrets "
         "backend and of the metadata database.",
     )
@@ -92,13 +107,47 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     )
     ask.add_argument("--user", help="the end user that the call is made for (default: the connection's)")
 
-    # argparse takes inputs only in one row; what stands behind an option comes back as not known.
+    _add_batch(commands)
+    text = "write the header of a CSV file with the app's inputs, for a batch; free of charge"
+    commands.add_parser("template", parents=[or_default], help=text, description=text)
+
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:2] == ["batch", "export"]:
+        arguments = [" ".join(arguments[:2]), *arguments[2:]]
+    # argparse takes inputs and paths only in one row; what stands behind an option comes back as not known.
     options, rest = parser.parse_known_args(arguments)
-    if rest and (options.command != "ask" or any(argument.startswith("-") for argument in rest)):
+    row = {"ask": "inputs", "batch": "paths"}.get(options.command)
+    if rest and (row is None or any(argument.startswith("-") for argument in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if options.command == "ask":
-        options.inputs += rest
+    if row:
+        getattr(options, row).extend(rest)
     return options
+
+
+def _add_batch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "generate an answer for each row of a table; each is paid for once"
+    batch = commands.add_parser(
+        "batch",
+        usage=f"{_PROG} batch ROWS OUTPUT [option ...]",
+        help=text,
+        description=text,
+        epilog=_BATCH,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    batch.add_argument("paths", metavar="ROWS OUTPUT", nargs="*", help="the table's file, and that of the results")
+    batch.add_argument("--config", metavar="FILE", help="a JSON object with the options, and ROWS and OUTPUT, by name")
+    batch.add_argument("--json", dest="as_json", action="store_true", help="end with the manifest, in one line")
+    overwrite = "replace an OUTPUT that has no journal beside it"
+    batch.add_argument("--overwrite", action="store_true", help=overwrite)
+    add_options(batch)
+
+    text = "write what a batch's journal has, at any time"
+    export = commands.add_parser("batch export", help=text, description=text, allow_abbrev=False)
+    export.add_argument("journal", metavar="JOURNAL", help="the journal's folder")
+    export.add_argument("output", metavar="OUTPUT", help="a CSV or JSON-lines file")
+    export.add_argument("--overwrite", action="store_true", help="replace an OUTPUT that is there")
+    add_options(export, "output_type", "accept")
 
 
 def _silence_airflow() -> None:
@@ -108,31 +157,67 @@ def _silence_airflow() -> None:
         sys.warnoptions.append("ignore")  # Airflow 2 has filters of its own, unless somebody has said -W
 
 
-def _run(options: argparse.Namespace, out: TextIO) -> None:
-    if options.command == "ask":
-        from airflow_provider_completion.cli.inputs import given_inputs
+def _run(options: argparse.Namespace, out: TextIO) -> int:
+    match options.command:
+        case "batch":
+            return _run_batch(options, out)
+        case "batch export":
+            from airflow_provider_completion.cli.export import export
 
-        given = given_inputs(options.inputs)
+            told = {name: getattr(options, name) for name in ("output_type", "accept", "overwrite")}
+            export(options.journal, options.output, **told)
+        case "ask":
+            _ask(options, out)
+        case command:
+            _look(command, options, out)
+    return 0
 
+
+def _run_batch(options: argparse.Namespace, out: TextIO) -> int:
+    from airflow_provider_completion.cli.given import arguments_of
+    from airflow_provider_completion.cli.refusing import refusing
+
+    with refusing():
+        arguments = arguments_of(options)
+    from airflow_provider_completion.cli.batch import batch
+    from airflow_provider_completion.cli.wording import for_a_shell
+
+    log_to_stderr(for_a_shell)  # after the import of Airflow, which sets up logs of its own
+    return batch(arguments, out, as_json=options.as_json, overwrite=options.overwrite)
+
+
+def _ask(options: argparse.Namespace, out: TextIO) -> None:
+    from airflow_provider_completion.cli.inputs import given_inputs
+
+    given = given_inputs(options.inputs)
+    from airflow_provider_completion.cli.ask import ask
     from airflow_provider_completion.cli.connection import CommandLineHook
 
-    log_to_stderr()  # after the import of Airflow, which sets up logs of its own
+    log_to_stderr()
     hook = CommandLineHook(options.conn_id)
-    if options.command == "ask":
-        from airflow_provider_completion.cli.ask import ask
+    ask(hook, given, out, query=options.query, files=options.files, user=options.user)
 
-        ask(hook, given, out, query=options.query, files=options.files, user=options.user)
-        return
+
+def _look(command: str, options: argparse.Namespace, out: TextIO) -> None:
+    """Run a command that begins with the question whether the connection works."""
+    from airflow_provider_completion.cli.connection import CommandLineHook
+
+    log_to_stderr()
+    hook = CommandLineHook(options.conn_id)
     works, message = hook.test_connection()
     if not works:
         raise CommandError(message)
-    if options.command == "check":
-        with writing(out):
-            out.write(plain(f"{message}\n"))
-    else:
+    if command == "form":
         from airflow_provider_completion.cli.form import show
 
         show(hook, out, only_dag=options.dag)
+    elif command == "template":
+        from airflow_provider_completion.cli.template import write
+
+        write(hook, out)
+    else:
+        with writing(out):
+            out.write(plain(f"{message}\n"))
 
 
 if __name__ == "__main__":

@@ -44,7 +44,10 @@ def get_provider_info() -> dict[str, Any]:
                 "class-name": "airflow_provider_completion.decorators.batch.completion_batch_task",
             },
         ],
-        "extra-links": ["airflow_provider_completion.operators.links.CompletionLogsLink"],
+        "extra-links": [
+            "airflow_provider_completion.operators.links.CompletionLogsLink",
+            "airflow_provider_completion.operators.links.CompletionReportLink",
+        ],
         "connection-types": [
             {
                 "connection-type": connection_form.CONNECTION_TYPE,

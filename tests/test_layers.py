@@ -45,7 +45,7 @@ ROOMS: dict[str, set[str]] = {
         "triggers",
     },
     "decorators": {"structured", "exceptions", "hooks", "operators"},
-    "cli": {"api", "plain", "following", "client", "hooks"},
+    "cli": {"api", "plain", "following", "batch", "client", "hooks", "operators"},
     "get_provider_info": {"hooks"},
     "plugin": set(),
     "__main__": {"api", "plain", "cli"},
@@ -60,7 +60,7 @@ THIRD_PARTIES = {
     "following": set(),
     "paying": set(),
     "client": {"pydantic", "requests", "urllib3", "aiohttp", "certifi", "opentelemetry", "tenacity"},
-    "batch": {"pydantic", "pydantic_core"},
+    "batch": {"jinja2", "markupsafe", "pydantic", "pydantic_core", "pyarrow"},
     "keeping": {"pydantic", "airflow", "asgiref"},
     "testing": {"pydantic", "aiohttp", "pytest"},
 }

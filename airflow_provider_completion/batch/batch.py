@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,18 +12,21 @@ from typing import Any
 
 from airflow_provider_completion.api.errors import BrokenAnswerError, CompletionError, InvalidRequestError
 from airflow_provider_completion.api.input_form import InputForm
+from airflow_provider_completion.batch.asking import Asking
 from airflow_provider_completion.batch.columns import ColumnPlan, FilesOf
 from airflow_provider_completion.batch.ending import Ending, Why
-from airflow_provider_completion.batch.engine import Engine
 from airflow_provider_completion.batch.entries import JournalError, TakenOverError
 from airflow_provider_completion.batch.journal import Journal
-from airflow_provider_completion.batch.loop import run_in_thread
+from airflow_provider_completion.batch.looking import looking_at
 from airflow_provider_completion.batch.manifest import Manifest
 from airflow_provider_completion.batch.new_files import is_local, name_of
 from airflow_provider_completion.batch.outcomes import Reading
-from airflow_provider_completion.batch.places import Places, uri_of
+from airflow_provider_completion.batch.places import JOURNAL, Places, uri_of
+from airflow_provider_completion.batch.preview import Preview, preview
+from airflow_provider_completion.batch.progress import Progress
 from airflow_provider_completion.batch.records import Keep, Records
 from airflow_provider_completion.batch.results import Results
+from airflow_provider_completion.batch.reuse import Earlier, Reuse, journals_of, take_over
 from airflow_provider_completion.batch.rows import NOT_SENT, Recipient
 from airflow_provider_completion.batch.rules import Rules
 from airflow_provider_completion.batch.sources import Rows, source_of
@@ -33,10 +37,10 @@ from airflow_provider_completion.paying import may_follow
 
 log = logging.getLogger(__name__)
 
-#: What a journal's folder is called, beside its output.
-_JOURNAL = ".journal"
 #: Where all problems of rows are listed, beside the output.
 _PROBLEMS = ".problems.txt"
+#: How many reasons of rows without an answer the error of a batch tells; the log has more.
+_REASONS = 3
 
 
 #: What to do about a batch that the same bound would end again.
@@ -62,7 +66,9 @@ class BatchError(CompletionError):
 
 @dataclass(frozen=True, kw_only=True)
 class Ask:
-    """What a batch asks of each row, see :class:`~.columns.ColumnPlan` and :class:`~.spool.Spool`."""
+    """What a batch asks of each row, see :class:`~.columns.ColumnPlan` and :class:`~.spool.Spool`. With a ``limit``
+    results are those of a sample, and stand beside the output.
+    """
 
     columns: Mapping[str, str] = field(default_factory=dict)
     inputs: Mapping[str, Any] = field(default_factory=dict)
@@ -74,6 +80,7 @@ class Ask:
     files_of: FilesOf = lambda _: ()
     bad_rows: BadRows = "fail"
     dedupe: bool = False
+    limit: int | None = None
     encoding: str | None = None
 
 
@@ -83,8 +90,10 @@ class Batch:
     :param rows: see :func:`~.sources.source_of`; they are read once, here
     :param output: see :class:`~.places.Places`
     :param journal: the journal's folder, by default one beside the output
+    :param reuse: earlier outputs whose answers to the same rows are taken over
     :param keep: the rows' columns that stand in the results
     :param answer_column: where answers stand
+    :param report_samples: how many rows the report shows with what they ask and got
     :param form: the app's, None if nothing is held against it
     :param recipient: who is asked
     :param rules: what holds for all rows
@@ -104,17 +113,25 @@ class Batch:
         rules: Rules,
         facts: Mapping[str, Any],
         journal: FilePath | None = None,
+        reuse: Reuse = (),
         keep: Keep = "all",
         answer_column: str = "answer",
+        report_samples: int = 0,
     ) -> None:
         self._begun_at = datetime.now(UTC)
         self._settings, self._rules, self._facts, self._recipient = settings, rules, facts, recipient
         self._ask = ask
-        self._places = Places(output, rows)
+        places = Places(output, rows)
+        #: The URI of the results of all rows, whose journal it is.
+        self.output_uri = uri_of(places.output)
         #: The folder of the journal.
-        self.journal = self._journal_at(journal)
-        self._engine: Engine | None = None
-        self._stopped = ""
+        self.journal = _journal_at(journal, places)
+        self._places = places if _checked_limit(ask.limit) is None else places.of_sample()
+        self._earlier = Earlier(journals_of(reuse, self.journal), Reading(rules.accept, rules.output))
+        self._asking: Asking | None = None
+        self._stops: list[tuple[str, bool]] = []
+        #: Why it has ended, once it has.
+        self.why: Why = "complete"
         self._spool = Spool(source_of(rows, encoding=ask.encoding))
         try:
             columns = self._spool.columns
@@ -137,7 +154,7 @@ class Batch:
                 used=self._plan.used,
                 keep=keep,
                 answer_column=answer_column,
-                fields=data.fields if data else (),
+                fields=data.fields if data else None,
             )
             self._results = Results(
                 self._places,
@@ -147,6 +164,9 @@ class Batch:
                 max_failed=rules.max_failed,
                 on_maybe_billed=rules.on_maybe_billed,
                 encoding=ask.encoding,
+                samples=report_samples,
+                shown=self._plan.used,
+                bounds=rules.bounds,
             )
         except BaseException:
             self._spool.close()
@@ -168,10 +188,9 @@ class Batch:
     def __exit__(self, *_: object) -> None:
         self._spool.close()
 
-    @property
-    def output_uri(self) -> str:
-        """The URI of the results."""
-        return uri_of(self._places.output)
+    def beside(self, suffix: str) -> Any:
+        """Return the place of what stands beside the results."""
+        return self._places.beside(suffix)
 
     @property
     def journal_uri(self) -> str:
@@ -189,6 +208,16 @@ class Batch:
         except JournalError as error:
             raise CompletionError(str(error), retry="delay") from error
 
+    @property
+    def would_replace_another(self) -> bool:
+        """Whether there is an output that no journal here has made."""
+        return not self.has_journal and bool(self._places.output.exists())
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far it is, None before the first row is asked."""
+        return self._asking.progress if self._asking is not None else None
+
     def check(self) -> Checked:
         """Hold all rows against the plan and the app's form. Once, before :meth:`run`.
 
@@ -200,6 +229,7 @@ class Batch:
             self._recipient,
             bad_rows=self._ask.bad_rows,
             dedupe=self._ask.dedupe,
+            limit=self._ask.limit,
             report=self._places.beside(_PROBLEMS),
         )
         log.info(
@@ -211,6 +241,24 @@ class Batch:
             "" if self._ask.dedupe or not checked.equal else ", each for itself: dedupe=True would ask once",
         )
         return checked
+
+    def preview(self) -> Preview:
+        """Say what :meth:`run` would ask, after :meth:`check`. The journal stays as it is, if there is one.
+
+        :raises InvalidRequestError: it is another output's, or cannot be read
+        """
+        with ExitStack() as stack:
+            look = stack.enter_context(looking_at(self.journal, self.output_uri)) if self.has_journal else None
+            earlier = stack.enter_context(self._earlier)
+            found = preview(self._spool, look, self._rules, self._facts, earlier=earlier)
+        log.info(
+            "Of these, %d have an answer already, %d stay without one, and %d would be asked%s.",
+            found.done,
+            found.left,
+            found.to_ask,
+            f": {found.estimate}" if found.estimate else "",
+        )
+        return found
 
     def expect_journal(self, *, known: bool, cleared: bool) -> None:
         """Refuse to begin without the journal of an earlier try.
@@ -241,6 +289,7 @@ class Batch:
         """
         try:
             with Journal(self.journal, self.output_uri, self._facts) as journal:
+                self._take_over(journal)
                 ending = self._asked(journal, tell)
                 self._raise_if_halted(ending)
                 journal.flush()
@@ -252,25 +301,33 @@ class Batch:
                     begun_at=self._begun_at,
                     journal_uri=self.journal_uri,
                     stopped=_why(ending),
+                    course=ending.course,
                 )
         except JournalError as error:
             retry = "never" if isinstance(error, TakenOverError) else "delay"
             raise BatchError(str(error), hint="", retry=retry) from None  # type: ignore[arg-type]
         return manifest, self._failure_of(manifest, ending)
 
-    def stop(self, why: str) -> None:
-        """End it at once, from any thread: what is in flight is stopped, on the server too."""
-        self._stopped = why
-        if self._engine is not None:
-            self._engine.stop(why)
+    def stop(self, why: str, *, at_once: bool = True) -> None:
+        """End it, from any thread: at once, so that what is in flight is stopped, on the server too; or with that."""
+        self._stops.append((why, at_once))
+        if self._asking is not None:
+            self._asking.stop(why, at_once=at_once)
+
+    def _take_over(self, journal: Journal) -> None:
+        if self._earlier.journals:
+            with self._earlier:
+                count = take_over(self._spool, journal, self._earlier)
+            log.info("%d rows have their answers from earlier outputs.", count)
 
     def _asked(self, journal: Journal, tell: Callable[[str], None]) -> Ending:
-        engine = self._engine = Engine(
-            self._spool, self._plan, journal, self._settings, self._rules, total=self._checked.to_send, tell=tell
-        )
-        if self._stopped:
-            engine.stop(self._stopped)
-        return run_in_thread(engine.run, engine.stop)
+        total = self._checked.to_send
+        asking = self._asking = Asking(self._spool, self._plan, self._settings, self._rules, total=total, tell=tell)
+        for why, at_once in self._stops:
+            asking.stop(why, at_once=at_once)
+        ending = asking.run(journal)
+        self.why = ending.why
+        return ending
 
     def _raise_if_halted(self, ending: Ending) -> None:
         if ending.error is None or ending.why not in ("stopped", "error"):
@@ -290,24 +347,35 @@ class Batch:
             )
         where = f" Rows without an answer are in {manifest.failed}." if manifest.failed else ""
         passes = ending.error is None and manifest.may_pass > 0
+        reasons = "".join(f" {reason}." for reason in manifest.reasons[:_REASONS])
         return BatchError(
-            f"{manifest.problem}{where}", hint=_HINTS.get(ending.why), retry="delay" if passes else "never", billed="no"
+            f"{manifest.problem}{reasons}{where}",
+            hint=_HINTS.get(ending.why),
+            retry="delay" if passes else "never",
+            billed="no",
         )
 
-    def _journal_at(self, journal: FilePath | None) -> Any:
-        if journal is None:
-            journal = self._places.beside(_JOURNAL)
-        if is_local(journal):
-            if "://" in str(journal) or not str(journal).strip():
-                raise InvalidRequestError("journal is no path of a folder.", hint=NOT_SENT)
-            return Path(journal)
-        if not hasattr(journal, "fs"):
-            raise InvalidRequestError(
-                f"{name_of(journal)!r} is neither a local path nor one in an object storage that fsspec knows, and "
-                "there can be no journal.",
-                hint=f"{NOT_SENT} Name a folder that all workers share as journal=.",
-            )
-        return journal
+
+def _journal_at(journal: FilePath | None, places: Places) -> Any:
+    if journal is None:
+        journal = places.beside(JOURNAL)
+    if is_local(journal):
+        if "://" in str(journal) or not str(journal).strip():
+            raise InvalidRequestError("journal is no path of a folder.", hint=NOT_SENT)
+        return Path(journal)
+    if not hasattr(journal, "fs"):
+        raise InvalidRequestError(
+            f"{name_of(journal)!r} is neither a local path nor one in an object storage that fsspec knows, and "
+            "there can be no journal.",
+            hint=f"{NOT_SENT} Name a folder that all workers share as journal=.",
+        )
+    return journal
+
+
+def _checked_limit(limit: int | None) -> int | None:
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise InvalidRequestError("limit is not a whole number from 1 on.", hint=NOT_SENT)
+    return limit
 
 
 def _why(ending: Ending) -> str | None:

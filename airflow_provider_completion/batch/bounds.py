@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
+from decimal import Decimal
 from fractions import Fraction
 from typing import NamedTuple
 
 from airflow_provider_completion.api.errors import CompletionError, QuotaExceededError
 from airflow_provider_completion.batch.ending import Status, Why
+from airflow_provider_completion.batch.estimates import Estimate
 from airflow_provider_completion.batch.rules import Rules
 from airflow_provider_completion.batch.spending import Spent
 from airflow_provider_completion.paying import may_be_sent_again
+
+log = logging.getLogger(__name__)
 
 #: So many rows in a row that failed alike are enough.
 _ALIKE = 20
@@ -22,6 +27,8 @@ _LEAST_BILLED = 20
 #: Failures that are alike. All that was paid for nothing is.
 _Kind = tuple[str, int | None, str | None] | None
 _PAID: _Kind = ("paid", None, None)
+#: What the words of a failure follow on.
+LAST_ONE = ". The last one: "
 _KEPT = "What was answered is in the journal."
 
 
@@ -43,22 +50,32 @@ class Bounds:
         # 0.29 of 100 are 29.
         self._share = Fraction(str(rules.max_failed)) if isinstance(rules.max_failed, float) else None
         self._ended: Counter[Status] = Counter()
+        #: How many rows have been asked to their ends.
+        self.asked = 0
         self._kind: _Kind = None
-        self._alike = 0
+        self._alike = self._alike_since = 0
+        self._goes_on = False
         self._last: CompletionError | None = None
 
     def find(self, status: Status) -> None:
         """Take note of a row whose end the journal knew."""
         self._ended[status] += 1
 
-    def end(self, status: Status, error: CompletionError | None) -> None:
+    def end(self, status: Status, error: CompletionError | None, sent_after: float) -> None:
         """Take note of a row that has ended.
 
         :param error: why it has no usable answer
+        :param sent_after: what :attr:`asked` was when it was sent. What was in flight together fails together, as when
+            the server is restarted: only a row that was sent later shows that it goes on
         """
         self._ended[status] += 1
+        self.asked += 1
         kind = _kind_of(error)
-        self._alike = self._alike + 1 if kind and kind == self._kind else 1 if kind else 0
+        if kind and kind == self._kind:
+            self._alike += 1
+            self._goes_on = self._goes_on or sent_after >= self._alike_since
+        else:
+            self._alike, self._alike_since, self._goes_on = int(kind is not None), self.asked, False
         self._kind, self._last = kind, error
 
     @property
@@ -70,7 +87,7 @@ class Bounds:
         last = self._last
         if isinstance(last, QuotaExceededError):
             return Reached("quota", ended("A quota is used up", last))
-        if last is not None and self._alike >= _ALIKE:
+        if last is not None and self._alike >= _ALIKE and self._goes_on:
             if self._kind == _PAID:
                 what = f"{self._alike} rows in a row were, or may have been, billed without a usable answer"
             else:
@@ -105,6 +122,25 @@ class Bounds:
         return None
 
 
+def too_expensive(estimate: Estimate, spent: Spent, most: Decimal) -> Reached | None:
+    """Return that rows cannot be had for so much, None if they probably can; the log warns if that is not sure.
+
+    :param estimate: of the rows that are to be asked
+    :param spent: by the run so far
+    :param most: ``max_price``
+    """
+    before = f", and the run has spent {spent.probable_price:f} before" if spent.probable_price else ""
+    what = f"{estimate}{before}; max_price is {most:f}"
+    if spent.probable_price + estimate.low > most:
+        hint = "A higher max_price lets it go on; limit=... asks only the first rows."
+        return Reached("max_price", ended(f"The rest would cost {what}", hint=hint))
+    if spent.probable_price + estimate.high > most:
+        log.warning("The rows may cost more than max_price, which ends the batch then: %s.", what)
+    else:
+        log.info("Expected: %s.", what)
+    return None
+
+
 def _kind_of(error: CompletionError | None) -> _Kind:
     if error is None:
         return None
@@ -124,7 +160,7 @@ def ended(what: str, last: CompletionError | None = None, *, hint: str | None = 
     :param last: how the last row has failed, if that is why
     :param hint: what to do, if it is not the failure's
     """
-    said = f". The last one: {last.message}" if last else "."
+    said = f"{LAST_ONE}{last.message}" if last else "."
     return CompletionError(
         f"The batch was ended: {what[:1].lower()}{what[1:]}{said}",
         hint=" ".join(filter(None, (hint or (last.hint if last else ""), _KEPT))),

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TextIO
 from airflow_provider_completion.api.errors import InvalidRequestError
 from airflow_provider_completion.api.storable import storable_text
 from airflow_provider_completion.batch.cells import cell_of
+from airflow_provider_completion.batch.kinds import Kind, Kinds
 from airflow_provider_completion.batch.rows import NOT_SENT, ReadRow, Source, shown
 from airflow_provider_completion.batch.text_files import LONGEST, TextFile
 from airflow_provider_completion.client.files import FilePath
@@ -63,6 +64,7 @@ class CsvFile(Source):
             number, line = 0, header.line
             try:
                 self.columns = self._names(next(reader))
+                self.kinds = dict.fromkeys(self.columns, Kind.TEXT)
                 line = header.line + reader.line_num
                 for cells in reader:
                     if any(cells):
@@ -128,11 +130,18 @@ class CsvSink:
 
     :param write: takes the bytes
     :param names: of all columns
+    :param kinds: of no use here
     :param delimiter: what stands between two cells
     :raises InvalidRequestError: the names are not told apart in such a file
     """
 
-    def __init__(self, write: Callable[[bytes], Any], names: Sequence[str], delimiter: str = ",") -> None:
+    def __init__(
+        self,
+        write: Callable[[bytes], Any],
+        names: Sequence[str],
+        kinds: Kinds,  # noqa: ARG002 - all is text
+        delimiter: str = ",",
+    ) -> None:
         read: dict[str, str] = {}
         for name in names:
             if (other := read.setdefault(storable_text(name).strip(), name)) != name:
@@ -159,6 +168,9 @@ class CsvSink:
     def write_as_read(self, cells: Sequence[str]) -> None:
         """Write a row that cannot be told by its columns."""
         self._rows.writerow(cells)
+
+    def end(self) -> None:
+        """Do nothing: each record is written."""
 
 
 class _Encoded:

@@ -21,9 +21,10 @@ from airflow_provider_completion.batch.bounds import ended
 from airflow_provider_completion.batch.columns import ColumnPlan
 from airflow_provider_completion.batch.ending import Ending, Why
 from airflow_provider_completion.batch.entries import JournalError, RowId
-from airflow_provider_completion.batch.history import Found, History, Job, seconds_after
+from airflow_provider_completion.batch.history import Found, History, Job, seconds_after, seconds_after_refusal
 from airflow_provider_completion.batch.journal import Journal
 from airflow_provider_completion.batch.ledger import Ledger
+from airflow_provider_completion.batch.outage import miss_of
 from airflow_provider_completion.batch.progress import Progress
 from airflow_provider_completion.batch.queue import Queue
 from airflow_provider_completion.batch.refusals import Refusal
@@ -39,6 +40,8 @@ log = logging.getLogger(__name__)
 
 #: How many rows are read ahead.
 _DRAWN = 256
+#: Seconds until a file is uploaded again that could not be, since the server is down.
+_UPLOAD_PAUSE = 5.0
 #: Seconds between two lines that say how far it is.
 _LINE_SECONDS = 5.0
 #: How many seconds a batch that was stopped waits for the disk, and for rows whose connections are closed.
@@ -54,6 +57,7 @@ class Engine:
     :param settings: how to reach the app; its limits for tries hold for each row
     :param rules: what holds for all rows
     :param total: how many rows there are to send, 0 if that is not known
+    :param first: of how many of them nothing more is sent, as others are left for another engine; None for all
     :param tell: gets a line every few seconds, and at the end, in the event loop's thread
     :raises JournalError: the journal cannot be read
     """
@@ -67,12 +71,20 @@ class Engine:
         rules: Rules,
         *,
         total: int = 0,
+        first: int | None = None,
         tell: Callable[[str], None] = log.info,
     ) -> None:
         self._journal, self._settings, self._rules, self._tell = journal, settings, rules, tell
-        self._rows = spool.to_send()
+        self._rows = islice(spool.to_send(), first)
+        self._is_for_all = first is None
         self._history = History(rules, journal.facts)
-        self._flow = Flow(rules.concurrency, random.Random())  # noqa: S311 - no secret depends on it
+        dice = random.Random()  # noqa: S311 - no secret depends on it
+        self._flow = Flow(
+            rules.concurrency,
+            dice,
+            streams=rules.response_mode == "streaming",
+            per_minute=rules.requests_per_minute,
+        )
         self._turns = Turns(self._flow)
         spent = Spent.of_json(journal.account_of(str(journal.facts.get("run", ""))))
         #: How far it is.
@@ -94,18 +106,22 @@ class Engine:
         # A stop can come from any thread, before the loop is there and after it is gone; and in a signal handler that
         # interrupts another.
         self._lock = threading.RLock()
-        self._stop_wanted = ""
+        self._stop_wanted = self._end_wanted = ""
         self._running: asyncio.AbstractEventLoop | None = None
 
-    def stop(self, why: str) -> None:
-        """End the batch at once: what is in flight is stopped, on the server too. From any thread, also before it runs.
+    def stop(self, why: str, *, at_once: bool = True) -> None:
+        """End the batch before its last row. From any thread, also before it runs.
 
         :param why: is said in the ending's error
+        :param at_once: what is in flight is stopped, on the server too; else no more rows are sent, and it goes on
         """
         with self._lock:
-            self._stop_wanted = self._stop_wanted or why or "no reason given"
+            if at_once:
+                self._stop_wanted = self._stop_wanted or why or "no reason given"
+            else:
+                self._end_wanted = self._end_wanted or why or "no reason given"
             if self._running is not None:
-                self._running.call_soon_threadsafe(self._halt_as_wanted)
+                self._running.call_soon_threadsafe(self._end_as_wanted)
 
     async def run(self) -> Ending:
         """Ask all rows, until the last has ended or something ends the batch, and say how it ended.
@@ -116,9 +132,9 @@ class Engine:
         self._moved_at = self._loop.time()
         with self._lock:
             self._running = self._loop
-        if self._stop_wanted:
-            self._halt_as_wanted()
+        self._end_as_wanted()
         self._look()
+        self.progress.mark(self._moved_at)
         watches = (self._tell_lines(), self._watch_stalling(), self._watch_deadline())
         watching = [asyncio.create_task(self._guarded(watch)) for watch in watches]
         slots = self._rules.concurrency * (2 if self._journal.is_slow else 1)
@@ -130,6 +146,7 @@ class Engine:
                 self._running = None
             await self._close(watching, working)
         progress = self.progress
+        progress.mark(self._loop.time(), always=True)
         self._tell(progress.line(self._loop.time()))
         return Ending(
             why=self._why,
@@ -139,6 +156,7 @@ class Engine:
             calls=progress.calls,
             refused=progress.refused,
             spent=progress.spent,
+            course=progress.course,
         )
 
     # -- the way of a row -----------------------------------------------------------------------------------------
@@ -147,6 +165,7 @@ class Engine:
         """Send rows, one after the other: those of one slot."""
         while started := await self._starts.next():
             job, call = started
+            job.sent_after = self._ledger.asked
             self._take(job, call, await self._sender.send(job, call))
             if self._journal.is_slow:  # so that what a kill can lose has a bound
                 await self._journal.kept()
@@ -184,29 +203,40 @@ class Engine:
     async def _prepare(self, job: Job) -> bool:
         """Upload a row's files; say whether it can be sent."""
         while True:
-            self._moved_at = begun_at = self._loop.time()
+            begun_at = self._loop.time()
             try:
                 await self._sender.upload(job)
             except CompletionError as error:
+                if miss_of(error) == "nobody":
+                    job.hindered(error)
+                    await asyncio.sleep(_UPLOAD_PAUSE)
+                    continue
+                self._moved_at = self._loop.time()
                 if (seconds := self._seconds_after(job, error, begun_at)) is None:
                     self._ledger.fail(job, error)
                     self._look()
                     return False
+                await asyncio.sleep(seconds)
             else:
-                job.failures = 0
+                self._moved_at, job.failures = self._loop.time(), 0
                 return True
-            await asyncio.sleep(seconds)
 
     def _take(self, job: Job, call: Call, outcome: Completion | CompletionError) -> None:
         """Take what has come of a row's call."""
         now = self._loop.time()
-        self._turns.end(call, outcome)
-        if Refusal.of(outcome):
-            self._journal.unbilled(job.id)
-            self.progress.refused += 1
-            self._ask_again(job)
-            return
-        self._moved_at = now
+        self.progress.mark(now)
+        self._turns.end(call, outcome, first=not job.failures)
+        if isinstance(outcome, CompletionError):
+            if Refusal.of(outcome):
+                self._journal.unbilled(job.id)
+                self.progress.refused += 1
+                self._take_refusal(job, outcome)
+                return
+            if self._is_of_outage(outcome):
+                self._journal.unbilled(job.id)
+                self._take_miss(job, outcome)
+                return
+        self._moved_at, job.refused, job.overtaken = now, 0, 0
         self.progress.calls += 1
         job.tries += 1
         job.waiting, job.running = call.sent_at - job.since, now - call.sent_at
@@ -217,6 +247,29 @@ class Engine:
         else:
             self._take_answer(job, outcome)
         self._look()
+
+    def _take_refusal(self, job: Job, error: CompletionError) -> None:
+        seconds = seconds_after_refusal(job, error, self.progress.calls)
+        if seconds and not self._is_over:
+            self._queue.put_later(job, seconds, behind=1)  # or it would be all that is asked of a server that takes one
+        elif seconds is None and job.failure is not None:
+            self._moved_at = self._loop.time()
+            job.waiting = self._moved_at - job.since
+            self._ledger.fail(job, job.failure)
+            self._queue.done()
+            self._look()
+        else:
+            self._ask_again(job)
+
+    def _is_of_outage(self, error: CompletionError) -> bool:
+        """Say whether the row is as if it had not been sent: nothing has come to the server, or not to the app."""
+        miss = miss_of(error)
+        return miss == "nobody" or (miss == "gateway" and self._flow.is_out)
+
+    def _take_miss(self, job: Job, error: CompletionError) -> None:
+        if not self._is_over:
+            job.hindered(error)
+        self._ask_again(job, last=True)
 
     def _take_answer(self, job: Job, completion: Completion) -> None:
         self._ledger.answer(job, completion)
@@ -244,12 +297,12 @@ class Engine:
         said, now = self._rules.on_maybe_billed, self._loop.time()
         return seconds_after(job, error, said, self._settings, sent_at=sent_at, now=now)
 
-    def _ask_again(self, job: Job) -> None:
+    def _ask_again(self, job: Job, *, last: bool = False) -> None:
         if self._is_over:
             self._leave(job)
             self._queue.done()
         else:
-            self._queue.put_back(job)
+            self._queue.put_back(job, last=last)
 
     def _leave(self, job: Job) -> None:
         """Take leave of a row that is not sent any more: what is known of it stands."""
@@ -284,8 +337,11 @@ class Engine:
             self._drain(why, error)
         self._why, self._error = why, error
 
-    def _halt_as_wanted(self) -> None:
-        self._halt("stopped", CompletionError(f"The batch was stopped ({self._stop_wanted}).", retry="delay"))
+    def _end_as_wanted(self) -> None:
+        if self._stop_wanted:
+            self._halt("stopped", CompletionError(f"The batch was stopped ({self._stop_wanted}).", retry="delay"))
+        elif self._end_wanted:
+            self._drain("interrupted", ended(f"It was interrupted ({self._end_wanted})"))
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         """Do a part of the work. What goes wrong with it is no row's failure, and nothing more is to be sent."""
@@ -311,7 +367,8 @@ class Engine:
         """Find out whether any row is left; a bound that was reached with the last one is none."""
         while not self._left:
             if self._draw() is None:
-                self._why, self._error = "complete", None
+                if self._is_for_all:
+                    self._why, self._error = "complete", None
                 return
             await asyncio.sleep(0)
 
@@ -333,6 +390,7 @@ class Engine:
     async def _tell_lines(self) -> None:
         while True:
             await asyncio.sleep(_LINE_SECONDS)
+            self.progress.mark(self._loop.time())
             self._tell(self.progress.line(self._loop.time()))
 
     async def _watch_stalling(self) -> None:

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
-import sqlite3
-from collections.abc import Collection, Iterator
-from contextlib import closing, contextmanager, suppress
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import Collection
 from typing import Any
-from urllib.parse import quote
 
 from airflow_provider_completion.api.answers import WHOLE, Finish
-from airflow_provider_completion.api.errors import InvalidRequestError
-from airflow_provider_completion.batch.entries import Entry, JournalError, RowId, lines_in
-from airflow_provider_completion.batch.index import FORMAT, INDEX
-from airflow_provider_completion.batch.new_files import NewFile, is_local, name_of
-from airflow_provider_completion.batch.objects import Objects
+from airflow_provider_completion.batch.looking import looking_at
+from airflow_provider_completion.batch.new_files import NewFile
 from airflow_provider_completion.batch.outcomes import Reading
 from airflow_provider_completion.batch.places import Places
 from airflow_provider_completion.batch.records import Records
-from airflow_provider_completion.batch.replay import Replay
 from airflow_provider_completion.batch.rows import Row
 from airflow_provider_completion.client.files import FilePath
 from airflow_provider_completion.structured.output import Output
-
-_SEGMENT = re.compile(r"(\d+)-(\d+)\.segment")
 
 
 def export(journal: FilePath, output: FilePath, *, output_type: Any = None, accept: Collection[Finish] = WHOLE) -> int:
@@ -46,14 +34,15 @@ def export(journal: FilePath, output: FilePath, *, output_type: Any = None, acce
     places = Places(output)
     data = Output(output_type, output_retries=0, feedback_input=None)
     reading = Reading(accept, data)
-    records = Records(["key", "fingerprint"], fields=data.type.fields if data.type else ())
+    records = Records(["key", "fingerprint"], fields=data.type.fields if data.type else None)
     count = 0
-    with _here(journal) as folder, NewFile(places.output) as file:
-        sink = places.sink(file.write, records.names)
-        for count, (row, entry) in enumerate(_ended(folder), 1):
+    with NewFile(places.output) as file, looking_at(journal) as look:
+        sink = places.sink(file.write, records.names, lambda: records.kinds)
+        for count, (row, entry) in enumerate(look.ended(), 1):
             columns = {"key": _key_in(row.identity), "fingerprint": row.fingerprint}
             shown = Row(count, columns, None, row.identity, row.fingerprint, None, None)
             sink.write(records.record(shown, reading.outcome(entry)))
+        sink.end()
         file.publish()
     return count
 
@@ -64,90 +53,3 @@ def _key_in(identity: str) -> Any:
     if not all(isinstance(text, str) for text in texts):
         return None  # its fingerprint, and how many rows before it ask the same
     return texts[0] if len(texts) == 1 else texts
-
-
-@contextmanager
-def _here(journal: Any) -> Iterator[Path]:
-    """Read a journal in an object storage into a folder of this machine."""
-    if is_local(journal):
-        yield Path(journal)
-        return
-    with TemporaryDirectory(prefix="completion-export-") as folder:
-        try:
-            replay = Replay(Objects(journal), Path(folder))
-        except JournalError as error:
-            raise InvalidRequestError(str(error)) from None
-        if replay.index is None:
-            raise InvalidRequestError(f"{name_of(journal)!r} is no journal: it has no segments.")
-        replay.close()
-        yield Path(folder)
-
-
-def _ended(folder: Path) -> Iterator[tuple[RowId, Entry]]:
-    """Iterate over what has ended, in the order in which it was first sent."""
-    # In this order: what is committed in between is in both, and what is written in between is too late.
-    segments = _segments_in(folder)
-    with _opened(folder) as index:
-        index.execute("BEGIN")
-        committed = dict(index.execute("SELECT number, committed FROM sessions"))
-        newer = {
-            row: record
-            for session, number, lines in segments
-            if number > committed.get(session, 0)
-            for row, record in lines
-        }
-        for identity, fingerprint, unanswered, task_id, record in index.execute(
-            "SELECT identity, fingerprint, unanswered, task_id, record FROM rows ORDER BY rowid"
-        ):
-            row = RowId(identity, fingerprint)
-            if row in newer:
-                yield row, Entry(task_id=task_id, written=newer.pop(row))
-            elif record is not None:
-                yield row, Entry(unanswered=unanswered, task_id=task_id, written=record)
-    for row, record in newer.items():
-        yield row, Entry(written=record)
-
-
-def _segments_in(folder: Path) -> list[tuple[int, int, list[tuple[RowId, str | None]]]]:
-    """Return what has ended in the segments, of which there are but some: a session, a number and the lines of each."""
-    found = []
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if name := _SEGMENT.fullmatch(path.name):
-            with suppress(FileNotFoundError):  # it was committed just now
-                found.append((int(name[1]), int(name[2]), list(_ended_in(path))))
-    return sorted(found, key=lambda segment: segment[:2])
-
-
-def _ended_in(path: Path) -> Iterator[tuple[RowId, str | None]]:
-    for line in lines_in(path):
-        if line.kind == "ended":
-            yield RowId(line.identity, line.fingerprint), line.own
-
-
-@contextmanager
-def _opened(folder: Path) -> Iterator[sqlite3.Connection]:
-    """Open the index of a journal, which nothing of this changes."""
-    path = folder / INDEX
-    if not path.is_file():
-        raise InvalidRequestError(f"{str(folder)!r} is no journal: it has no {INDEX}.")
-    uri = f"file:{quote(str(path.absolute()))}?mode=ro"
-    try:
-        try:
-            (version,) = _version_in(uri)
-        except sqlite3.OperationalError:
-            # Nobody can make the files beside it in a folder that is read-only, and nobody writes there.
-            uri += "&immutable=1"
-            (version,) = _version_in(uri)
-        if version != FORMAT:
-            raise InvalidRequestError(f"The journal {str(folder)!r} is of format {version}, which is not known here.")
-        with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as index:
-            yield index
-    except sqlite3.DatabaseError as error:
-        raise InvalidRequestError(f"The journal {str(folder)!r} cannot be read: {error}.") from None
-
-
-def _version_in(uri: str) -> tuple[int]:
-    with closing(sqlite3.connect(uri, uri=True)) as index:
-        index.execute("SELECT 1 FROM sessions").fetchone()
-        version: tuple[int] = index.execute("PRAGMA user_version").fetchone()
-    return version

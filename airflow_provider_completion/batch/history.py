@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from airflow_provider_completion.api.answers import Completion, Usage
-from airflow_provider_completion.api.errors import CompletionError, UnfinishedAnswerError
+from airflow_provider_completion.api.errors import CompletionError, ThrottledError, UnfinishedAnswerError
 from airflow_provider_completion.api.files import FileReference
 from airflow_provider_completion.batch.ending import Status
 from airflow_provider_completion.batch.entries import Entry, RowId, of_json
@@ -20,6 +21,10 @@ from airflow_provider_completion.paying import UNSEEN, OnMaybeBilled, may_be_sen
 from airflow_provider_completion.structured.output_type import OutputError
 
 _NOTHING = Asked({}, "", (), "")
+#: A row that was refused so often in a row lets others go first, for so many seconds: first, and at last.
+_LETS_OTHERS, _FIRST_PAUSE, _LAST_PAUSE = 3, 2.0, 30.0
+#: A row that was refused so often, while others were taken, is not asked any more.
+_MOST_OVERTAKEN = 20
 
 
 @dataclass(slots=True, eq=False)
@@ -41,6 +46,10 @@ class Job:
     :param unseen: calls of this run that may have been billed, and are not in its account
     :param failures: what failed since it was last answered
     :param begun_at: when the first of these was sent
+    :param sent_after: how many rows had ended when its last call was sent; without one it fails by itself
+    :param refused: how often in a row the server has not taken it
+    :param overtaken: how often of these it had taken others since the last
+    :param taken: how many calls it had taken by then
     :param waiting: seconds until its last call
     :param running: seconds of that
     """
@@ -60,6 +69,10 @@ class Job:
     unseen: int = 0
     failures: int = 0
     begun_at: float = 0.0
+    sent_after: float = math.inf
+    refused: int = 0
+    overtaken: int = 0
+    taken: int = 0
     waiting: float = 0.0
     running: float = 0.0
 
@@ -102,6 +115,13 @@ class Job:
         if self.paid_twice:
             record["possibly_billed_twice"] = True
         return record
+
+    def hindered(self, error: CompletionError) -> None:
+        """Take why it was not sent, as its failure should nothing else come of it; a call before that may have been
+        billed says more.
+        """
+        if self.failure is None or self.failure.billed == "no":
+            self.failure = error
 
     def answered(self, completion: Completion, problem: CompletionError | None) -> None:
         """Take an answer.
@@ -169,8 +189,8 @@ class History:
             id_,
             answer=answer,
             problem=problem,
-            usage=kept.get("usage"),
-            tries=record.tries,
+            usage=None if record.reused_from else kept.get("usage"),
+            tries=0 if record.reused_from else record.tries,
             asked_again=record.asked_again,
             paid_twice=record.possibly_billed_twice,
         )
@@ -251,3 +271,28 @@ def seconds_after(
         return None
     job.paid_twice = job.paid_twice or paid
     return seconds
+
+
+def seconds_after_refusal(job: Job, error: CompletionError, taken: int) -> float | None:
+    """Return how long to wait before a row is sent once more that was not taken, None if it is not: the server has
+    taken so many others meanwhile that it is the row. Its failure then says so, as it does if the batch ends before.
+
+    :param error: the refusal
+    :param taken: how many calls the server has taken by now
+    """
+    job.overtaken += job.refused > 0 and taken > job.taken
+    job.refused, job.taken = job.refused + 1, taken
+    if job.refused < _LETS_OTHERS:
+        return 0.0
+    if job.overtaken > 1:
+        job.hindered(
+            ThrottledError(
+                f"It was refused {job.refused} times in a row, though others were taken meanwhile. The last time: "
+                f"{error.message}",
+                hint="It may be more than a limit allows at a time, as of the model provider for the tokens of a "
+                "minute. A later try asks it again.",
+                status=error.status,
+                code=error.code,
+            )
+        )
+    return None if job.overtaken >= _MOST_OVERTAKEN else min(_FIRST_PAUSE * 2.0**job.overtaken, _LAST_PAUSE)

@@ -115,15 +115,8 @@ class Index:
 
     def entries(self, rows: Sequence[RowId]) -> list[Entry]:
         """Return what is known of each of these rows, some hundred at a time."""
-        found = [Entry()] * len(rows)
-        if not rows:
-            return found
-        asked = chain.from_iterable((place, *row) for place, row in enumerate(rows))
-        query = _FOUND.format(", ".join(["(?, ?, ?)"] * len(rows)))
         with explained(self._name, "read"):
-            for place, calls, unanswered, task_id, sent_by, record in self._reading.execute(query, tuple(asked)):
-                found[place] = Entry(calls, unanswered, task_id, self._facts.get(sent_by), record)
-        return found
+            return found_in(self._reading, rows, self._facts)
 
     def account_of(self, run: str) -> dict[str, Any]:
         """Return the last account that the sessions of this run have left, empty if there is none."""
@@ -170,3 +163,18 @@ class Index:
             self._writing.execute("ROLLBACK")
             raise
         self._writing.execute("COMMIT")
+
+
+def found_in(db: sqlite3.Connection, rows: Sequence[RowId], facts: Mapping[int, Mapping[str, Any]]) -> list[Entry]:
+    """Return what an index knows of each of these rows, some hundred at a time.
+
+    :param facts: of the sessions, by their numbers
+    """
+    found = [Entry()] * len(rows)
+    if not rows:
+        return found
+    asked = chain.from_iterable((place, *row) for place, row in enumerate(rows))
+    query = _FOUND.format(", ".join(["(?, ?, ?)"] * len(rows)))
+    for place, calls, unanswered, task_id, sent_by, record in db.execute(query, tuple(asked)):
+        found[place] = Entry(calls, unanswered, task_id, facts.get(sent_by), record)
+    return found

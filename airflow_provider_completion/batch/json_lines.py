@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from airflow_provider_completion.batch.cells import json_of
+from airflow_provider_completion.batch.kinds import Kinds
 from airflow_provider_completion.batch.rows import NOT_SENT, ReadRow, Source, shown
 from airflow_provider_completion.batch.text_files import LONGEST, TextFile
 from airflow_provider_completion.client.files import FilePath
@@ -52,7 +53,12 @@ class JsonLinesSink:
     :param write: takes the bytes
     """
 
-    def __init__(self, write: Callable[[bytes], Any], names: Sequence[str]) -> None:  # noqa: ARG002 - records name them
+    def __init__(
+        self,
+        write: Callable[[bytes], Any],
+        names: Sequence[str],  # noqa: ARG002 - records name them
+        kinds: Kinds,  # noqa: ARG002 - so does JSON
+    ) -> None:
         self._write = write
 
     def write(self, record: Mapping[str, Any]) -> None:
@@ -62,6 +68,9 @@ class JsonLinesSink:
     def write_as_read(self, line: str) -> None:
         """Write a row that cannot be told by its columns."""
         self._write(line.encode(errors="replace") + b"\n")
+
+    def end(self) -> None:
+        """Do nothing: each record is written."""
 
 
 class _TwiceError(ValueError):

@@ -28,6 +28,11 @@ class Ledger:
         """The bound that is reached, if one is."""
         return self._bounds.reached
 
+    @property
+    def asked(self) -> int:
+        """How many rows have been asked to their ends."""
+        return self._bounds.asked
+
     def find(self, row: RowId, found: Found) -> None:
         """Take down a row that is not asked."""
         if found.record is not None:
@@ -56,7 +61,7 @@ class Ledger:
     def end(self, job: Job) -> None:
         """Count a row that has ended."""
         self._progress.asked[job.status] += 1
-        self._bounds.end(job.status, job.failure or job.problem)
+        self._bounds.end(job.status, job.failure or job.problem, job.sent_after)
 
     def _write(self, job: Job) -> None:
         self._pay(job.unseen)

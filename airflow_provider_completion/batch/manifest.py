@@ -9,8 +9,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from airflow_provider_completion.batch.outcomes import STATUSES, Outcome, Status
+from airflow_provider_completion.batch.outcomes import BAD, STATUSES, Outcome, Status
 from airflow_provider_completion.batch.quantiles import Percentiles, Quantiles
+from airflow_provider_completion.batch.reasons import Reason, Reasons
+from airflow_provider_completion.batch.rows import Row
 from airflow_provider_completion.paying import OnMaybeBilled, may_pass
 
 #: Sums of prices are exact, as those are (see ``Money``).
@@ -41,12 +43,15 @@ class Manifest(BaseModel):
     :param problem: why they were not
     :param failed: the URI of the dead letters, None if there are none
     :param journal: the URI of the journal
+    :param report: the URI of the report
     :param stopped: why the batch ended before every row had, None if it did not
     :param rows: all input rows
     :param counts: rows by their status; they add up to ``rows``
+    :param reasons: why rows have no answer, the ten most frequent reasons
     :param asked: rows that this round of tries asked for
     :param found: rows that earlier ones had asked for
     :param equal: rows that took the answer of an equal one
+    :param reused: rows that took the answer of an earlier output
     :param maybe_billed: failed rows that were, or may have been, billed
     :param possibly_billed_twice: rows that were sent again after a call that may have been billed
     :param may_pass: rows that failed for a reason that may pass, and may be sent again
@@ -62,12 +67,15 @@ class Manifest(BaseModel):
     problem: str | None
     failed: str | None
     journal: str | None
+    report: str
     stopped: str | None
     rows: int
     counts: dict[Status, int]
+    reasons: list[Reason]
     asked: Spent
     found: Spent
     equal: int
+    reused: int
     maybe_billed: int
     possibly_billed_twice: int
     may_pass: int
@@ -81,6 +89,30 @@ class Manifest(BaseModel):
         """Return plain JSON data."""
         return self.model_dump(mode="json")
 
+    @property
+    def other_reasons(self) -> int:
+        """How many rows have no answer for another reason than those."""
+        return sum(self.counts[status] for status in BAD) - sum(reason.rows for reason in self.reasons)
+
+    @property
+    def summary(self) -> str:
+        """What people want to know of it, in some lines."""
+        counts = ", ".join(f"{count} {status}" for status, count in self.counts.items() if count)
+        cost = ", ".join(f"{price} {currency}".rstrip() for currency, price in self.asked.prices.items())
+        lines = [
+            f"Batch of {self.rows} rows: {counts or 'none'}; {self.asked.rows} asked, {self.found.rows} known from "
+            f"before; {self.asked.total_tokens} tokens, {cost or 'no price'}; {self.seconds:.1f} s.",
+        ]
+        lines += [str(reason) for reason in self.reasons]
+        lines += [f"{self.other_reasons} rows for other reasons"] if self.other_reasons else []
+        for what, seconds in (("waiting", self.waiting), ("running", self.running)):
+            if seconds is not None:
+                told = ", ".join(f"{name} {value:.2f}" for name, value in seconds)
+                lines.append(f"Seconds {what}: {told}")
+        lines.append(f"Results: {self.output if self.published else 'not published'}")
+        lines.append(f"Report: {self.report}")
+        return "\n".join(lines)
+
 
 class Tally:
     """Counts what became of rows, one after another.
@@ -92,20 +124,21 @@ class Tally:
     def __init__(self, this_round: str, on_maybe_billed: OnMaybeBilled) -> None:
         self._round, self._on_maybe_billed = this_round, on_maybe_billed
         self.counts: Counter[Status] = Counter(dict.fromkeys(STATUSES, 0))
-        self._equal = self._maybe_billed = self._twice = self._may_pass = 0
+        self._equal = self._reused = self._maybe_billed = self._twice = self._may_pass = 0
         self._asked, self._found = _Sum(), _Sum()
-        self._waiting, self._running = Quantiles(), Quantiles()
+        #: Seconds of asked rows: before their last call, and of that.
+        self.waiting, self.running = Quantiles(), Quantiles()
+        self._reasons = Reasons()
 
-    def add(self, outcome: Outcome, *, is_equal: bool = False) -> None:
-        """Count one.
-
-        :param is_equal: whether it is that of an equal row
-        """
+    def add(self, row: Row, outcome: Outcome) -> None:
+        """Count one."""
         self.counts[outcome.status] += 1
-        self._equal += is_equal
+        self._equal += row.same_as is not None
+        self._reused += outcome.reused_from is not None and row.same_as is None
         self._maybe_billed += outcome.status == "failed" and outcome.billed != "no"
         self._twice += outcome.possibly_billed_twice
         if (why := outcome.why) is not None:
+            self._reasons.add(row, outcome.status, why)
             self._may_pass += may_pass(retry=why.retry, billed=outcome.billed, on_maybe_billed=self._on_maybe_billed)
         if outcome.of_round is None:
             return
@@ -113,21 +146,23 @@ class Tally:
             self._found.add(outcome)
             return
         self._asked.add(outcome)
-        self._waiting.add(outcome.waiting or 0.0)
-        self._running.add(outcome.running or 0.0)
+        self.waiting.add(outcome.waiting or 0.0)
+        self.running.add(outcome.running or 0.0)
 
     def told(self) -> dict[str, Any]:
         """Return what a manifest says of them."""
         return {
             "counts": dict(self.counts),
+            "reasons": self._reasons.told(),
             "asked": self._asked.spent(),
             "found": self._found.spent(),
             "equal": self._equal,
+            "reused": self._reused,
             "maybe_billed": self._maybe_billed,
             "possibly_billed_twice": self._twice,
             "may_pass": self._may_pass,
-            "waiting": self._waiting.percentiles,
-            "running": self._running.percentiles,
+            "waiting": self.waiting.percentiles,
+            "running": self.running.percentiles,
         }
 
 

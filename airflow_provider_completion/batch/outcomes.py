@@ -49,6 +49,7 @@ class Outcome(NamedTuple):
     :param why: why there is no answer
     :param usage: plain JSON data, as the journal keeps it
     :param of_round: the round of tries that asked for it
+    :param reused_from: the URI of the earlier output whose answer it is
     """
 
     status: Status
@@ -65,6 +66,13 @@ class Outcome(NamedTuple):
     tries: int = 0
     possibly_billed_twice: bool = False
     of_round: str | None = None
+    reused_from: str | None = None
+
+    def reused(self, output: str) -> Outcome:
+        """Return that of a row whose answer was asked for by an earlier output: it has cost nothing."""
+        usage = self.usage or {}
+        free = {"total_price": "0", "currency": usage.get("currency")} if usage.get("total_price") is not None else {}
+        return self.for_equal()._replace(reused_from=output, usage=usage and free)
 
     def for_equal(self) -> Outcome:
         """Return that of a row that asks the same, and was not asked itself: it has cost nothing."""
@@ -120,7 +128,7 @@ class Reading:
         twice = get("possibly_billed_twice", False)
         if entry.unanswered:
             billed, twice = (UNSEEN.billed, twice) if billed == "no" else (billed, True)
-        return Outcome(
+        outcome = Outcome(
             status,
             value,
             raw_answer,
@@ -136,6 +144,7 @@ class Reading:
             twice,
             get("of_round", ""),
         )
+        return outcome.reused(record["reused_from"]) if "reused_from" in record else outcome
 
     def _read(self, completion: Mapping[str, Any]) -> tuple[Status, Any, str | None, Why | None]:
         """Return what an answer is: its status, what is read of it, its text if that is not accepted, and why not."""

@@ -16,6 +16,8 @@ from airflow_provider_completion.batch.sinks import SUFFIXES, sink_for
 from airflow_provider_completion.batch.sources import is_path, suffix_of
 from airflow_provider_completion.client.files import FilePath
 
+#: What a journal's folder is called, beside its output.
+JOURNAL = ".journal"
 #: The suffix of dead letters of rows that come from no file.
 _OF_MAPPINGS = ".jsonl"
 
@@ -27,6 +29,7 @@ class Places:
     * ``described.failed.jsonl``: the rows without an answer, in the format that they were read from; those from
       no file as JSONL
     * ``described.manifest.json``: the manifest
+    * ``described.report.html``: the report, see :mod:`.report`
 
     Make it before anything is sent: it looks whether they can be written.
 
@@ -45,6 +48,7 @@ class Places:
                     f"The output {name_of(output)!r} is the text of a URI, not a path.",
                     hint=f"{NOT_SENT} ObjectStoragePath(...) makes a path of it.",
                 )
+        self._rows = rows
         path: Any = output
         self.output: Any = Path(path) if is_local(path) else path
         #: Makes the sink of the output.
@@ -52,16 +56,21 @@ class Places:
         is_file = is_path(rows)
         self.failed = self.beside(f".failed{suffix_of(rows) if is_file else _OF_MAPPINGS}")
         self.manifest = self.beside(".manifest.json")
+        self.report = self.beside(".report.html")
         if is_file:
             self._check_against(rows)
         self._check_others()
-        for path in (self.output, self.failed, self.manifest):
+        for path in (self.output, self.failed, self.manifest, self.report):
             try:
                 with NewFile(path):  # and it is gone again
                     pass
             except CompletionError as error:
                 error.hint = f"{NOT_SENT} The results are to be written there."
                 raise
+
+    def of_sample(self) -> Places:
+        """Return the files of a sample of the rows: those of the output ``described.sample.csv``."""
+        return Places(self.beside(f".sample{PurePath(self.output.name).suffix}"), self._rows)
 
     def old_failed(self, any_failed: bool) -> list[Any]:
         """Return where dead letters of earlier tries can be, whose rows may have had another format.

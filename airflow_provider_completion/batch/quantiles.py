@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from math import ceil, exp, log
-from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict
 
 #: How wrong a percentile can be, as a share of the true value.
 _ERROR = 0.01
@@ -13,8 +15,10 @@ _GROWTH = log((1 + _ERROR) / (1 - _ERROR))
 _SMALLEST = 0.0001
 
 
-class Percentiles(NamedTuple):
-    """Seconds that so many percent of the rows took at most."""
+class Percentiles(BaseModel):
+    """Seconds that so many percent of the rows took at most; ``max`` is the longest."""
+
+    model_config = ConfigDict(frozen=True)
 
     p50: float
     p95: float
@@ -40,11 +44,17 @@ class Quantiles:
             self._max = seconds
 
     @property
+    def counts(self) -> Iterator[tuple[float, int]]:
+        """How many values are about so long, at most 1 % wrong."""
+        for bucket, count in self._counts.items():
+            yield min(self._middle(bucket), self._max), count
+
+    @property
     def percentiles(self) -> Percentiles | None:
         """What is known of all values, None if there are none."""
         if not self._counts:
             return None
-        return Percentiles(self._at(0.50), self._at(0.95), self._at(0.99), round(self._max, 4))
+        return Percentiles(p50=self._at(0.50), p95=self._at(0.95), p99=self._at(0.99), max=round(self._max, 4))
 
     def _at(self, share: float) -> float:
         """Return the smallest value that so many do not exceed."""
@@ -52,9 +62,12 @@ class Quantiles:
         for bucket in sorted(self._counts):
             below += self._counts[bucket]
             if below >= share * total:
-                # The middle of its values, as far from the smallest as from the largest.
-                return round(min(exp(bucket * _GROWTH) * (1 - _ERROR), self._max), 4)
+                return round(min(self._middle(bucket), self._max), 4)
         return self._max
+
+    def _middle(self, bucket: int) -> float:
+        """Return what is as far from the smallest of its values as from the largest."""
+        return exp(bucket * _GROWTH) * (1 - _ERROR)
 
 
 _BUCKET_OF_SMALLEST = ceil(log(_SMALLEST) / _GROWTH)

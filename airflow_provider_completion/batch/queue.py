@@ -57,19 +57,25 @@ class Queue(Generic[T]):
         self._in_hand += 1
         return self._ready.popleft()
 
-    def put_back(self, job: T) -> None:
-        """Put a job before all others."""
+    def put_back(self, job: T, *, last: bool = False) -> None:
+        """Put a job before all others.
+
+        :param last: or behind those that are here
+        """
         self._in_hand -= 1
-        self._ready.appendleft(job)
+        (self._ready.append if last else self._ready.appendleft)(job)
         self._changed.set()
 
-    def put_later(self, job: T, seconds: float) -> None:
-        """Put a job before all others once this time is over."""
+    def put_later(self, job: T, seconds: float, *, behind: int = 0) -> None:
+        """Put a job before all others once this time is over.
+
+        :param behind: but for so many
+        """
         self._in_hand -= 1
 
         def come() -> None:
             del self._later[timer]
-            self._ready.appendleft(job)
+            self._ready.insert(behind, job)
             self._changed.set()
 
         timer = asyncio.get_running_loop().call_later(seconds, come)

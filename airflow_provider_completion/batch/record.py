@@ -26,6 +26,7 @@ class RowRecord(BaseModel):
     :param asked_again: how many of these were made because an answer was not the data that was asked for
     :param possibly_billed_twice: whether a call was sent after one that may have been billed
     :param of_round: the round of tries that it is of: a task's tries, until it is cleared, are one
+    :param reused_from: the URI of the earlier output that has asked and paid for it, None if it was this one
     """
 
     model_config = ConfigDict(frozen=True)
@@ -41,6 +42,7 @@ class RowRecord(BaseModel):
     asked_again: int = 0
     possibly_billed_twice: bool = False
     of_round: str = ""
+    reused_from: str | None = None
 
     @property
     def answer(self) -> Completion | None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from airflow_provider_completion.api.errors import InvalidRequestError
+from airflow_provider_completion.batch.kinds import Kind, kind_of_schema
 from airflow_provider_completion.batch.outcomes import Outcome
 from airflow_provider_completion.batch.rows import NOT_SENT, Row, shown
 
@@ -15,28 +16,29 @@ log = logging.getLogger(__name__)
 #: Which of a row's own columns stand in its record.
 Keep: TypeAlias = Literal["all"] | Sequence[str]
 
-#: What each record says beside the row's own columns and the answer.
-FACTS = (
-    "completion_status",
-    "completion_finish",
-    "message_id",
-    "task_id",
-    "prompt_tokens",
-    "completion_tokens",
-    "total_tokens",
-    "total_price",
-    "price_currency",
-    "waiting_seconds",
-    "running_seconds",
-    "tries",
-    "billed",
-    "possibly_billed_twice",
-    "error_code",
-    "error_message",
-    "error_hint",
-    "same_as",
-    "raw_answer",
-)
+#: What each record says beside the row's own columns and the answer, with the kinds of these columns.
+FACTS = {
+    "completion_status": Kind.TEXT,
+    "completion_finish": Kind.TEXT,
+    "message_id": Kind.TEXT,
+    "task_id": Kind.TEXT,
+    "prompt_tokens": Kind.WHOLE,
+    "completion_tokens": Kind.WHOLE,
+    "total_tokens": Kind.WHOLE,
+    "total_price": Kind.DECIMAL,
+    "price_currency": Kind.TEXT,
+    "waiting_seconds": Kind.NUMBER,
+    "running_seconds": Kind.NUMBER,
+    "tries": Kind.WHOLE,
+    "billed": Kind.TEXT,
+    "possibly_billed_twice": Kind.TRUTH,
+    "error_code": Kind.TEXT,
+    "error_message": Kind.TEXT,
+    "error_hint": Kind.TEXT,
+    "same_as": Kind.WHOLE,
+    "reused_from": Kind.TEXT,
+    "raw_answer": Kind.TEXT,
+}
 
 
 def facts_of(outcome: Outcome, same_as: int | None = None) -> dict[str, Any]:
@@ -66,6 +68,7 @@ def facts_of(outcome: Outcome, same_as: int | None = None) -> dict[str, Any]:
         "error_message": why and why.message,
         "error_hint": why and (why.hint or None),
         "same_as": same_as,
+        "reused_from": outcome.reused_from,
         "raw_answer": outcome.raw_answer,
     }
 
@@ -83,7 +86,8 @@ class Records:
     :param used: those of them that something is made of, see :attr:`~.columns.ColumnPlan.used`
     :param keep: those of them that stand in the records, in this order
     :param answer_column: where the answer stands, or data that is no object of known fields
-    :param fields: of the data, each with a column of its own; then there is no ``answer_column``
+    :param fields: of the data, with their JSON schemas, each with a column of its own; then there is no
+        ``answer_column``
     :raises InvalidRequestError: two columns would have the same name, or one is not there
     """
 
@@ -94,9 +98,9 @@ class Records:
         used: Collection[str] = (),
         keep: Keep = "all",
         answer_column: str = "answer",
-        fields: Sequence[str] = (),
+        fields: Mapping[str, Any] | None = None,
     ) -> None:
-        self._answer_column, self._fields = answer_column, fields
+        self._answer_column, self._fields = answer_column, tuple(fields or ())
         new = (*(fields or (answer_column,)), *FACTS)
         if twice := set(new[: -len(FACTS)]) & set(FACTS):
             which = "output_type has fields" if fields else "answer_column is one"
@@ -115,6 +119,8 @@ class Records:
         self._keeps_all = self._kept == list(names)
         #: Of all columns, in their order.
         self.names = (*self._kept, *new)
+        #: Of those that are not the row's own.
+        self.kinds = {**{name: kind_of_schema(schema) for name, schema in (fields or {}).items()}, **FACTS}
 
     def record(self, row: Row, outcome: Outcome) -> dict[str, Any]:
         """Return a row's record. Of its own columns it has those that the row has."""

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Protocol
 
 from airflow_provider_completion.api.errors import CompletionError
+from airflow_provider_completion.batch.course import Course
 from airflow_provider_completion.batch.journal import Entry, RowId
 from airflow_provider_completion.batch.manifest import Manifest, Tally
 from airflow_provider_completion.batch.new_files import NewFile
 from airflow_provider_completion.batch.outcomes import BAD, Outcome, Reading, rejected
 from airflow_provider_completion.batch.places import Places, uri_of
 from airflow_provider_completion.batch.records import Records
+from airflow_provider_completion.batch.report import report_of
 from airflow_provider_completion.batch.rows import Row
+from airflow_provider_completion.batch.samples import Samples, checked_samples
 from airflow_provider_completion.batch.sinks import sink_for
 from airflow_provider_completion.batch.spool import Checked, Spool
 from airflow_provider_completion.batch.verdict import checked_max_failed, why_not_published
@@ -45,7 +48,11 @@ class Results:
     :param max_failed: how many rows may have no answer, see :func:`~.verdict.checked_max_failed`
     :param on_maybe_billed: decides which failures may pass
     :param encoding: that of the file that the rows come from, if it was named
-    :raises InvalidRequestError: the columns cannot be told apart in a file of this format, or ``max_failed`` is none
+    :param samples: how many rows the report shows, of those with and of those without an answer
+    :param shown: which of their columns
+    :param bounds: what the report says of when the batch was to end
+    :raises InvalidRequestError: the columns cannot be told apart in a file of this format, or ``max_failed`` or
+        ``samples`` is none
     """
 
     def __init__(
@@ -58,14 +65,18 @@ class Results:
         max_failed: float = 0,
         on_maybe_billed: OnMaybeBilled = "fail",
         encoding: str | None = None,
+        samples: int = 0,
+        shown: Collection[str] = (),
+        bounds: Mapping[str, str] | None = None,
     ) -> None:
         self._places, self._columns, self._records, self._reading = places, columns, records, reading
         self._max_failed, self._on_maybe_billed = checked_max_failed(max_failed), on_maybe_billed
+        self._samples, self._shown, self._bounds = checked_samples(samples), shown, bounds
         # The encoding that the rows' file has is named again when these are read; a mark says it better.
         self._mark = _BOM if encoding else b""
         self._letters = sink_for(places.failed.name)
         for sink, names in ((places.sink, records.names), (self._letters, columns)):
-            sink(lambda _: None, names)
+            sink(lambda _: None, names, dict)
 
     def write(
         self,
@@ -77,8 +88,9 @@ class Results:
         begun_at: datetime,
         journal_uri: str | None = None,
         stopped: str | None = None,
+        course: Course | None = None,
     ) -> Manifest:
-        """Write results, dead letters and manifest, in one pass, and return the manifest.
+        """Write results, dead letters, manifest and report, in one pass, and return the manifest.
 
         :param checked: what the spool's check has found
         :param journal: of what was asked, flushed
@@ -86,11 +98,12 @@ class Results:
         :param begun_at: when the batch began
         :param journal_uri: of the journal, for the manifest
         :param stopped: why the batch ended before every row had, if it did
+        :param course: how it went, for the report
         :raises CompletionError: they cannot be written; what was there before is there still
         """
-        tally = Tally(this_round, self._on_maybe_billed)
+        tally, samples = Tally(this_round, self._on_maybe_billed), Samples(self._samples, self._shown)
         with _explained(), NewFile(self._places.output) as output, NewFile(self._places.failed) as failed:
-            self._pass(spool, journal, tally, output, failed)
+            self._pass(spool, journal, tally, samples, output, failed)
             problem = why_not_published(tally.counts, checked.rows, max_failed=self._max_failed, stopped=stopped)
             any_failed = any(tally.counts[status] for status in BAD)
             if any_failed:
@@ -106,6 +119,7 @@ class Results:
                 problem=problem,
                 failed=uri_of(self._places.failed) if any_failed else None,
                 journal=journal_uri,
+                report=uri_of(self._places.report),
                 stopped=stopped,
                 rows=checked.rows,
                 begun_at=begun_at,
@@ -116,15 +130,32 @@ class Results:
             with NewFile(self._places.manifest) as file:
                 file.write(json.dumps(manifest.as_json(), indent=2).encode() + b"\n")
                 file.publish()
+            with NewFile(self._places.report) as file:
+                file.write(
+                    report_of(
+                        manifest,
+                        waiting=tally.waiting,
+                        running=tally.running,
+                        course=course,
+                        bounds=self._bounds,
+                        samples=samples,
+                    )
+                )
+                file.publish()
         return manifest
 
-    def _pass(self, spool: Spool, journal: Entries, tally: Tally, output: NewFile, failed: NewFile) -> None:
+    def _pass(
+        self, spool: Spool, journal: Entries, tally: Tally, samples: Samples, output: NewFile, failed: NewFile
+    ) -> None:
         """Write and count all rows."""
-        record_of, write = self._records.record, self._places.sink(output.write, self._records.names).write
+        records = self._records
+        sink = self._places.sink(output.write, records.names, lambda: {**spool.kinds(), **records.kinds})
+        record_of, write = records.record, sink.write
         failed.write(self._mark)
-        letters = self._letters(failed.write, self._columns)
+        letters = self._letters(failed.write, self._columns, spool.kinds)
         for row, outcome in self._outcomes(spool, journal):
-            tally.add(outcome, is_equal=row.same_as is not None)
+            tally.add(row, outcome)
+            samples.add(row, outcome)
             if outcome.status == "skipped":
                 output.discard()  # of which no more is needed
             if output.is_open:
@@ -136,6 +167,9 @@ class Results:
                 letters.write(row.columns)
             else:
                 letters.write_as_read(as_read)
+        if output.is_open:
+            sink.end()
+        letters.end()
 
     def _outcomes(self, spool: Spool, journal: Entries) -> Iterator[tuple[Row, Outcome]]:
         """Iterate over all rows, with what became of them."""

@@ -40,6 +40,8 @@ class Source(ABC):
 
     #: The columns that it names itself, once it is read: a file without rows can have some.
     columns: Sequence[str] = ()
+    #: Their kinds, see :mod:`.kinds`, where it knows them.
+    kinds: Mapping[str, Any] | None = None
 
     @abstractmethod
     def __iter__(self) -> Iterator[ReadRow]:

@@ -31,6 +31,7 @@ class Rules:
     """What holds for all rows of a batch. Checked when made.
 
     :param concurrency: how many calls are in flight at most
+    :param requests_per_minute: how many calls begin within any minute at most, None for any number
     :param response_mode: how answers come over the wire
     :param output: what is made of an answer, and how often a row is asked again for it
     :param accept: which ends of a generation are an answer
@@ -48,6 +49,7 @@ class Rules:
     """
 
     concurrency: int
+    requests_per_minute: int | None = None
     response_mode: ResponseMode = "streaming"
     output: Output = field(default_factory=_text)
     accept: Collection[Finish] = WHOLE
@@ -66,6 +68,8 @@ class Rules:
         checked_on_maybe_billed(self.on_maybe_billed)
         if not _is_whole(self.concurrency, 1):
             raise _wrong("concurrency is not a whole number from 1 on")
+        if self.requests_per_minute is not None and not _is_whole(self.requests_per_minute, 1):
+            raise _wrong("requests_per_minute is not a whole number from 1 on")
         checked_max_failed(self.max_failed)
         if self.max_price is not None and not (
             isinstance(self.max_price, Decimal) and self.max_price.is_finite() and self.max_price > 0
@@ -82,6 +86,13 @@ class Rules:
         if not self.trace_session_id.isascii() or not self.trace_session_id.isprintable():
             raise _wrong("trace_session_id has characters that a header field cannot have")
         object.__setattr__(self, "trace_session_id", self.trace_session_id.strip()[:_SESSION_ID_LENGTH])
+
+    @property
+    def bounds(self) -> dict[str, str]:
+        """What is said of when the batch ends, by parameter."""
+        names = ("concurrency", "max_failed", "max_price", "max_tokens", "deadline")
+        said = {name: getattr(self, name) for name in names}
+        return {name: str(value) for name, value in said.items() if value is not None}
 
     def read(self, completion: Completion) -> Any:
         """Return what is made of an answer.

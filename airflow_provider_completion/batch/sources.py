@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from airflow_provider_completion.api.errors import InvalidRequestError
 from airflow_provider_completion.batch.cells import data_of
 from airflow_provider_completion.batch.csv_files import CsvFile
+from airflow_provider_completion.batch.extras import parquet_files
 from airflow_provider_completion.batch.json_lines import JsonLines
 from airflow_provider_completion.batch.rows import NOT_SENT, ReadRow, Source
 from airflow_provider_completion.client.files import FilePath
@@ -23,6 +24,7 @@ _FORMATS: dict[str, Callable[[FilePath, str | None], Source]] = {
     ".tsv": CsvFile,
     ".jsonl": JsonLines,
     ".ndjson": JsonLines,
+    ".parquet": lambda path, encoding: parquet_files().ParquetFile(path, encoding),
 }
 _INSTEAD = {
     ".xlsx": "Save the sheet as CSV UTF-8.",

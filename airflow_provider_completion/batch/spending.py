@@ -70,5 +70,6 @@ class Spent:
 
     def __str__(self) -> str:
         told = [f"{self.tokens} tokens"]
-        told += [f"{price:f} {currency}".rstrip() for currency, price in self.prices.items()]
+        prices = tuple(self.prices.items())  # another thread may add one
+        told += [f"{price:f} {currency}".rstrip() for currency, price in prices]
         return ", ".join(told)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 from airflow_provider_completion.api.errors import CompletionError, InvalidRequestError
 from airflow_provider_completion.batch.cells import json_of
 from airflow_provider_completion.batch.columns import ColumnPlan
+from airflow_provider_completion.batch.kinds import ColumnKind, kinds_of
 from airflow_provider_completion.batch.rows import NOT_SENT, Recipient, Row, Source, key_of_equals, place_of
 from airflow_provider_completion.client.files import FilePath
 
@@ -41,9 +42,9 @@ CREATE TABLE twins (idx INTEGER PRIMARY KEY, first INTEGER, nth INTEGER);
 #: One of two rows with the same key is no more the right one than the other.
 _SAME_KEYS = """
 CREATE INDEX key_of ON marks (key);
-INSERT INTO problems SELECT idx, 'row ' || (
-    SELECT 1 + other.idx FROM marks AS other WHERE other.key = marks.key AND other.idx != marks.idx
-    ORDER BY other.idx LIMIT 1
+INSERT INTO problems SELECT idx, (
+    SELECT place_of(other.idx, line) FROM marks AS other JOIN rows USING (idx)
+    WHERE other.key = marks.key AND other.idx != marks.idx ORDER BY other.idx LIMIT 1
 ) || ' has the same key' FROM marks WHERE key IN (SELECT key FROM marks GROUP BY key HAVING count(*) > 1);
 """
 
@@ -58,14 +59,17 @@ INSERT INTO twins SELECT idx, first, nth FROM (
 _ROWS = """
 SELECT idx, line, columns, key, fingerprint, first, nth,
     (SELECT group_concat(what, '; ') FROM problems WHERE problems.idx = rows.idx)
-FROM rows LEFT JOIN marks USING (idx) LEFT JOIN twins USING (idx)
+FROM rows LEFT JOIN marks USING (idx) LEFT JOIN twins USING (idx) WHERE idx BETWEEN ? AND ?
 """
 
 _PROBLEMS = "SELECT idx, line, what FROM problems JOIN rows USING (idx) ORDER BY idx, problems.rowid"
 
+#: Of the rows before one.
 _COUNTS = """
-SELECT (SELECT count(*) FROM rows), (SELECT count(DISTINCT idx) FROM problems), (SELECT count(*) FROM twins)
+SELECT (SELECT count(*) FROM rows WHERE idx < ?1), (SELECT count(DISTINCT idx) FROM problems WHERE idx < ?1),
+    (SELECT count(*) FROM twins WHERE idx < ?1)
 """
+_ALL = 2**63 - 1
 
 
 class Checked(NamedTuple):
@@ -96,7 +100,8 @@ class Spool:
 
     def __init__(self, source: Source) -> None:
         self._db = sqlite3.connect("", check_same_thread=False)  # SQLite's name for such a file
-        self._dedupe = False
+        self._db.create_function("place_of", 2, place_of)
+        self._dedupe, self._limit = False, _ALL
         try:
             #: The names of all columns, in the order in which they were seen.
             self.columns = self._read(source)
@@ -121,6 +126,7 @@ class Spool:
         *,
         bad_rows: BadRows = "fail",
         dedupe: bool = False,
+        limit: int | None = None,
         report: FilePath | None = None,
     ) -> Checked:
         """Hold all rows against the plan and its form, and tell them apart. Once, before rows are asked for.
@@ -129,6 +135,7 @@ class Spool:
 
         :param bad_rows: refuse the batch if some rows cannot be sent (``fail``), or leave them out (``skip``)
         :param dedupe: ask only once for rows that ask the same
+        :param limit: how many rows, from the first on, there are from now on; all are checked. None for all
         :param report: a file for all problems, a line for each
         :raises InvalidRequestError: some rows cannot be sent, or a file that one names cannot be read now
         """
@@ -139,15 +146,18 @@ class Spool:
             self._mark(plan, recipient)
             self._db.executescript(_SAME_KEYS if plan.key else "")
             self._db.executescript(_TWINS)
-            rows, rejected, equal = self._db.execute(_COUNTS).fetchone()
+            rows, rejected, _ = self._db.execute(_COUNTS, (_ALL,)).fetchone()
         if rejected:
             self._tell(rows, rejected, bad_rows, report)
+        self._limit = _ALL if limit is None else limit
+        with _on_disk():
+            rows, rejected, equal = self._db.execute(_COUNTS, (self._limit,)).fetchone()
         return Checked(rows, rejected, equal, rows - rejected - (equal if dedupe else 0))
 
     def rows(self) -> Iterator[Row]:
         """Iterate over all rows, in input order."""
         with _on_disk():
-            for found in self._db.execute(f"{_ROWS} ORDER BY idx"):
+            for found in self._db.execute(f"{_ROWS} ORDER BY idx", (0, self._limit - 1)):
                 yield self._row(found)
 
     def to_send(self) -> Iterator[Row]:
@@ -160,7 +170,7 @@ class Spool:
         :raises IndexError: there is none of this index
         """
         with _on_disk():
-            found = self._db.execute(f"{_ROWS} WHERE idx = ?", (index,)).fetchone()
+            found = self._db.execute(_ROWS, (index, index)).fetchone()
         if found is None:
             raise IndexError(f"There is no row of the index {index}.")
         return self._row(found)
@@ -170,6 +180,10 @@ class Spool:
         with _on_disk():
             found = self._db.execute("SELECT value FROM as_read WHERE idx = ?", (index,)).fetchone()
         return found and _loaded(found[0])
+
+    def kinds(self) -> Mapping[str, ColumnKind]:
+        """Return the kinds of the columns: what the source says, else what a pass over all rows finds."""
+        return kinds_of(row.columns for row in self.rows()) if self._kinds is None else self._kinds
 
     def problems(self) -> Iterator[str]:
         """Iterate over what is wrong with rows, in input order: a line for each problem, without values."""
@@ -194,6 +208,7 @@ class Spool:
                     self._db.execute("INSERT INTO problems VALUES (?, ?)", (index, problem))
                 if as_read is not None:
                     self._db.execute("INSERT INTO as_read VALUES (?, ?)", (index, pickle.dumps(as_read)))
+        self._kinds = source.kinds
         return list(dict.fromkeys(source.columns) | seen)
 
     def _mark(self, plan: ColumnPlan, recipient: Recipient) -> None:

@@ -10,7 +10,11 @@ from typing import Any
 from airflow_provider_completion.api.answers import Completion
 from airflow_provider_completion.api.errors import CompletionError
 from airflow_provider_completion.batch.admission import Call, Flow
+from airflow_provider_completion.batch.outage import miss_of
 from airflow_provider_completion.batch.refusals import Refusal
+
+#: Seconds between two looks at how late this event loop is.
+_BEAT = 0.1
 
 
 class Turns:
@@ -28,11 +32,14 @@ class Turns:
         self._first = asyncio.Lock()
         self._changed = asyncio.Event()
         self._closed = False
+        self._beat: asyncio.TimerHandle | None = None
         self._of_tasks: dict[asyncio.Task[Any] | None, Call] = {}
 
     async def begin(self) -> Call:
         """Wait until one more call may begin, and begin it; at once if all is over."""
         loop = asyncio.get_running_loop()
+        if self._beat is None and not self._closed:
+            self._look_again(loop)
         async with self._first:
             while (opens_at := self._flow.opens_at(loop.time())) > loop.time() and not self._closed:
                 self._changed.clear()
@@ -46,13 +53,20 @@ class Turns:
         self._flow.answering(call, asyncio.get_running_loop().time())
         self._changed.set()
 
-    def end(self, call: Call, outcome: Completion | CompletionError | None) -> None:
-        """Take note of what came of a call, None if nobody has waited for it."""
+    def end(self, call: Call, outcome: Completion | CompletionError | None, *, first: bool = True) -> None:
+        """Take note of what came of a call, None if nobody has waited for it.
+
+        :param first: whether its row has not failed before
+        """
         now = asyncio.get_running_loop().time()
         if refusal := Refusal.of(outcome):
             self._flow.refuse(call, now, refusal)
+        elif miss := miss_of(outcome):
+            self._flow.miss(call, now, miss, first=first)
+        elif isinstance(outcome, Completion):
+            self._flow.end(call, now, answered=True, latency=outcome.usage.latency if outcome.usage else None)
         else:
-            self._flow.end(call, now, answered=isinstance(outcome, Completion))
+            self._flow.end(call, now, answered=False)
         self._changed.set()
 
     async def acquire(self) -> None:
@@ -66,4 +80,14 @@ class Turns:
     def close(self) -> None:
         """Let all who wait go on, one after another."""
         self._closed = True
+        if self._beat is not None:
+            self._beat.cancel()
         self._changed.set()
+
+    def _look_again(self, loop: asyncio.AbstractEventLoop) -> None:
+        def look() -> None:
+            self._flow.late(loop.time() - due)
+            self._look_again(loop)
+
+        due = loop.time() + _BEAT
+        self._beat = loop.call_at(due, look)

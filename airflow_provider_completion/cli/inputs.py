@@ -47,18 +47,32 @@ def _content(name: str, path: str) -> str:
 
 
 def typed_inputs(given: Mapping[str, str], form: InputForm) -> dict[str, Any]:
-    """Return the inputs with numbers and truth values where the form says so. Text stays text.
+    """Return the inputs of a whole call, see :func:`typed`.
 
-    What is no number stays text as well: the check before a call finds it, together with all else that does not fit.
+    :raises CommandError: a value is no truth value, which the check before a call would let pass; all problems are
+        named
+    """
+    inputs, problems = typed(given, form)
+    if problems:
+        try:
+            form.checked(inputs)
+        except InvalidRequestError as error:
+            problems.insert(0, error.message)
+        raise CommandError(f"{' '.join(problems)} Nothing was sent.")
+    return inputs
 
-    :raises CommandError: a value is no truth value, which that check would let pass; all problems are named
+
+def typed(given: Mapping[str, Any], form: InputForm) -> tuple[dict[str, Any], list[str]]:
+    """Return the inputs with numbers and truth values where the form says so, and which are no truth values.
+
+    Text stays text. What is no number stays text as well: the check before a call finds it, together with all else that
+    does not fit. What is no text is what it is.
     """
     from airflow_provider_completion.api.input_form import truth_in
 
-    inputs: dict[str, Any] = dict(given)
-    problems = []
+    inputs, problems = dict(given), []
     for name, text in given.items():
-        kind = form.variables[name].type if name in form.variables else ""
+        kind = form.variables[name].type if name in form.variables and isinstance(text, str) else ""
         if kind == "number":
             with suppress(ValueError):
                 inputs[name] = _number(text)
@@ -67,13 +81,7 @@ def typed_inputs(given: Mapping[str, str], form: InputForm) -> dict[str, Any]:
                 inputs[name] = truth
             else:
                 problems.append(f"The input {name!r} takes a truth value: true or false.")
-    if problems:
-        try:
-            form.checked(inputs)
-        except InvalidRequestError as error:
-            problems.insert(0, error.message)
-        raise CommandError(f"{' '.join(problems)} Nothing was sent.")
-    return inputs
+    return inputs, problems
 
 
 def _number(text: str) -> int | float:

@@ -6,8 +6,8 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 from airflow_provider_completion.cli import CommandError
@@ -35,15 +35,26 @@ def writing(out: TextIO) -> Iterator[None]:
         raise CommandError(f"The output cannot be written: {error.strerror}.") from None
 
 
-class _PlainFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return plain(record.getMessage())
+class _ToStderr(logging.Handler):
+    """Writes to what standard error is at the time: below a progress bar there is another one.
+
+    :param words: puts a message into others
+    """
+
+    def __init__(self, words: Callable[[str], str]) -> None:
+        super().__init__()
+        self._words = words
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(OSError):  # a terminal that is gone is no reason to end
+            sys.stderr.write(plain(f"{self._words(record.getMessage())}\n"))
 
 
-def log_to_stderr() -> None:
-    """Write this provider's own log, and nothing else, to standard error: tries that failed, generations stopped."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_PlainFormatter())
+def log_to_stderr(words: Callable[[str], str] = str) -> None:
+    """Write this provider's own log, and nothing else, to standard error: tries that failed, generations stopped.
+
+    :param words: puts a message into others
+    """
     log = logging.getLogger("airflow_provider_completion")
-    log.handlers, log.propagate, log.disabled = [handler], False, False
+    log.handlers, log.propagate, log.disabled = [_ToStderr(words)], False, False
     log.setLevel(logging.INFO)

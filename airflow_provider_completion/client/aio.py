@@ -109,8 +109,10 @@ class AsyncCompletionClient:
         for run in self._runs:
             self.outliving(run.stop())
         self._admission.close()
-        if self._stops:
-            await asyncio.wait(self._stops)
+        closing = Transfer.of_a_stop()
+        # Again, since a generation whose name comes only now is stopped as well.
+        while self._stops and not closing.over:
+            await asyncio.wait(self._stops, timeout=closing.total - closing.elapsed)
         await self.connections.close()
 
     def outliving(self, stop: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -326,7 +328,7 @@ class AsyncCompletionRun(Run):
             return self._break(self._client.connections.typed(error, body.transfer))
         events = self._receive(data)
         if self._stop_wanted.told:
-            await self._stop()
+            await asyncio.shield(self._client.outliving(self._stop()))
         return events
 
     async def _stop_unended(self) -> None:

@@ -169,7 +169,8 @@ def _limits(connect: float, silence: float, total: float) -> aiohttp.ClientTimeo
 
 class _Connector(aiohttp.TCPConnector):
     """Tells a call of its connection, and gives it one that it has kept only if that one's last call has freed it and
-    there is nothing on it: its end, or what nobody has asked for, may have come without the loop having looked.
+    there is nothing on it: its end, or what nobody has asked for, may have come without the loop having looked. Half a
+    head that has come with the end of an answer is in aiohttp's parser, where nobody sees it: the next call is broken.
     """
 
     def __init__(self, **options: Any) -> None:

@@ -63,6 +63,9 @@ class Lines:
                 line.close()
 
     def _free(self) -> Line | None:
+        with suppress(IndexError):
+            while self._idle[0].is_stale:
+                self._idle.popleft().close()
         busy: list[Line] = []
         free = None
         while free is None and (line := self._next_idle()) is not None:

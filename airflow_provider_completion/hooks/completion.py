@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, partial, wraps
+from inspect import signature
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast
 
 from airflow import __version__ as airflow_version
@@ -65,8 +66,11 @@ class _Forward(Generic[P, T]):
 
         @wraps(self._call(cast("CompletionClient", CompletionClient)))
         def method(*args: P.args, **kwargs: P.kwargs) -> T:
+            with hook.failing_for_good():
+                call = self._call(hook.get_conn())
+            signature(call).bind(*args, **kwargs)  # or a wrong argument would be a call that may have been billed
             with hook._paying_for_speech() if self._paid else hook.failing_for_good():
-                return self._call(hook.get_conn())(*args, **kwargs)
+                return call(*args, **kwargs)
 
         return method
 

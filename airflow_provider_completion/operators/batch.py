@@ -7,7 +7,12 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_completion.operators.failing import failing_briefly, refusing
-from airflow_provider_completion.operators.links import CallingOperator
+from airflow_provider_completion.operators.links import (
+    REPORT_KEY,
+    CallingOperator,
+    CompletionLogsLink,
+    CompletionReportLink,
+)
 from airflow_provider_completion.paying import OnMaybeBilled, checked_on_maybe_billed
 
 if TYPE_CHECKING:
@@ -40,17 +45,17 @@ class GivenRows:
 class CompletionBatchOperator(CallingOperator):
     """Ask a completion app for each row of a table, in one task and one worker slot, and write a table of results.
 
-    Rows go in from a CSV or JSON-lines file, or from a list or an XCom of mappings; each is paid for once, through
-    crashes, retries, clears and later runs with the same ``output``: what was answered is in a journal beside it. The
-    return value is the manifest: counts that add up to the rows, tokens, prices, seconds. XCom also has ``usage``,
-    ``output``, the URI of the results if they were written, and ``failed``, that of the rows without an answer if there
-    are some.
+    Rows go in from a CSV, JSON-lines or Parquet file, or from a list or an XCom of mappings; each is paid for once,
+    through crashes, retries, clears and later runs with the same ``output``: what was answered is in a journal beside
+    it. The return value is the manifest: counts that add up to the rows, tokens, prices, seconds. Beside the results
+    there is a report, a page for people. XCom also has ``usage``, ``output``, the URI of the results if they were
+    written, and ``failed``, that of the rows without an answer if there are some.
 
     The task fails if more rows than ``max_failed`` have no answer; ``output`` is then left as it was. A retry asks only
     for what is missing.
 
     :param rows: a path as text or as an ``ObjectStoragePath``, or mappings of columns to values (templated if text)
-    :param output: where the results go, ``.csv`` or ``.jsonl``; it appears when it is whole (templated)
+    :param output: where the results go, ``.csv``, ``.jsonl`` or ``.parquet``; it appears when it is whole (templated)
     :param columns: the column that an input comes from, by the input's name; other inputs come from columns of their
         names, or of their labels
     :param inputs: what is the same for all rows, by name (templated)
@@ -62,14 +67,23 @@ class CompletionBatchOperator(CallingOperator):
     :param encoding: the encoding of a file of rows, if it is neither UTF-8 nor marked
     :param keep: the rows' own columns that stand in the results, ``all`` or their names
     :param answer_column: where answers stand in the results
+    :param report_samples: how many rows the report shows with what they ask and got, of those with and of those without
+        an answer; without it no prompt and no answer is in it
+    :param report_url: where a browser finds the report, for the task's link (templated)
     :param journal: the journal's folder, by default one beside ``output`` (templated)
+    :param reuse: earlier outputs, as paths or patterns such as ``described-*.jsonl``, whose answers to the same rows
+        are taken over, at no cost (templated)
     :param app_version: your word for what is published in the app: another one asks all rows anew (templated)
     :param conn_id: a connection of the type ``completion`` (templated)
     :param concurrency: how many calls are in flight at most; fewer are while the server takes no more
+    :param requests_per_minute: how many calls begin within any minute at most, where a contract says so; by default any
+        number
     :param bad_rows: rows that the app would not take end the batch before anything is sent (``fail``), or are left out
         (``skip``)
     :param dedupe: ask once for rows that ask the same
-    :param dry_run: end after the checks
+    :param limit: ask only the first rows, so many; the results go beside ``output``, to ``<output>.sample.<suffix>``,
+        and the answers are kept for all rows
+    :param dry_run: end after the checks, and say how many rows would be asked
     :param max_failed: how many rows may have no answer: a number, or a share of them as a float
     :param max_price: send no more rows once the Dag run has spent so much, in the app's currency (templated)
     :param max_tokens: the same for tokens
@@ -88,9 +102,13 @@ class CompletionBatchOperator(CallingOperator):
     """
 
     template_fields: Sequence[str] = (
-        "rows", "inputs", "output_path", "journal", "conn_id", "user", "app_version", "max_price",
+        "rows", "inputs", "output_path", "journal", "reuse", "conn_id", "user", "app_version", "max_price",
+        "report_url",
     )  # fmt: skip
+    operator_extra_links = (CompletionLogsLink(), CompletionReportLink())
     template_fields_renderers = {"inputs": "json"}  # noqa: RUF012 - Airflow's own declaration
+    #: Where a browser finds the report, once there is one.
+    report_link: str | None = None
     #: The try that runs here.
     _night: Night | None = None
 
@@ -109,12 +127,17 @@ class CompletionBatchOperator(CallingOperator):
         encoding: str | None = None,
         keep: Literal["all"] | Sequence[str] = "all",
         answer_column: str = "answer",
+        report_samples: int = 0,
+        report_url: str | None = None,
         journal: str | os.PathLike[str] | ObjectStoragePath | None = None,
+        reuse: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
         app_version: str = "",
         conn_id: str = "completion_default",
         concurrency: int = 8,
+        requests_per_minute: int | None = None,
         bad_rows: Literal["fail", "skip"] = "fail",
         dedupe: bool = False,
+        limit: int | None = None,
         dry_run: bool = False,
         max_failed: float = 0,
         max_price: Decimal | float | str | None = None,
@@ -145,12 +168,17 @@ class CompletionBatchOperator(CallingOperator):
         self.encoding = encoding
         self.keep = keep
         self.answer_column = answer_column
+        self.report_samples = report_samples
+        self.report_url = report_url
         self.journal = journal
+        self.reuse = reuse
         self.app_version = app_version
         self.conn_id = conn_id
         self.concurrency = concurrency
+        self.requests_per_minute = requests_per_minute
         self.bad_rows = bad_rows
         self.dedupe = dedupe
+        self.limit = limit
         self.only_check = dry_run  # BaseOperator has a method of this name
         self.max_failed = max_failed
         self.max_price = max_price
@@ -177,9 +205,10 @@ class CompletionBatchOperator(CallingOperator):
         # What a Dag file loads stays small where nothing but numbers is to be checked.
         usual = (self.response_mode, self.accept, self.output_type, self.output_retries, self.feedback_input)
         numbers = type(self.concurrency) is int and self.concurrency > 0 and self.max_failed == 0
-        if usual == ("streaming", _WHOLE, None, 0, None) and numbers and self.max_tokens is None:
+        bounds = (self.max_tokens, self.requests_per_minute)
+        if usual == ("streaming", _WHOLE, None, 0, None) and numbers and bounds == (None, None):
             return
-        from airflow_provider_completion.operators.night import rules_of
+        from airflow_provider_completion.operators.parameters import rules_of
 
         with refusing():
             rules_of(self, max_price=None, deadline=None)
@@ -191,6 +220,13 @@ class CompletionBatchOperator(CallingOperator):
 
         self._night = Night(self, context)
         return self._night.run(self.rows.rows if isinstance(self.rows, GivenRows) else self.rows)
+
+    def show_report(self, ti: Any) -> None:
+        """Let the link lead to the report.
+
+        :param ti: the task instance
+        """
+        self.leave(ti, REPORT_KEY, self.report_url)
 
     def on_kill(self) -> None:
         """Stop all generations on the server; what was answered is in the journal."""

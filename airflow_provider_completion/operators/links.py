@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from airflow_provider_completion.hooks.completion import CompletionHook
     from airflow_provider_completion.paying import OnMaybeBilled
 
-#: Where in XCom the operator leaves the address for Airflow 2.
-LOGS_URL_KEY = "logs_url"
+#: Where the operators leave the addresses: in XCom for Airflow 2, else in attributes of their own.
+LOGS_URL_KEY, REPORT_KEY = "logs_url", "report_link"
 
 
 class CompletionLogsLink(BaseOperatorLink):
@@ -23,15 +23,33 @@ class CompletionLogsLink(BaseOperatorLink):
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
         """Return the address, empty without one."""
-        if AIRFLOW_V_3_0_PLUS:  # asked on the worker, at the end of the task
-            return str(getattr(operator, "logs_url", None) or "")
-        return str(XCom.get_value(ti_key=ti_key, key=LOGS_URL_KEY) or "")  # asked by the web server
+        return _left_by(operator, ti_key, LOGS_URL_KEY)
+
+
+class CompletionReportLink(BaseOperatorLink):
+    """Opens the report of a batch, once there is one, if the operator has a ``report_url``.
+
+    The URI of the report is no address for a browser: it does not reach a worker's disk nor, as it is, a bucket.
+    """
+
+    name = "Batch report"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """Return the address, empty without one."""
+        return _left_by(operator, ti_key, REPORT_KEY)
+
+
+def _left_by(operator: Any, ti_key: Any, key: str) -> str:
+    """Return the address that a task has left, empty without one."""
+    if AIRFLOW_V_3_0_PLUS:  # asked on the worker, at the end of the task
+        return str(getattr(operator, key, None) or "")
+    return str(XCom.get_value(ti_key=ti_key, key=key) or "")  # asked by the web server
 
 
 class CallingOperator(BaseOperator):
     """Base of the operators whose tasks pay for completions."""
 
-    operator_extra_links = (CompletionLogsLink(),)
+    operator_extra_links: tuple[BaseOperatorLink, ...] = (CompletionLogsLink(),)
     ui_color = "#e8eaf6"
 
     #: Where people see the app's logs, once the connection was read.
@@ -48,7 +66,11 @@ class CallingOperator(BaseOperator):
         """The hook of the connection."""
         from airflow_provider_completion.hooks.completion import CompletionHook
 
-        return CompletionHook(
+        return self.hook_of(CompletionHook)
+
+    def hook_of(self, kind: type[CompletionHook]) -> CompletionHook:
+        """Return a new hook of the connection, of this kind."""
+        return kind(
             self.conn_id,
             silence_seconds=self.silence_seconds,
             total_seconds=self.total_seconds,
@@ -63,6 +85,10 @@ class CallingOperator(BaseOperator):
         :param message_id: what to show there, once that is known
         """
         url = self.hook.console_url
-        self.logs_url = url and url.replace("{message_id}", message_id or "")
-        if self.logs_url and self.do_xcom_push and not AIRFLOW_V_3_0_PLUS:
-            ti.xcom_push(key=LOGS_URL_KEY, value=self.logs_url)
+        self.leave(ti, LOGS_URL_KEY, url and url.replace("{message_id}", message_id or ""))
+
+    def leave(self, ti: Any, key: str, url: str | None) -> None:
+        """Leave an address for a link."""
+        setattr(self, key, url)
+        if url and self.do_xcom_push and not AIRFLOW_V_3_0_PLUS:
+            ti.xcom_push(key=key, value=url)

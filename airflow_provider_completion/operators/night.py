@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import XCOM_RETURN_KEY, conf
 
 from airflow_provider_completion.api.errors import InvalidRequestError
-from airflow_provider_completion.batch.batch import Ask, Batch, BatchError
+from airflow_provider_completion.api.files import checked_url
+from airflow_provider_completion.batch.batch import Batch, BatchError
 from airflow_provider_completion.batch.manifest import Manifest
 from airflow_provider_completion.batch.new_files import is_local
 from airflow_provider_completion.batch.places import uri_of
-from airflow_provider_completion.batch.rows import NOT_SENT, Recipient
-from airflow_provider_completion.batch.rules import Rules
+from airflow_provider_completion.batch.rows import NOT_SENT
 from airflow_provider_completion.batch.sources import is_path
-from airflow_provider_completion.client.files import FilePath
 from airflow_provider_completion.exceptions import failing_for_good
-from airflow_provider_completion.hooks.files import files_of, path_of
 from airflow_provider_completion.hooks.trace import trace_id_of
 from airflow_provider_completion.keeping.journals import JournalNotes
-from airflow_provider_completion.operators.failing import wrong_inputs
+from airflow_provider_completion.operators.parameters import batch_of, path_in
 from airflow_provider_completion.operators.spanning import collect_lineage, spanning
-from airflow_provider_completion.structured.output import Output
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -33,6 +27,9 @@ if TYPE_CHECKING:
     from airflow_provider_completion.operators.batch import CompletionBatchOperator
 
 log = logging.getLogger(__name__)
+
+#: Where a try notes its journal, beside the output, if Airflow keeps no notes.
+_NOTE = ".journal.json"
 
 
 class Night:
@@ -52,19 +49,20 @@ class Night:
 
         :param rows: what the operator was given, or a function has returned
         """
-        with failing_for_good(self._operator.on_maybe_billed), self._new(_path(rows)) as batch:
+        with failing_for_good(self._operator.on_maybe_billed), self._new(rows) as batch:
             self._batch = batch
             checked = batch.check()
             if self._operator.only_check:
-                return checked._asdict()
+                return {**checked._asdict(), **batch.preview().as_json()}
             self._note(batch)
             if self._stopped:
                 batch.stop(self._stopped)
             with spanning(self._context["ti"], self._operator.conn_id) as told:
                 manifest, failure = batch.run(tell=lambda line: self._operator.log.info("%s", line))
                 told(manifest)
+            self._operator.show_report(self._context["ti"])
             if manifest.published:
-                source = uri_of(_path(rows)) if is_path(rows) else None
+                source = uri_of(path_in(rows)) if is_path(rows) else None
                 collect_lineage(self._operator.hook, rows=source, output=manifest.output)
             self._push(manifest)
             if failure is not None:
@@ -78,58 +76,29 @@ class Night:
             self._batch.stop(why)
 
     def _new(self, rows: Any) -> Batch:
-        operator = self._operator
-        client = operator.hook.get_conn()
-        operator.show_logs_url(self._context["ti"])
-        settings = client.settings
-        app = client.info().name
-        form = client.form() if operator.check_inputs else None
-        inputs: Any = operator.inputs or {}
-        if not isinstance(inputs, Mapping):
-            raise wrong_inputs(inputs, "Write a template for each value: inputs={'language': '{{ ... }}'}.")
-        user = settings.user if operator.user is None else operator.user
-        return Batch(
+        ti = self._context["ti"]
+        _check_url(self._operator.report_url)
+        self._operator.show_logs_url(ti)
+        return batch_of(
+            self._operator,
             rows,
-            _path(operator.output_path),
-            ask=Ask(
-                columns=operator.columns or {},
-                inputs=inputs,
-                key=operator.key,
-                user=user,
-                user_column=operator.user_column,
-                query_column=operator.query_column,
-                files_column=operator.files_column,
-                files_of=files_of,
-                bad_rows=operator.bad_rows,
-                dedupe=operator.dedupe,
-                encoding=operator.encoding,
-            ),
-            form=form,
-            recipient=Recipient(settings.base_url, app, operator.app_version),
-            settings=settings,
-            rules=rules_of(
-                operator,
-                max_price=_price(operator.max_price),
-                deadline=_deadline(operator.deadline),
-                trace_id=trace_id_of(self._context["ti"]),
-                trace_session_id=self._run,
-            ),
+            hook=self._operator.hook,
             facts={
                 "run": self._run,
                 "round": self._round,
                 # A clear adds the tries that there were.
-                "cleared": self._max_tries > (operator.retries or 0),
-                "try": self._context["ti"].try_number,
+                "cleared": self._max_tries > (self._operator.retries or 0),
+                "try": ti.try_number,
             },
-            journal=_path(operator.journal) if operator.journal else None,
-            keep=operator.keep,
-            answer_column=operator.answer_column,
+            trace_id=trace_id_of(ti),
+            trace_session_id=self._run,
         )
 
     def _note(self, batch: Batch) -> None:
         """Note where the journal is before anything is sent, and refuse to begin without that of an earlier try."""
-        notes = JournalNotes(self._context)
-        note = notes.load()
+        # What lies beside the output as well is lost with the journal.
+        notes = JournalNotes(self._context, batch.beside(_NOTE) if self._operator.journal else None)
+        note = notes.load(self._run)
         batch.expect_journal(known=note is not None, cleared=note is not None and note.round != self._round)
         number = self._context["ti"].try_number
         if number > 1 and not notes.are_kept and not batch.has_journal:
@@ -169,7 +138,7 @@ class Night:
 
     def _push(self, manifest: Manifest) -> None:
         told = manifest.as_json()
-        self._operator.log.info("%s", _table(manifest))
+        self._operator.log.info("%s", manifest.summary)
         if not self._operator.do_xcom_push:
             return
         ti = self._context["ti"]
@@ -185,66 +154,11 @@ class Night:
         raise failure
 
 
-def rules_of(
-    operator: CompletionBatchOperator,
-    *,
-    max_price: Decimal | None,
-    deadline: datetime | None,
-    trace_id: str = "",
-    trace_session_id: str = "",
-) -> Rules:
-    """Return what an operator says of its batch.
-
-    :raises InvalidRequestError: it cannot be
-    """
-    return Rules(
-        concurrency=operator.concurrency,
-        response_mode=operator.response_mode,
-        output=Output(
-            operator.output_type, output_retries=operator.output_retries, feedback_input=operator.feedback_input
-        ),
-        accept=operator.accept,
-        on_maybe_billed=operator.on_maybe_billed,
-        max_failed=operator.max_failed,
-        max_price=max_price,
-        max_tokens=operator.max_tokens,
-        deadline=deadline,
-        trace_id=trace_id,
-        trace_session_id=trace_session_id,
-    )
-
-
-def _path(path: Any) -> FilePath | Any:
-    if not isinstance(path, str):
-        return path
-    if not path.strip():
-        raise InvalidRequestError("A path is empty.", hint=f"{NOT_SENT} Look at the templates of rows and output.")
-    return path_of(path)
-
-
-def _price(price: Decimal | float | str | None) -> Decimal | None:
-    if price is None or price == "":
-        return None
+def _check_url(url: str | None) -> None:
+    if not url:
+        return
     try:
-        return Decimal(str(price))
-    except InvalidOperation:
-        raise InvalidRequestError(f"max_price is no number: {price!r}.", hint=NOT_SENT) from None
-
-
-def _deadline(deadline: datetime | timedelta | None) -> datetime | None:
-    return datetime.now(UTC) + deadline if isinstance(deadline, timedelta) else deadline
-
-
-def _table(manifest: Manifest) -> str:
-    counts = ", ".join(f"{count} {status}" for status, count in manifest.counts.items() if count)
-    cost = ", ".join(f"{price} {currency}".rstrip() for currency, price in manifest.asked.prices.items())
-    lines = [
-        f"Batch of {manifest.rows} rows: {counts or 'none'}; {manifest.asked.rows} asked, {manifest.found.rows} known "
-        f"from before; {manifest.asked.total_tokens} tokens, {cost or 'no price'}; {manifest.seconds:.1f} s.",
-    ]
-    for what, seconds in (("waiting", manifest.waiting), ("running", manifest.running)):
-        if seconds is not None:
-            told = ", ".join(f"{name} {value:.2f}" for name, value in seconds._asdict().items())
-            lines.append(f"Seconds {what}: {told}")
-    lines.append(f"Results: {manifest.output if manifest.published else 'not published'}")
-    return "\n".join(lines)
+        checked_url(url)
+    except ValueError as error:
+        hint = f"{NOT_SENT} Without it the task has no link to the report, whose place its log and its manifest tell."
+        raise InvalidRequestError(f"report_url is of no use: {error}.", hint=hint) from None

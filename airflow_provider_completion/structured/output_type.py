@@ -47,8 +47,8 @@ class OutputType:
 
     #: The JSON schema as compact text, to be put into the prompt through an input of the app.
     json_schema: str
-    #: The fields of its data, if that is always an object and has no others; else none.
-    fields: tuple[str, ...]
+    #: The fields of its data, with their JSON schemas, if that is always an object and has no others; else none.
+    fields: dict[str, Any]
 
     def __init__(self, kind: Any) -> None:
         try:
@@ -147,13 +147,13 @@ def _mentions_decimals(schema: Any) -> bool:
     return isinstance(schema, list | tuple) and any(map(_mentions_decimals, schema))
 
 
-def _fields_of(adapter: TypeAdapter[Any]) -> tuple[str, ...]:
-    """Return the names that the data of a type has as an object, none if it can be anything else."""
+def _fields_of(adapter: TypeAdapter[Any]) -> dict[str, Any]:
+    """Return what the data of a type has as an object: schemas by name; nothing if it can be anything else."""
     try:
         schema = adapter.json_schema(mode="serialization")
     except PydanticUserError:  # what it is written as has no schema
-        return ()
-    found: dict[str, None] = {}
+        return {}
+    found: dict[str, Any] = {}
     waiting, seen = [schema], set()
     while waiting:
         item = waiting.pop(0)
@@ -164,10 +164,11 @@ def _fields_of(adapter: TypeAdapter[Any]) -> tuple[str, ...]:
         elif kinds := item.get("anyOf") or item.get("oneOf"):
             waiting += kinds
         elif item.get("properties") and not item.get("additionalProperties"):
-            found |= dict.fromkeys(item["properties"])
+            # A field of several types may be anything.
+            found |= {name: {} if name in found else told for name, told in item["properties"].items()}
         else:
-            return ()
-    return tuple(found)
+            return {}
+    return found
 
 
 def _reserved_fields(schema: Any) -> Iterator[str]:

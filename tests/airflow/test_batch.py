@@ -33,7 +33,7 @@ FORM = [
 def answer(prompt: Prompt) -> str:
     text = str(prompt.inputs["text"])
     if "broken" in text:
-        raise GenerationError(400, "invalid_param", "The model does not like this.")
+        raise GenerationError("The model does not like this.")
     return text.upper()
 
 
@@ -137,7 +137,11 @@ def test_a_function_yields_rows(completion_server: LocalCompletionServer, tmp_pa
 
 
 def test_rows_without_an_answer_fail_the_task_and_come_back(
-    completion_server: LocalCompletionServer, products: Path, tmp_path: Path
+    completion_server: LocalCompletionServer,
+    products: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """The manifest is in XCom all the same, and nothing takes the place of the results before."""
     output = tmp_path / "out.csv"
@@ -153,7 +157,12 @@ def test_rows_without_an_answer_fail_the_task_and_come_back(
 
         seen: list[Any] = []
         failing >> reader(failing.output)
-    assert states_of(dag)["ask"] == "failed"
+    with caplog.at_level(logging.INFO):
+        assert states_of(dag)["ask"] == "failed"
+    # In the table at the end, and in what the task fails with.
+    reason = "1 row failed: completion_request_error: The model provider failed: The model does not like this. (row 6)"
+    assert (caplog.text + "".join(capfd.readouterr())).count(reason) >= 2
+    assert seen[0]["reasons"][0]["first"] == [6]
     assert (seen[0]["published"], seen[0]["counts"]["failed"], seen[0]["counts"]["complete"]) == (False, 1, 5)
     assert output.read_text(encoding="utf-8") == "those of last night"
     letters = tmp_path / "out.failed.csv"
@@ -186,6 +195,24 @@ def test_nothing_is_sent_where_a_row_is_wrong(
     assert not posts(completion_server)
     assert run(batch(rows=str(products), output=str(output), key="sku", bad_rows="skip")).states["ask"] == "failed"
     assert len(posts(completion_server)) == 5
+
+
+def test_a_dry_run_says_what_would_be_asked(
+    completion_server: LocalCompletionServer, products: Path, tmp_path: Path
+) -> None:
+    """That is what is asked then."""
+    arguments: dict[str, Any] = {"rows": str(products), "output": str(tmp_path / "out.csv"), "key": "sku"}
+    dry = batch(**arguments, dry_run=True)
+    nothing = {"rejected": 0, "equal": 0, "done": 0, "left": 0}
+    assert dry().execute(context_of()) == {**nothing, "rows": 5, "to_send": 5, "to_ask": 5, "estimate": None}
+    assert not posts(completion_server)
+    assert not (tmp_path / "out.journal").exists()
+    batch(**arguments)().execute(context_of())
+    with products.open("a", encoding="utf-8") as file:
+        file.write("5,broken\n")
+    assert dry().execute(context_of()) == {**nothing, "rows": 6, "to_send": 6, "done": 5, "to_ask": 1, "estimate": None}
+    batch(**arguments, max_failed=1)().execute(context_of())
+    assert len(posts(completion_server)) == 6
 
 
 def test_another_output_type_reads_the_answers_anew(completion_server: LocalCompletionServer, tmp_path: Path) -> None:
@@ -272,6 +299,25 @@ def test_a_journal_that_is_gone_may_have_been_paid_for(
     assert len(posts(completion_server)) == 10
 
 
+@pytest.mark.parametrize("on_storage", [False, True])
+def test_without_airflows_notes_a_file_says_that_there_was_a_journal_elsewhere(
+    completion_server: LocalCompletionServer, products: Path, tmp_path: Path, on_storage: bool
+) -> None:
+    """Below Airflow 3.3. Another run asks all anew."""
+    output: Any = ObjectStoragePath(f"file://{tmp_path}/out.jsonl") if on_storage else str(tmp_path / "out.jsonl")
+    operator = batch(rows=str(products), output=output, journal=str(tmp_path / "disk" / "journal"), key="sku")()
+    operator.execute(context_of(try_number=1))
+    note = json.loads((tmp_path / "out.journal.json").read_text(encoding="utf-8"))
+    assert note["uri"] == (tmp_path / "disk" / "journal").as_uri()
+    operator.execute(context_of())
+    (tmp_path / "disk").rename(tmp_path / "another worker")
+    with pytest.raises(BrokenAnswerError, match="nobody knows which"):
+        operator.execute(context_of())
+    assert len(posts(completion_server)) == 5
+    operator.execute(context_of(run_id="tomorrow", try_number=1))
+    assert len(posts(completion_server)) == 10
+
+
 def test_what_may_have_been_billed_is_asked_again_by_a_clear_and_by_no_later_run(
     completion_server: LocalCompletionServer, tmp_path: Path
 ) -> None:
@@ -291,6 +337,7 @@ def test_what_may_have_been_billed_is_asked_again_by_a_clear_and_by_no_later_run
     "wrong",
     [
         {"concurrency": 0}, {"max_failed": -1}, {"max_failed": 1.5}, {"response_mode": "fast"}, {"max_tokens": 0},
+        {"requests_per_minute": 0}, {"requests_per_minute": 1.5},
         {"output_retries": 1}, {"on_maybe_billed": "perhaps"}, {"accept": ()},
     ],
 )  # fmt: skip
@@ -302,7 +349,7 @@ def test_what_cannot_work_does_not_load(wrong: Any) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"output": "/"}, {"output": "out.parquet"}, {"output": " "}, {"max_price": "much"}, {"rows": ""}, {"rows": 5},
+        {"output": "/"}, {"output": "out.json"}, {"output": " "}, {"max_price": "much"}, {"rows": ""}, {"rows": 5},
         {"inputs": ["a"]}, {"keep": ["nothing"]}, {"key": "nothing"}, {"deadline": datetime(2026, 1, 1)},
         {"output_type": int, "output_retries": 1, "feedback_input": "tune"},
         {"output_type": int, "output_retries": 1, "feedback_input": "tone", "inputs": {"tone": "nice"}},
@@ -320,14 +367,18 @@ def test_what_is_found_out_before_anything_is_sent(
 
 
 def test_secrets_are_nowhere(
-    completion_server: LocalCompletionServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    completion_server: LocalCompletionServer,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """The key is nowhere, and what is asked neither in the log nor in the journal."""
     rows = [{"text": "canary-prompt broken"}, {"text": "canary-prompt fine"}]
     with caplog.at_level(logging.DEBUG):
         run(batch(rows=rows, output=str(tmp_path / "out.jsonl")))
     assert posts(completion_server)
-    told = caplog.text + (tmp_path / "out.manifest.json").read_text(encoding="utf-8")
+    told = caplog.text + "".join(capfd.readouterr())
+    told += "".join((tmp_path / f"out.{name}").read_text(encoding="utf-8") for name in ("manifest.json", "report.html"))
     found = b"".join(path.read_bytes() for path in (tmp_path / "out.journal").iterdir())
     assert "canary" not in told
     assert KEY.encode() not in found

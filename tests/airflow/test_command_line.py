@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import os
 import pty
 import re
@@ -16,32 +15,26 @@ import signal
 import subprocess
 import sys
 import threading
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import pytest
 from airflow.models.connection import Connection
 from airflow.utils.session import create_session
 
-from airflow_provider_completion.__main__ import main
 from airflow_provider_completion.api.app import AppParameters
 from airflow_provider_completion.api.errors import InvalidRequestError
 from airflow_provider_completion.api.input_form import InputForm
 from airflow_provider_completion.cli import CommandError
 from airflow_provider_completion.cli.dag import dag_source
 from airflow_provider_completion.cli.form import beside_the_inputs
-from airflow_provider_completion.cli.inputs import given_inputs, typed_inputs
+from airflow_provider_completion.cli.inputs import given_inputs, typed, typed_inputs
 from airflow_provider_completion.testing import App, LocalCompletionServer, Prompt
 from airflow_provider_completion.testing.faults import REPLACEMENT
 from tests.airflow import dags
+from tests.airflow.commands import COMMAND, KEY, PATIENCE, at_a_terminal, completions, ran, started
 
-COMMAND = [sys.executable, "-m", "airflow_provider_completion"]
-KEY = "app-canary-Zx81Qr"
-PATIENCE = 600.0
 #: Bytes that a text layer on the way would change, colour, a direction, a script without ASCII, no end of line.
 WILD = "\x1b[31mred\x1b[0m \u202eback\r\nline\n日本 😀\rend"
 HIDDEN = {"\x1b": "\\u001b", "\u202e": "\\u202e"}
@@ -79,107 +72,12 @@ def completion_app() -> App:
     return APP
 
 
-@dataclass(frozen=True)
-class Done:
-    """How a command ended, and what it wrote."""
-
-    code: Any
-    out: bytes
-    errors: str
-
-    def __post_init__(self) -> None:
-        for written in (self.out.decode(errors="replace"), self.errors):
-            assert KEY not in written
-            assert "Traceback" not in written
-
-    @property
-    def failure(self) -> list[str]:
-        assert (self.code, self.out) == (1, b"")
-        return self.errors.splitlines()
-
-
-def started(*arguments: str, given: bytes = b"", out: Any = subprocess.PIPE, **variables: str) -> Done:
-    """Run a command in a process of its own."""
-    done = subprocess.run(
-        [*COMMAND, *arguments],
-        input=given,
-        stdout=out,
-        stderr=subprocess.PIPE,
-        env={**os.environ, **variables},
-        timeout=PATIENCE,
-    )
-    return Done(done.returncode, done.stdout or b"", done.stderr.decode())
-
-
-def ran(*arguments: str, out: TextIO | None = None) -> Done:
-    """Run a command in this process.
-
-    :param out: its standard output, by default a pipe
-    """
-    pipe, errors = io.BytesIO(), io.StringIO()
-    with _restored(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "stdout", out or io.TextIOWrapper(pipe, encoding="ascii"))
-        patch.setattr(sys, "stderr", errors)
-        try:
-            code: Any = main(list(arguments))
-        except SystemExit as end:
-            code = end.code
-        return Done(code, pipe.getvalue(), errors.getvalue())
-
-
-@contextmanager
-def _restored() -> Iterator[None]:
-    """Take back what a command changes in its process."""
-    airflows, ours = logging.getLogger(), logging.getLogger("airflow_provider_completion")
-    levels, terminated = (airflows.level, ours.level), signal.getsignal(signal.SIGTERM)
-    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "warnoptions", list(sys.warnoptions))
-        patch.setenv("AIRFLOW__LOGGING__LOGGING_LEVEL", "CRITICAL")
-        airflows.setLevel(logging.CRITICAL)  # what that comes to where Airflow is imported after it
-        for name in ("handlers", "propagate", "disabled"):
-            patch.setattr(ours, name, getattr(ours, name))
-        try:
-            yield
-        finally:
-            airflows.setLevel(levels[0])
-            ours.setLevel(levels[1])
-            signal.signal(signal.SIGTERM, terminated)
-
-
-def at_a_terminal(*arguments: str, watch: Callable[[str], None] = lambda _: None) -> tuple[Done, str]:
-    """Run a command in this process with a terminal for its standard output; return what that shows, too.
-
-    :param watch: looks at what is shown so far
-    """
-    master, slave = pty.openpty()
-    shown = bytearray()
-
-    def read() -> None:
-        with suppress(OSError):  # how the end of the other side shows
-            while data := os.read(master, 4096):
-                shown.extend(data)
-                watch(shown.decode(errors="replace"))
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    with os.fdopen(slave, "w") as out:
-        done = ran(*arguments, out=out)
-    reader.join(PATIENCE)
-    os.close(master)
-    assert KEY not in shown.decode()
-    return done, shown.decode()
-
-
-def completions(server: LocalCompletionServer) -> list[Any]:
-    return [call.body for call in server.calls if call.path.endswith("/completion-messages")]
-
-
 # -- all commands ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["check", "--help"], ["form", "--help"], ["ask", "--help"]])
+@pytest.mark.parametrize("arguments", [[], ["ask"], ["batch"], ["batch", "export"]])
 def test_help_needs_no_airflow(arguments: list[str]) -> None:
-    command = [sys.executable, "-X", "importtime", *COMMAND[1:], *arguments]
+    command = [sys.executable, "-X", "importtime", *COMMAND[1:], *arguments, "--help"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0
     assert done.stdout.startswith("usage: python -m airflow_provider_completion")
@@ -698,3 +596,8 @@ def test_what_the_server_fills_is_not_offered_as_a_name(monkeypatch: pytest.Monk
 )
 def test_what_the_app_takes_beside_its_inputs(said: Mapping[str, Any], lines: Sequence[str]) -> None:
     assert list(beside_the_inputs(AppParameters.model_validate(said))) == lines
+
+
+def test_what_is_no_text_is_what_it_is() -> None:
+    given = {"n": 2.5, "yes": 1, "text": ["x"]}
+    assert typed(given, FORM) == (given, [])

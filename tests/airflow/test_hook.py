@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import pytest
 from airflow.models.connection import Connection
-from airflow.providers.common.compat.sdk import AirflowFailException, BaseHook
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowNotFoundException, BaseHook
 
 from airflow_provider_completion.exceptions import (
     AuthenticationError,
@@ -142,6 +142,14 @@ def test_a_wrong_connection_says_what_is_wrong_and_stops_airflows_retries(
         CompletionHook().info()
     assert "completion_default" in str(error.value)
     assert KEY not in str(error.value)
+
+
+def test_speech_that_was_not_asked_for_is_not_billed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AirflowNotFoundException):
+        CompletionHook("no_such_connection").text_to_audio("a")
+    monkeypatch.setenv(VARIABLE, connection())
+    with pytest.raises(TypeError, match="tone"):
+        CompletionHook().text_to_audio("a", tone="low")  # type: ignore[call-arg]
 
 
 def test_the_hooks_own_limits_take_the_place_of_the_connections(monkeypatch: pytest.MonkeyPatch) -> None:

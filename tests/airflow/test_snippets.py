@@ -299,6 +299,73 @@ def test_a_batch_of_data(completion_server: LocalCompletionServer, tmp_path: Pat
     assert ended == 1
 
 
+def test_a_sample_its_estimate_and_the_night_after(completion_server: LocalCompletionServer, tmp_path: Path) -> None:
+    folder = tmp_path
+    products = "".join(f"K-{number},Kettle {number}.\n" for number in range(100))
+    (folder / "products.csv").write_text(f"sku,description\n{products}")
+
+    def monday(**more: Any) -> Any:
+        return lambda: CompletionBatchOperator(
+            task_id="monday",
+            rows=folder / "products.csv",
+            columns={"text": "description"},
+            key="sku",
+            output=folder / "monday.jsonl",
+            **more,
+        )
+
+    def make_estimate() -> BaseOperator:
+        estimate = CompletionBatchOperator(
+            task_id="estimate",
+            rows=folder / "products.csv",
+            columns={"text": "description"},
+            key="sku",
+            output=folder / "monday.jsonl",
+            dry_run=True,
+        )
+        return estimate
+
+    def make_tuesday() -> BaseOperator:
+        tuesday = CompletionBatchOperator(
+            task_id="tuesday",
+            rows=folder / "products.csv",
+            columns={"text": "description"},
+            key="sku",
+            output=folder / "tuesday.jsonl",
+            reuse=f"{folder}/*day.jsonl",
+        )
+        return tuesday
+
+    assert run(monday(limit=20), read=("output",)).read["output"] == (folder / "monday.sample.jsonl").as_uri()
+    told = run(make_estimate, read=("return_value",)).read["return_value"]
+    assert (told["done"], told["to_ask"], told["estimate"]["rows"], told["estimate"]["sample"]) == (20, 80, 80, 20)
+    run(monday(limit=None))
+    (folder / "products.csv").write_text(f"sku,description\n{products}K-100,A lamp.\n")
+    manifest = run(make_tuesday, read=("return_value",)).read["return_value"]
+    assert (manifest["reused"], manifest["asked"]["rows"]) == (100, 1)
+
+
+def test_a_report_with_some_of_the_rows(completion_server: LocalCompletionServer, tmp_path: Path) -> None:
+    folder = tmp_path
+    (folder / "products.csv").write_text("sku,description\nK-1,A kettle.\n")
+
+    def make() -> BaseOperator:
+        summarised = CompletionBatchOperator(
+            task_id="summarised",
+            rows=folder / "products.csv",
+            columns={"text": "description"},
+            output=folder / "summarised.jsonl",
+            report_samples=5,
+            report_url="https://files.example.com/batches/summarised.report.html",
+        )
+        return summarised
+
+    assert run(make).states["summarised"] == "success"
+    report = (folder / "summarised.report.html").read_text()
+    assert "A kettle." in report
+    assert "K-1" not in report
+
+
 def test_dead_letters_that_were_mended(completion_server: LocalCompletionServer, tmp_path: Path) -> None:
     folder = tmp_path
     (folder / "products.csv").write_text("sku,description\nK-1,A kettle.\nL-2,[[fault:cut]] A lamp.\n")

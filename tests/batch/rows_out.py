@@ -11,6 +11,7 @@ from typing import Any
 
 from airflow_provider_completion.api.answers import WHOLE, Completion, Usage
 from airflow_provider_completion.api.errors import CompletionError
+from airflow_provider_completion.batch.course import Course
 from airflow_provider_completion.batch.journal import Entry, RowId
 from airflow_provider_completion.batch.manifest import Manifest
 from airflow_provider_completion.batch.outcomes import Reading
@@ -66,16 +67,19 @@ def written(
     records: Mapping[str, Any] | None = None,
     results: Mapping[str, Any] | None = None,
     stopped: str | None = None,
+    course: Course | None = None,
     **more: Any,
 ) -> Manifest:
     """Check rows, take what the journal has of them, and write what comes out."""
     places = Places(output, rows)
     data = Output(output_type, output_retries=0, feedback_input=None)
     with planned(rows, **{"form": FORM, **more}) as (spool, checked, plan):
-        fields = data.type.fields if data.type else ()
+        fields = data.type.fields if data.type else None
         looks = Records(spool.columns, **{"used": plan.used, "fields": fields, **(records or {})})
         made = Results(places, spool.columns, looks, Reading(accept, data), **(results or {}))
-        return made.write(spool, checked, Journalled(spool, of), this_round=ROUND, begun_at=BEGUN, stopped=stopped)
+        return made.write(
+            spool, checked, Journalled(spool, of), this_round=ROUND, begun_at=BEGUN, stopped=stopped, course=course
+        )
 
 
 def read(path: Any) -> list[dict[str, Any]]:

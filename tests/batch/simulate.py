@@ -30,6 +30,7 @@ class Case:
     """A kind of server, and what is asked of it.
 
     :param truth: how many it takes from us
+    :param tells: whether the server says how long it has worked on a row
     :param shards: when each of the clients begins; all have the same number of rows
     """
 
@@ -39,9 +40,11 @@ class Case:
     truth: int | Capacity
     cap: int = 100
     streaming: float | None = None
+    tells: bool = False
     shards: tuple[float, ...] = (0.0,)
     latency: float = 0.02
     late: float = 0.0
+    cpu: float = 0.0
 
 
 def five_for_a_while(now: float) -> int:
@@ -85,14 +88,19 @@ CASES = [
 ]  # fmt: skip
 
 
-def outcome(case: Case, admission: Callable[[int], Admits], *, seed: int = 0) -> list[Client]:
+def outcome(case: Case, admission: Callable[[int], Admits] | None = None, *, seed: int = 0) -> list[Client]:
     """Return the clients of a case at their end.
 
-    :param admission: makes one, from a seed
+    :param admission: makes a peer's, from a seed
     """
+
+    def ours(seed: int) -> Admits:
+        return flow(case.cap, seed, streams=case.streaming is not None)
+
+    make = admission or ours
     dice = random.Random(seed)
     clients = [
-        Client(admission(seed + i), dice.sample(case.rows, len(case.rows)), case.streaming, starts_at)
+        Client(make(seed + i), dice.sample(case.rows, len(case.rows)), case.streaming, starts_at, case.tells, case.cpu)
         for i, starts_at in enumerate(case.shards)
     ]
     Simulation(case.server(), *clients, seed=seed, latency=case.latency, late=case.late).run()
@@ -103,7 +111,7 @@ def ideal(case: Case, *, seed: int = 0) -> float:
     """Return how long one client takes that knows what the server takes, and has all rows."""
     dice = random.Random(seed)
     rows = [seconds for _ in case.shards for seconds in dice.sample(case.rows, len(case.rows))]
-    client = Client(Knows(case.truth), rows, case.streaming)
+    client = Client(Knows(case.truth), rows, case.streaming, cpu=case.cpu)
     Simulation(case.server(), client, seed=seed, latency=case.latency, late=case.late).run()
     return client.done_at
 
@@ -122,7 +130,7 @@ def main() -> None:
     print("| --- | --- | --- | --- |")
     for case in CASES:
         best = ideal(case)
-        ours = outcome(case, lambda seed, case=case: flow(case.cap, seed))  # type: ignore[misc]
+        ours = outcome(case)
         peer = outcome(case, lambda _, case=case: Aimd(case.cap))  # type: ignore[misc]
         first = ours[-1].first_taken_at - ours[-1].starts_at
         print(f"| {case.name} | {figures(case, ours, best)} | {figures(case, peer, best)} | {first:.1f} s |")

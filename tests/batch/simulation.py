@@ -7,7 +7,7 @@ from __future__ import annotations
 import heapq
 import math
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
@@ -19,19 +19,45 @@ from airflow_provider_completion.batch.refusals import Refusal
 Capacity = Callable[[float], int]
 
 _MOST_SECONDS = 1e6
+#: Seconds until a row is asked again whose server was not there, doubled each time.
+_BACKOFF = 2.0
 
 
 class Server(Protocol):
     """Takes calls, or refuses them."""
 
+    down: tuple[float, float]
+
     def arrive(self, now: float) -> Refusal | None:
         """Say why a call is refused, None if it is taken."""
+
+    def wait(self, now: float, seconds: float) -> float:
+        """Return how long a call that was taken waits until it is worked on.
+
+        :param seconds: how long it is worked on
+        """
 
     def leave(self, now: float) -> None:
         """Take note that a call has ended."""
 
 
-class Ceiling:
+class Unlimited:
+    """Takes all."""
+
+    #: Between which seconds it is not there; what it works on then is lost.
+    down: tuple[float, float] = (math.inf, math.inf)
+
+    def arrive(self, now: float) -> Refusal | None:
+        return None
+
+    def wait(self, now: float, seconds: float) -> float:
+        return 0.0
+
+    def leave(self, now: float) -> None:
+        pass
+
+
+class Ceiling(Unlimited):
     """Takes so many at a time.
 
     :param capacity: how many, at each time
@@ -54,14 +80,28 @@ class Ceiling:
         self.taken -= 1
 
 
-class Unlimited:
-    """Takes all."""
+class Workers(Unlimited):
+    """Works on so many at a time; the others wait in their order, without a word.
 
-    def arrive(self, now: float) -> Refusal | None:
-        return None
+    :param capacity: how many, at each time
+    """
 
-    def leave(self, now: float) -> None:
-        pass
+    def __init__(self, capacity: int | Capacity) -> None:
+        self.capacity: Capacity = capacity if callable(capacity) else lambda _: capacity
+        self._ends: list[float] = []
+        self._last_begun_at = 0.0
+
+    def wait(self, now: float, seconds: float) -> float:
+        begins_at = max(now, self._last_begun_at)
+        while True:
+            while self._ends and self._ends[0] <= begins_at:
+                heapq.heappop(self._ends)
+            if len(self._ends) < self.capacity(begins_at):
+                break
+            begins_at = min(self._ends[0], begins_at + 0.25)
+        heapq.heappush(self._ends, begins_at + seconds)
+        self._last_begun_at = begins_at
+        return begins_at - now
 
 
 class PerMinute(Unlimited):
@@ -106,8 +146,10 @@ class Admits(Protocol):
     def opens_at(self, now: float) -> float: ...
     def begin(self, now: float) -> Any: ...
     def answering(self, call: Any, now: float) -> None: ...
-    def end(self, call: Any, now: float, *, answered: bool) -> None: ...
+    def end(self, call: Any, now: float, *, answered: bool, latency: float | None = None) -> None: ...
     def refuse(self, call: Any, now: float, refusal: Refusal) -> None: ...
+    def late(self, seconds: float) -> None: ...
+    def reason(self, now: float) -> str: ...
     @property
     def limit(self) -> int: ...
 
@@ -130,16 +172,34 @@ class Knows:
     def answering(self, call: None, now: float) -> None:
         pass
 
-    def end(self, call: None, now: float, *, answered: bool) -> None:
+    def end(self, call: None, now: float, *, answered: bool, latency: float | None = None) -> None:
         self.in_flight -= 1
+
+    def late(self, seconds: float) -> None:
+        pass
 
     def refuse(self, call: None, now: float, refusal: Refusal) -> None:
         self.in_flight -= 1
         self.until = max(self.until, now + (refusal.retry_after or 0.2))
 
+    def reason(self, now: float) -> str:
+        return "known"
+
     @property
     def limit(self) -> int:
         return self.capacity(0)
+
+
+class KnowsWhen(Knows):
+    """Knows also when the server is there."""
+
+    def __init__(self, capacity: int, down: tuple[float, float]) -> None:
+        super().__init__(capacity)
+        self.down = down
+
+    def opens_at(self, now: float) -> float:
+        since, until = self.down
+        return max(until, super().opens_at(now)) if since <= now < until else super().opens_at(now)
 
 
 class Aimd(Knows):
@@ -153,7 +213,9 @@ class Aimd(Knows):
         self.in_flight += 1
         return now
 
-    def end(self, call: float, now: float, *, answered: bool) -> None:  # type: ignore[override]
+    def end(  # type: ignore[override]
+        self, call: float, now: float, *, answered: bool, latency: float | None = None
+    ) -> None:
         self.in_flight -= 1
         self.answers += 1
         if self.answers % 25 == 0:
@@ -173,14 +235,21 @@ class Client:
     :param rows: how long the server works on each, in seconds
     :param streaming: its part after which the first event comes, None if only an answer comes
     :param starts_at: when it begins
+    :param tells: whether the server says how long it has worked on a row
+    :param hiccup: for how long its machine has something else to do when something is to be done
+    :param cpu: seconds that each call needs before it is sent, and at its first event; one after the other
     """
 
     admission: Admits
     rows: list[float]
     streaming: float | None = None
     starts_at: float = 0.0
-    #: How often each row was answered.
+    tells: bool = False
+    cpu: float = 0.0
+    hiccup: Callable[[], float] = lambda: 0.0
+    #: How often each row was answered, and how often its server was not there.
     answers: list[int] = field(default_factory=list)
+    failures: Counter[int] = field(default_factory=Counter)
     first_taken_at: float = math.inf
     done_at: float = math.inf
     #: The times at which a row was refused.
@@ -188,6 +257,9 @@ class Client:
     #: The most in flight, and the most above the limit, after a refusal: when a call was begun, by seconds since then.
     highest: dict[int, int] = field(default_factory=dict)
     furthest: int = 0
+    #: When rows were sent and answered, and how many were in flight then, in the order of their ends.
+    ends: list[tuple[float, float, int]] = field(default_factory=list)
+    _busy_until: float = 0.0
     _queue: deque[int] = field(default_factory=deque)
     _wakes_at: float = math.inf
 
@@ -199,6 +271,14 @@ class Client:
     def refused(self) -> int:
         """How many calls were refused."""
         return len(self.refusals)
+
+    def works(self, now: float) -> float:
+        """Return how long it takes until it has done something that is to be done now."""
+        late = max(0.0, self._busy_until - now)
+        self._busy_until = now + late + self.cpu
+        late += self.hiccup()
+        self.admission.late(late)
+        return late + self.cpu
 
     def note(self, now: float) -> None:
         """Take note of a call that was begun."""
@@ -259,20 +339,33 @@ class Simulation:
                     client._wakes_at = opens_at
                     self._at(opens_at, self._wake, client, opens_at)
                 return
-            self._at(now + self._way(), self._arrive, client, queue.popleft(), admission.begin(now))
+            sent_at = now + client.works(now)
+            self._at(sent_at + self._way(), self._arrive, client, queue.popleft(), admission.begin(now), now)
             client.note(now)
 
-    def _arrive(self, client: Client, row: int, call: Any) -> None:
+    def _arrive(self, client: Client, row: int, call: Any, sent_at: float) -> None:
+        since, until = self.server.down
+        if since <= self.now < until:
+            self._at(self.now + self._way(), self._failed, client, row, call)
+            return
         refusal = self.server.arrive(self.now)
         if refusal is not None:
             self._at(self.now + self._way(), self._refused, client, row, call, refusal)
             return
         client.first_taken_at = min(client.first_taken_at, self.now)
         seconds, way = client.rows[row], self._way()
+        begins_at = self.now + self.server.wait(self.now, seconds)
+        if self.now < since < begins_at + seconds:
+            self._at(since, self._leaves)
+            self._at(since + way, self._failed, client, row, call)
+            return
         if client.streaming is not None:
-            self._at(self.now + way + client.streaming * seconds, self._begins, client, call)
-        self._at(self.now + seconds + self.late, self._leaves)
-        self._at(self.now + seconds + way, self._answered, client, row, call)
+            self._at(begins_at + way + client.streaming * seconds, self._comes, client, self._begins, client, call)
+        self._at(begins_at + seconds + self.late, self._leaves)
+        self._at(begins_at + seconds + way, self._comes, client, self._answered, client, row, call, sent_at)
+
+    def _comes(self, client: Client, act: Callable[..., None], *args: Any) -> None:
+        self._at(self.now + client.works(self.now), act, *args)
 
     def _leaves(self) -> None:
         self.server.leave(self.now)
@@ -287,9 +380,20 @@ class Simulation:
         client._queue.appendleft(row)
         self._send(client)
 
-    def _answered(self, client: Client, row: int, call: Any) -> None:
+    def _failed(self, client: Client, row: int, call: Any) -> None:
+        client.admission.end(call, self.now, answered=False)
+        client.failures[row] += 1
+        back_at = self.now + _BACKOFF * 2 ** (client.failures[row] - 1) * self._dice.uniform(1, 1.25)
+        self._at(back_at, self._back, client, row)
+
+    def _back(self, client: Client, row: int) -> None:
+        client._queue.appendleft(row)
+        self._send(client)
+
+    def _answered(self, client: Client, row: int, call: Any, sent_at: float) -> None:
         client.answers[row] += 1
-        client.admission.end(call, self.now, answered=True)
+        client.ends.append((sent_at, self.now, client.admission.in_flight))
+        client.admission.end(call, self.now, answered=True, latency=client.rows[row] if client.tells else None)
         client.done_at = self.now
         self._send(client)
 
@@ -305,12 +409,12 @@ def about(rows: int, seconds: float, *, seed: int = 0) -> list[float]:
     return [seconds * dice.uniform(0.8, 1.2) for _ in range(rows)]
 
 
-def log_normal(rows: int, seconds: float, *, seed: int = 0) -> list[float]:
-    """Rows whose times vary by far, with that mean."""
+def log_normal(rows: int, seconds: float, *, seed: int = 0, sigma: float = 1.0) -> list[float]:
+    """Rows whose times vary by far, with that mean. With a ``sigma`` of 0.6 most are within a factor of 10."""
     dice = random.Random(seed)
-    return [seconds * dice.lognormvariate(-0.5, 1.0) for _ in range(rows)]
+    return [seconds * dice.lognormvariate(-(sigma**2) / 2, sigma) for _ in range(rows)]
 
 
-def flow(cap: int, seed: int = 0) -> Flow:
+def flow(cap: int, seed: int = 0, *, streams: bool = False) -> Flow:
     """Return the admission under test."""
-    return Flow(cap, random.Random(seed))
+    return Flow(cap, random.Random(seed), streams=streams)

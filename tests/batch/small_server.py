@@ -10,8 +10,8 @@ import asyncio
 import json
 import sys
 import threading
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, MutableSequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -88,7 +88,7 @@ class SmallServer:
 
     def __init__(self, script: Script = lambda _: Reply()) -> None:
         self.script = script
-        self.calls: list[Asked] = []
+        self.calls: MutableSequence[Asked] = []
         self.stops: list[str] = []
         self.uploads: list[tuple[str, bytes, str]] = []
         #: What is answered to the next uploads.
@@ -134,8 +134,20 @@ class SmallServer:
         app.router.add_post("/v1/files/upload", self._upload)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", port, backlog=2048).start()
+        await self._listen(port)
         self.port = self._runner.addresses[0][1]
+
+    def go(self) -> None:
+        """Let nobody in any more, until :meth:`come`. From any thread but the server's."""
+        asyncio.run_coroutine_threadsafe(self._site.stop(), self._loop).result(60)
+
+    def come(self) -> None:
+        """Be there again."""
+        asyncio.run_coroutine_threadsafe(self._listen(self.port), self._loop).result(60)
+
+    async def _listen(self, port: int) -> None:
+        self._site = web.TCPSite(self._runner, "127.0.0.1", port, backlog=2048, reuse_address=True)
+        await self._site.start()
 
     async def _end(self) -> None:
         await self._runner.cleanup()
@@ -220,8 +232,11 @@ async def main() -> None:
     """Serve rows that take so many seconds, and print the port."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=0.05)
-    reply = Reply(seconds=parser.parse_args().seconds)
+    parser.add_argument("--forgets", action="store_true", help="keep no calls")
+    args = parser.parse_args()
+    reply = Reply(seconds=args.seconds)
     server = SmallServer(lambda _: reply)
+    server.calls = deque(maxlen=1) if args.forgets else []
     await server.start()
     print(server.port)
     sys.stdout.flush()

@@ -32,7 +32,7 @@ STEP = 8
 
 def run(case: Case, seed: int = 0) -> tuple[list[Client], float]:
     """Return the clients of a case at their end, and how much longer it took than it must."""
-    clients = outcome(case, lambda seed: flow(case.cap, seed), seed=seed)
+    clients = outcome(case, seed=seed)
     for client in clients:
         assert client.answers == [1] * len(client.rows)
         assert client.admission.in_flight == 0
@@ -151,6 +151,7 @@ def servers(draw: st.DrawFn) -> Case:
         lambda now: capacity(now) - held,
         cap=draw(st.integers(1, 120)),
         streaming=draw(st.none() | st.floats(0, 1)),
+        tells=draw(st.booleans()),
         shards=draw(st.sampled_from(((0.0,), (0.0, 0.0), (0.0, 9.0)))),
         latency=draw(st.floats(0, 0.5)),
         late=draw(st.just(0.0) | st.floats(0, 0.05)),
@@ -314,3 +315,27 @@ def test_the_model_of_a_server_refuses_who_does_not_know() -> None:
     client = Client(Knows(12), constant(100, 1.0))
     Simulation(Ceiling(10), client).run()
     assert client.refused > 0
+
+
+@pytest.mark.parametrize(("calls", "late"), [(1, 0.0), (7, 0.0), (120, 0.09), (600, 0.09), (600, 0.5)])
+def test_no_minute_has_more_calls_than_the_user_allows(calls: int, late: float) -> None:
+    dice, now = random.Random(0), 0.0
+    admission = Flow(1_000, random.Random(0), per_minute=calls)
+    begun: list[float] = []
+    while now < 300:
+        now = max(now, admission.opens_at(now)) + dice.uniform(0, late)
+        begun.append(now)
+        admission.end(admission.begin(now), now, answered=True)
+    for first, more in zip(begun, begun[calls:], strict=False):
+        assert more - first >= 60
+    assert len(begun) >= (4.8 if late <= 0.1 else 1.5) * calls  # what comes late enough is not made up for
+
+
+def test_the_pace_that_the_user_allows_is_told_and_a_slower_one_is_learned() -> None:
+    admission = Flow(100, random.Random(0), per_minute=120)
+    sent(admission, 0.0)
+    assert admission.reason(0.1) == "requests_per_minute=120"
+    client = Client(Flow(100, random.Random(0), streams=False, per_minute=600), about(600, 1.0))
+    Simulation(Bucket(20, 2.0), client).run()
+    assert client.admission.reason(client.done_at).startswith("the server takes 12")
+    assert client.done_at <= 1.1 * 290

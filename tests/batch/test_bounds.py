@@ -27,13 +27,13 @@ BAD_KEY, OTHER = AuthenticationError("key", status=401), InvalidRequestError("wr
 BROKEN, SLOW, DOWN = BrokenAnswerError("broken"), TimeLimitError("slow"), ConnectError("down")
 
 
-def ended(errors: Iterable[CompletionError | None], **rules: Any) -> tuple[str | None, int]:
+def ended(errors: Iterable[CompletionError | None], *, in_flight: int = 1, **rules: Any) -> tuple[str | None, int]:
     """Return which bound is reached by rows that end so, and after how many."""
     bounds = Bounds(Rules(concurrency=1, **rules), Spent())
     number = 0
     for error in errors:
         number += 1
-        bounds.end("failed" if error else "complete", error)
+        bounds.end("failed" if error else "complete", error, max(0, number - in_flight))
         if bounds.reached:
             return bounds.reached.why, number
     return None, number
@@ -46,6 +46,12 @@ def test_alike_is_in_a_row_and_for_one_reason() -> None:
     assert ended([*[OTHER] * 5, *[BAD_KEY] * 30]) == ("failing_fast", 25)
     assert ended([BROKEN, SLOW] * 30) == ("failing_fast", 20)  # paid for nothing, whatever for
     assert ended([DOWN] * 60) == (None, 60)  # it may pass
+
+
+def test_what_was_in_flight_together_fails_together() -> None:
+    assert ended([*[None] * 50, *[BROKEN] * 32], in_flight=32) == (None, 82)  # the server was restarted
+    assert ended([*[None] * 50, *[BROKEN] * 64], in_flight=32) == ("failing_fast", 83)
+    assert ended([*[None] * 50, *[BROKEN] * 64], in_flight=8) == ("failing_fast", 70)
 
 
 def test_a_number_and_a_share_of_failed_rows() -> None:
@@ -63,10 +69,10 @@ def test_rows_that_were_known_before_count_for_the_share() -> None:
     for _ in range(90):
         bounds.find("complete")
     for _ in range(10):
-        bounds.end("failed", DOWN)
+        bounds.end("failed", DOWN, 0)
     assert bounds.reached is None
     bounds.find("failed")
-    bounds.end("failed", DOWN)
+    bounds.end("failed", DOWN, 0)
     assert bounds.reached is not None
 
 

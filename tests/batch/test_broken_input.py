@@ -173,7 +173,11 @@ CASES = [
         "duplicate keys",
         csv("text,sku\na,1\nb,2\nc,1\nd,1\n"),
         more={"key": "sku"},
-        wrong=["row 1 (line 2): row 3 has", "row 3 (line 4): row 1 has the same key", "row 4 (line 5): row 1 has"],
+        wrong=[
+            "row 1 (line 2): row 3 (line 4) has",
+            "row 3 (line 4): row 1 (line 2) has the same key",
+            "row 4 (line 5): row 1 (line 2) has",
+        ],
     ),
     Case("duplicate keys of two columns", csv("text,k,l\na,1,2\nb,1,3\n"), ["a", "b"], more={"key": ["k", "l"]}),
     Case(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_completion.api.errors import CompletionError, QuotaExceededError
+from airflow_provider_completion.batch import engine as module
+from airflow_provider_completion.batch import history, outage
 from airflow_provider_completion.batch.columns import ColumnPlan
 from airflow_provider_completion.batch.engine import Engine
 from airflow_provider_completion.batch.entries import RowId
@@ -20,6 +22,7 @@ from airflow_provider_completion.batch.journal import Journal, JournalError, Tak
 from airflow_provider_completion.batch.sending import Sender
 from airflow_provider_completion.batch.sources import source_of
 from airflow_provider_completion.batch.spool import Spool
+from airflow_provider_completion.hooks.files import files_of
 from airflow_provider_completion.structured.output import Output
 from tests.batch.batches import OUTPUT, Batches, rows_of
 from tests.batch.rows_in import RECIPIENT, USER
@@ -135,6 +138,112 @@ def test_a_provider_that_refuses_for_ever_ends_the_batch(batches: Batches) -> No
     assert ending.refused > 0
     assert "no call has come to an end for 1 s" in str(ending.error)
     assert all(entry.calls == 0 for entry in batches.entries()[1:])
+
+
+REFUSED = Reply(status=429, code="too_many_requests", message="Wait.")
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_a_row_that_is_never_taken_fails_alone(
+    batches: Batches, concurrency: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that is more than the model provider takes in a minute. It holds up no other."""
+    monkeypatch.setattr(history, "_MOST_OVERTAKEN", 3)
+    monkeypatch.setattr(history, "_LAST_PAUSE", 0.01)
+    batches.rows = rows_of(200)
+    batches.server.script = lambda asked: REFUSED if asked.text == "row 1" else Reply(seconds=0.005)
+    ending = batches.run(concurrency=concurrency)
+    assert (ending.why, ending.asked) == ("complete", {"complete": 199, "failed": 1})
+    record = batches.records()[1]
+    assert record is not None
+    assert record.error is not None
+    assert (record.error.status, record.error.code, record.error.retry) == (429, "too_many_requests", "delay")
+    times = batches.server.posts["row 1"]
+    assert f"It was refused {times} times in a row, though others were taken meanwhile" in record.error.message
+    assert (record.error.billed, record.tries, batches.entries()[1].calls) == ("no", 0, 0)
+    batches.server.script = lambda _: Reply()
+    assert batches.run().asked == {"complete": 1}
+
+
+# -- outages ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outage, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(outage, "_LAST_PAUSE", 0.05)
+    monkeypatch.setattr(module, "_UPLOAD_PAUSE", 0.01)
+    monkeypatch.setattr(module, "_LINE_SECONDS", 0.05)
+
+
+class WhenSaid(list[str]):
+    """The lines of a batch. Once one of them says so, something is done.
+
+    :param what: which of them
+    """
+
+    def __init__(self, what: str, then: Callable[[], None]) -> None:
+        super().__init__()
+        self._what, self._then = what, then
+
+    def append(self, line: str) -> None:
+        super().append(line)
+        if self._what in line:
+            self._what, then = "(done)", self._then
+            then()
+
+
+@pytest.mark.usefixtures("short_pauses")
+@pytest.mark.parametrize("with_files", [False, True])
+def test_rows_wait_for_a_server_that_is_down(batches: Batches, tmp_path: Path, with_files: bool) -> None:
+    """Whatever their tries are."""
+    batches.rows = rows_of(300)
+    if with_files:
+        (tmp_path / "a.txt").write_text("a")
+        batches.rows = [{**row, "file": str(tmp_path / "a.txt")} for row in rows_of(300)]
+        batches.plan |= {"files_column": "file", "files_of": files_of}
+    batches.server.go()
+    what = "0 of 300 rows" if with_files else "the server is not reached, one row at a time tries it"
+    batches.lines = WhenSaid(what, batches.server.come)
+    ending = batches.run()
+    assert (ending.why, ending.asked, ending.calls) == ("complete", {"complete": 300}, 300)
+    assert all(record and (record.failure, record.tries) == (None, 1) for record in batches.records())
+
+
+@pytest.mark.usefixtures("short_pauses")
+def test_a_server_that_stays_down_ends_the_batch_and_few_rows(batches: Batches) -> None:
+    batches.rows = rows_of(300)
+    batches.server.go()
+    batches.settings["total_seconds"] = 0.5
+    ending = batches.run(stalled_seconds=0.5)
+    assert ending.why == "stalled"
+    assert "no call has come to an end for 0 s (the server is not reached" in str(ending.error)
+    assert ending.asked.total() == ending.asked["failed"] < 50
+    assert all(entry.calls == 0 for entry in batches.entries())
+    batches.server.come()
+    del batches.settings["total_seconds"]
+    assert batches.run().asked == {"complete": 300}
+
+
+@pytest.mark.usefixtures("short_pauses")
+def test_rows_wait_for_an_app_that_is_down_behind_its_gateway(batches: Batches) -> None:
+    """Each of the first two has lost a try by then."""
+    batches.rows = rows_of(300)
+    batches.settings["max_tries"] = 2
+    batches.server.script = lambda _: FAILED if len(batches.server.calls) <= 20 else Reply()
+    ending = batches.run()
+    assert (ending.why, ending.asked) == ("complete", {"complete": 300})
+    assert ending.calls == 302
+    assert batches.server.posts.total() == 320
+
+
+@pytest.mark.usefixtures("short_pauses")
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_rows_that_a_gateway_alone_refuses_hold_up_no_others(batches: Batches, concurrency: int) -> None:
+    batches.rows = rows_of(30)
+    batches.server.script = lambda asked: FAILED if asked.text in ("row 4", "row 5", "row 6") else Reply()
+    ending = batches.run(concurrency=concurrency)
+    assert (ending.why, ending.asked) == ("complete", {"complete": 27, "failed": 3})
 
 
 # -- failures -----------------------------------------------------------------------------------------------------
@@ -363,8 +472,7 @@ def test_a_deadline_ends_a_batch(batches: Batches) -> None:
     batches.server.script = lambda _: Reply(seconds=0.05)
     ending = batches.run(deadline=datetime.now(UTC) + timedelta(seconds=0.5))
     assert ending.why == "deadline"
-    assert ending.asked == {"complete": batches.server.posts.total()}
-    assert ending.asked["complete"] < 1000
+    assert ending.asked["complete"] == ending.asked.total() == batches.server.posts.total() < 1000
     # One that is over already is no reason to send even one row.
     before = batches.server.posts.total()
     assert batches.run(deadline=datetime.now(UTC)).why == "deadline"
@@ -373,7 +481,7 @@ def test_a_deadline_ends_a_batch(batches: Batches) -> None:
 
 def test_too_many_failed_rows_end_a_batch(batches: Batches) -> None:
     batches.rows = rows_of(500)
-    batches.server.script = lambda asked: FAILED if int(asked.text[4:]) % 2 else Reply()
+    batches.server.script = lambda asked: BAD_KEY if int(asked.text[4:]) % 2 else Reply()
     ending = batches.run(concurrency=1, max_failed=3)
     assert (ending.why, ending.asked["failed"]) == ("max_failed", 4)
     ending = batches.run(concurrency=1, max_failed=0.1)
@@ -516,3 +624,51 @@ def test_a_stop_before_it_runs_lets_nothing_be_sent(batches: Batches) -> None:
     ending = batches.run(lambda engine: engine.stop("on_kill"))
     assert ending.why == "stopped"
     assert batches.server.posts.total() == 0
+
+
+def test_an_interruption_lets_what_is_in_flight_come_to_its_end(batches: Batches) -> None:
+    def meanwhile(engine: Engine) -> None:
+        def script(asked: Asked) -> Reply:
+            if asked.text == "row 5":
+                engine.stop("Ctrl-C", at_once=False)
+            return Reply()
+
+        batches.server.script = script
+
+    ending = batches.run(meanwhile, concurrency=2)
+    asked = batches.server.posts.total()
+    assert (ending.why, ending.asked["complete"]) == ("interrupted", asked)
+    assert "Ctrl-C" in str(ending.error)
+    assert 6 <= asked < 10
+    assert not batches.server.stops
+    assert batches.run(lambda _: setattr(batches.server, "script", lambda _: Reply())).why == "complete"
+    assert batches.server.posts == once(*range(10))
+
+
+def test_an_interruption_with_the_last_row_in_flight_is_none(batches: Batches) -> None:
+    batches.rows = rows_of(1)
+
+    def meanwhile(engine: Engine) -> None:
+        batches.server.script = lambda asked: engine.stop("Ctrl-C", at_once=False) or Reply()
+
+    assert batches.run(meanwhile).why == "complete"
+
+
+def test_an_interruption_before_it_runs_lets_nothing_be_sent(batches: Batches) -> None:
+    assert batches.run(lambda engine: engine.stop("Ctrl-C", at_once=False)).why == "interrupted"
+    assert batches.server.posts.total() == 0
+
+
+def test_what_is_interrupted_can_be_stopped(batches: Batches) -> None:
+    batches.server.script = lambda asked: NEVER
+
+    def meanwhile(engine: Engine) -> None:
+        def stop() -> None:
+            batches.server.wait_until(lambda server: server.together == 4)
+            engine.stop("once", at_once=False)
+            engine.stop("twice")
+
+        threading.Thread(target=stop, daemon=True).start()
+
+    ending = batches.run(meanwhile)
+    assert (ending.why, batches.server.posts.total()) == ("stopped", 4)

@@ -110,7 +110,7 @@ def test_the_last_record_of_a_row_counts(tmp_path: Path) -> None:
         assert export(tmp_path / "journal", tmp_path / "out.jsonl") == 1
     assert answers(tmp_path / "out.jsonl") == {"A": "new"}
     # One that was committed and not deleted is older than what the index has.
-    segment.write_text(json.dumps(["ended", *ROWS[0], json.dumps(record_of("old"))]))
+    segment.write_text(json.dumps(["ended", *ROWS[0], record_of("old"), None]))
     assert export(tmp_path / "journal", tmp_path / "out.jsonl") == 1
     assert answers(tmp_path / "out.jsonl") == {"A": "new"}
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
-import random
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,24 +16,8 @@ from airflow_provider_completion.batch import loop as module
 from airflow_provider_completion.batch.engine import Engine
 from airflow_provider_completion.batch.loop import run_in_thread
 from tests.batch.batches import Batches, rows_of
-from tests.batch.small_server import Asked, Reply, SmallServer
-
-
-class TaskTimeout(BaseException):
-    """As Airflow's own, which is no ``Exception`` either."""
-
-
-@contextmanager
-def on_signal(number: signal.Signals, handler: Callable[..., None]) -> Iterator[None]:
-    before = signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        signal.signal(number, before)
-
-
-def raising(*_: object) -> None:
-    raise TaskTimeout("timed out")
+from tests.batch.interrupting import TaskTimeout, interrupt, on_signal, raising
+from tests.batch.small_server import Reply, SmallServer
 
 
 @pytest.fixture
@@ -133,47 +115,7 @@ def test_what_does_not_stop_is_not_waited_for_for_ever(monkeypatch: pytest.Monke
 @pytest.mark.parametrize("seed", range(20))
 def test_a_batch_that_is_interrupted_leaves_its_journal_whole(server: SmallServer, tmp_path: Path, seed: int) -> None:
     """As ``execution_timeout`` does it, at any moment."""
-    chance = random.Random(seed)
-    answered: set[str] = set()
-
-    def script(asked: Asked) -> Reply:
-        if chance.random() < 0.01:
-            return Reply(seconds=None)
-        answered.add(asked.text)
-        return Reply(seconds=chance.uniform(0, 0.02))
-
-    server.script = script
-    batches = Batches(server, tmp_path / "journal", rows_of(300))
-    mode = chance.choice(["streaming", "blocking"])
-    enough = chance.randrange(1, 250)
-
-    def interrupt() -> None:
-        server.wait_until(lambda server: server.posts.total() >= enough)
-        os.kill(os.getpid(), signal.SIGALRM)
-
-    with on_signal(signal.SIGALRM, raising):
-        threading.Thread(target=interrupt, daemon=True).start()
-        with pytest.raises(TaskTimeout):
-            batches.run(response_mode=mode, concurrency=chance.randrange(1, 30))
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("completion-")]
-    entries, records = batches.entries(), batches.records()
-    sent = {f"row {number}" for number, entry in enumerate(entries) if entry.calls}
-    assert set(server.posts) <= sent
-    for record in records:
-        if record and record.error:
-            assert record.error.billed != "no"
-        elif record and record.answer:
-            assert record.answer.finish == "complete"
-    if mode == "streaming":
-        ended = {record.task_id for record in records if record and record.completion}
-        begun = {entry.task_id for entry in entries if entry.task_id}
-        assert begun - ended <= set(server.stops)
-    # The next try asks for what was not sent, and for nothing else.
-    server.script = lambda _: Reply()
-    ending = batches.run(concurrency=30)
-    assert ending.why == "complete"
-    assert max(server.posts.values()) == 1
-    assert len(sent) + ending.calls == 300
+    interrupt(server, tmp_path / "journal", rows=300, seed=seed)
 
 
 def test_sigterm_on_airflow_3_stops_a_batch_without_an_exception(server: SmallServer, tmp_path: Path) -> None:

@@ -32,3 +32,12 @@ def test_without_a_total_nothing_is_left() -> None:
     assert (
         progress.line(0.0) == "0 rows: 0 complete, 0 without a usable answer; 0 in flight of 1 (concurrency); 0 tokens"
     )
+
+
+def test_the_rate_is_that_of_the_last_minute_however_often_it_is_told() -> None:
+    progress = Progress(Flow(1, random.Random(0)), Spent())
+    for quarter in range(4 * 200):
+        now = quarter / 4
+        progress.asked["complete"] = round(10 * min(now, 100) + 2 * max(0, now - 100))
+        line = progress.line(now)
+    assert "2.0 rows/s" in line

@@ -72,6 +72,7 @@ def test_what_a_record_says(tmp_path: Path) -> None:
             "error_message": None,
             "error_hint": None,
             "same_as": None,
+            "reused_from": None,
             "raw_answer": None,
         }
     ]
@@ -271,7 +272,7 @@ def test_all_that_can_become_of_rows(tmp_path: Path) -> None:
     assert manifest.counts == {status: expected.count(status) for status in STATUSES}
     assert sum(manifest.counts.values()) == manifest.rows == 9
     assert manifest.problem == "1 of 9 rows were not asked: the batch ended before."
-    assert listed(tmp_path) == ["out.failed.jsonl", "out.manifest.json"]
+    assert listed(tmp_path) == ["out.failed.jsonl", "out.manifest.json", "out.report.html"]
     assert [row["sku"] for row in read(tmp_path / "out.failed.jsonl")] == ["A", "C", "D", "A", "F", "G"]
     # The same once more, and the last one was asked as well.
     again = [*rows[:7], *rows[8:]]
@@ -339,11 +340,11 @@ def test_a_rows_own_columns_are_kept_as_asked(tmp_path: Path, keep: Any, kept: l
         (["text", "answer"], {}, r"names that columns of the rows have: 'answer'\."),
         (["text", "message_id", "answer"], {}, r"'answer', 'message_id'\."),
         (["text", "answer"], {"keep": ["answer"]}, r": 'answer'\."),
-        (["text", "title"], {"fields": ["title"]}, r": 'title'\."),
+        (["text", "title"], {"fields": {"title": {}}}, r": 'title'\."),
         (["text", "b"], {"answer_column": "b"}, r": 'b'\."),
         (["text"], {"answer_column": "task_id"}, r"answer_column is one that the results have anyway: 'task_id'\."),
-        (["text"], {"fields": ["task_id", "a"]}, r"output_type has fields that the results have anyway: 'task_id'\."),
-        (["text", *FACTS[1:]], {}, r"names that columns"),
+        (["text"], {"fields": {"task_id": {}}}, r"output_type has fields that the results have anyway: 'task_id'\."),
+        (["text", *[*FACTS][1:]], {}, r"names that columns"),
         (["answer", *FACTS], {"used": {"answer"}}, r": 'answer'\."),
         (["answer", *FACTS], {"used": {"message_id"}}, r": 'message_id'\."),
         (["text", *FACTS], {"keep": ["text", "task_id"]}, r": 'task_id'\."),
@@ -363,11 +364,11 @@ def test_no_column_is_overwritten_in_silence(names: list[str], more: dict[str, A
     [
         (["text", "answer"], {"keep": ["text"]}, ["text", "answer"]),
         (["text", "answer"], {"answer_column": "summary"}, ["text", "answer", "summary"]),
-        (["text", "answer"], {"fields": ["title"]}, ["text", "answer", "title"]),
+        (["text", "answer"], {"fields": {"title": {}}}, ["text", "answer", "title"]),
         (["sku", "text", "answer", *FACTS], {"used": {"text"}}, ["sku", "text", "answer"]),
         (["sku", "answer", *FACTS], {"used": {"answer"}, "answer_column": "summary"}, ["sku", "answer", "summary"]),
-        (["sku", "answer", *FACTS], {"fields": ["title"]}, ["sku", "answer", "title"]),
-        (["sku", "title", *FACTS], {"fields": ["title"]}, ["sku", "title"]),
+        (["sku", "answer", *FACTS], {"fields": {"title": {}}}, ["sku", "answer", "title"]),
+        (["sku", "title", *FACTS], {"fields": {"title": {}}}, ["sku", "title"]),
         ([], {"keep": ["text"]}, ["text", "answer"]),
     ],
 )
@@ -407,9 +408,10 @@ def test_dead_letters_are_rows_as_they_were(tmp_path: Path, suffix: str) -> None
     rows = [{"sku": sku, "text": text} for sku, text in zip("ABCD", ['a,"b"\r\n;', "b\t", "c\rc", ""], strict=True)]
     sink = sink_for(source.name)
     with source.open("wb") as file:
-        made = sink(file.write, ["sku", "text"])
+        made = sink(file.write, ["sku", "text"], dict)
         for row in rows:
             made.write(row)
+        made.end()
     keep = {"keep": ["sku"]}
     no = failed(ModelError("No."))
     fails = of(A=no, B=answered("b"), C=no, D=no)
@@ -432,13 +434,13 @@ def test_dead_letters_of_a_list_are_json_lines(tmp_path: Path) -> None:
 def test_dead_letters_go_when_a_later_try_leaves_none(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("sku,text\nA,a\nB,b\n")
     written(tmp_path / "out.jsonl", tmp_path / "rows.csv", of(A=answered()))  # B is skipped, and no failure
-    assert listed(tmp_path) == ["out.manifest.json", "rows.csv"]
+    assert listed(tmp_path) == ["out.manifest.json", "out.report.html", "rows.csv"]
     written(tmp_path / "out.jsonl", tmp_path / "rows.csv", of(A=answered(), B=failed(ModelError("No."))))
-    assert listed(tmp_path) == ["out.failed.csv", "out.manifest.json", "rows.csv"]
+    assert listed(tmp_path) == ["out.failed.csv", "out.manifest.json", "out.report.html", "rows.csv"]
     written(tmp_path / "out.jsonl", ROWS, lambda _: failed(ModelError("No.")))
-    assert listed(tmp_path) == ["out.failed.jsonl", "out.manifest.json", "rows.csv"]
+    assert listed(tmp_path) == ["out.failed.jsonl", "out.manifest.json", "out.report.html", "rows.csv"]
     written(tmp_path / "out.jsonl", tmp_path / "rows.csv", of(A=answered(), B=answered()))
-    assert listed(tmp_path) == ["out.jsonl", "out.manifest.json", "rows.csv"]
+    assert listed(tmp_path) == ["out.jsonl", "out.manifest.json", "out.report.html", "rows.csv"]
 
 
 @pytest.mark.parametrize(
@@ -510,9 +512,22 @@ def test_the_manifest_adds_up(tmp_path: Path) -> None:
     assert told["found"]["rows"] == 2
     assert told["found"]["prices"] == {"EUR": "0.1"}
     assert (told["maybe_billed"], told["possibly_billed_twice"], told["may_pass"]) == (3, 1, 1)
-    assert told["running"][3] == 20.0
+    assert told["reasons"][0] == {
+        "status": "failed", "code": "ThrottledError", "message": "Wait.", "rows": 1, "first": [4],
+    }  # fmt: skip
+    assert [reason["first"] for reason in told["reasons"]] == [[4], [5], [6], [7]]
+    assert manifest.other_reasons == 0
+    assert told["running"].keys() == {"p50", "p95", "p99", "max"}
+    assert (told["running"]["max"], told["waiting"]["max"]) == (20.0, 3.0)
     assert told["begun_at"] == "2026-01-01T00:00:00Z"
     assert told["seconds"] > 0
+
+
+def test_reasons_that_are_not_told_are_counted(tmp_path: Path) -> None:
+    rows = [{"text": f"{number}"} for number in range(15)]
+    entries = lambda row: failed(ModelError("No.", code=f"code {row.columns['text']}"))  # noqa: E731
+    manifest = written(tmp_path / "out.csv", rows, entries)
+    assert (len(manifest.reasons), manifest.other_reasons) == (10, 5)
 
 
 def test_the_sums_are_those_of_the_records(tmp_path: Path) -> None:
@@ -541,8 +556,8 @@ def test_results_on_object_storage(tmp_path: Path, suffix: str) -> None:
     entries = of(A=answered(), B=failed(ModelError("No.")))
     manifest = written(folder / f"out{suffix}", folder / "rows.csv", entries)
     assert not manifest.published
-    assert listed(tmp_path) == ["out.failed.csv", "out.manifest.json", "rows.csv"]
+    assert listed(tmp_path) == ["out.failed.csv", "out.manifest.json", "out.report.html", "rows.csv"]
     assert written(folder / f"out{suffix}", folder / "rows.csv").published
-    assert listed(tmp_path) == sorted([f"out{suffix}", "out.manifest.json", "rows.csv"])
+    assert listed(tmp_path) == sorted([f"out{suffix}", "out.manifest.json", "out.report.html", "rows.csv"])
     assert len(read(folder / f"out{suffix}")) == 2
     assert manifest.output == f"file://{tmp_path}/out{suffix}"

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_completion.api.errors import InvalidRequestError
 from airflow_provider_completion.api.storable import storable_text
+from airflow_provider_completion.batch.kinds import kinds_of
 from airflow_provider_completion.batch.sinks import SUFFIXES, sink_for
 from tests.batch.rows_out import read
 from tests.batch.test_round_trips import ANY_TEXT, JSON, TEXT
@@ -29,9 +30,10 @@ CSV_NAME = TEXT.map(str.strip).filter(lambda name: name and "\0" not in name)
 
 def write(path: Path, names: list[str], records: list[dict[str, Any]]) -> None:
     with path.open("wb") as file:
-        sink = sink_for(path.name)(file.write, names)
+        sink = sink_for(path.name)(file.write, names, lambda: kinds_of(records))
         for record in records:
             sink.write(record)
+        sink.end()
 
 
 @some
@@ -79,9 +81,8 @@ def test_csv_has_nested_values_as_json(tmp_path: Path, value: Any) -> None:
     if isinstance(value, list | dict):
         assert json.loads(record["a"]) == value
     else:
-        assert record["a"] == {True: "true", False: "false", None: ""}.get(
-            value if type(value) is not int else "", str(value)
-        )
+        told = {"True": "true", "False": "false", "None": ""} if value is None or isinstance(value, bool) else {}
+        assert record["a"] == told.get(str(value), str(value))
 
 
 class Broken:
@@ -166,12 +167,12 @@ def test_what_others_read(tmp_path: Path) -> None:
 def test_names_that_csv_does_not_tell_apart(names: list[str], message: str) -> None:
     nowhere: Callable[[bytes], Any] = lambda _: None  # noqa: E731
     with pytest.raises(InvalidRequestError, match=message):
-        sink_for("out.csv")(nowhere, names)
-    sink_for("out.jsonl")(nowhere, names)
+        sink_for("out.csv")(nowhere, names, dict)
+    sink_for("out.jsonl")(nowhere, names, dict)
 
 
 def test_there_is_a_sink_for_each_source() -> None:
-    assert set(SUFFIXES) == {".csv", ".tsv", ".jsonl", ".ndjson"}
+    assert set(SUFFIXES) == {".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"}
     assert sink_for("OUT.CSV") is sink_for("out.csv")
     with pytest.raises(InvalidRequestError, match="has none of the suffixes that tell how to write it"):
-        sink_for("out.parquet")
+        sink_for("out.json")

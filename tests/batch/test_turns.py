@@ -135,3 +135,29 @@ def test_when_it_is_closed_nobody_waits_any_more() -> None:
         assert all([await begun(task) for task in waiting])
 
     in_counted_time(main())
+
+
+def test_how_late_this_process_is_is_told_until_it_is_closed() -> None:
+    late: list[float] = []
+
+    class Listening(Flow):
+        def late(self, seconds: float) -> None:
+            late.append(seconds)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, CountedTime)
+        ours = Turns(Listening(2, random.Random(0)))
+        await ours.begin()
+        await asyncio.sleep(1)
+        assert len(late) >= 9
+        assert max(late) < 0.01
+        loop.now += 3  # something else was done
+        await asyncio.sleep(0.5)
+        assert max(late) == pytest.approx(2.95, abs=0.1)
+        ours.close()
+        told = len(late)
+        await asyncio.sleep(1)
+        assert len(late) == told
+
+    in_counted_time(main())

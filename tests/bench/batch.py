@@ -1,7 +1,8 @@
 """What a batch costs beside a bare loop over the same library, with its connections kept and the same number in flight.
 
 Server and way are processes of their own, and the ways take turns. The bare loop keeps nothing: it is what there is to
-lose by a journal, checks, admission and results.
+lose by a journal, checks, admission and results. Peers do fewer rows, and once. Limits that are
+not known are in ``limits.py``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from multiprocessing import Pipe, Process
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,13 @@ from airflow_provider_completion.batch.rules import Rules
 from airflow_provider_completion.client.settings import ClientSettings
 from tests.batch.stores import Store, Stored
 from tests.bench import many
+from tests.bench.limits import limits
+from tests.bench.peers import PEERS, peers_of
 
 ROUNDS = 3
 #: How long an object storage takes to write an object.
 PUT_SECONDS = 0.1
+PEER_ROWS = 5_000
 #: What is measured: title, rows, in flight, streams, and what its ratios to the bare loop should come to at most.
 WORK: dict[str, tuple[str, int, int, bool, dict[str, float]]] = {
     "rows": ("20,000 blocking rows of 50 ms, 100 in flight", 20_000, 100, False, {"wall": 1 / 0.95, "cpu": 2.3}),
@@ -76,7 +80,11 @@ def measure(way: str, what: str, url: str) -> None:
     _, count, in_flight, streams, _ = WORK[what]
     process = psutil.Process()
     memory, cpu, wall = process.memory_info().rss, time.process_time(), time.perf_counter()
-    (_bare if way == "bare" else _ours)(url, count, in_flight, streams=streams)
+    if way in PEERS:
+        count = PEER_ROWS
+        PEERS[way](url, count, in_flight)
+    else:
+        (_bare if way == "bare" else _ours)(url, count, in_flight, streams=streams)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     peak = int(next(line for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line).split()[1])
     print(json.dumps({"wall": wall, "cpu": cpu, "memory": max(peak - memory // 1024, 1)}))
@@ -102,6 +110,13 @@ def stored() -> None:
         print(f"  {what}: {ours:,.0f} to {local:,.0f} locally, ratio {ours / local:.2f} (aim: 0.70 at least)")
 
 
+def _measured(way: str, what: str, url: str, environment: Mapping[str, str] = os.environ) -> dict[str, float]:
+    command = [sys.executable, "-m", "tests.bench.batch", way, what, url]
+    told = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    found: dict[str, float] = json.loads(told.stdout)
+    return found
+
+
 def batch() -> None:
     """Measure, and print a table and JSON."""
     here, there = Pipe()
@@ -113,8 +128,7 @@ def batch() -> None:
         found: dict[str, list[dict[str, float]]] = {"bare": [], "ours": []}
         for _ in range(ROUNDS):
             for way, results in found.items():
-                command = [sys.executable, "-m", "tests.bench.batch", way, what, url]
-                results.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+                results.append(_measured(way, what, url))
         print(f"batch: {title}, over a bare loop (medians of {ROUNDS}):")
         medians = {
             way: {quantity: statistics.median(result[quantity] for result in results) for quantity in results[0]}
@@ -127,9 +141,16 @@ def batch() -> None:
             print(f"  {quantity:6} {ours:9,.2f} {unit} to {bare:9,.2f}, ratio {ours / bare:.2f}{verdict}")
         print(f"  rows/s {count / medians['ours']['wall']:,.0f} to {count / medians['bare']['wall']:,.0f}")
         told[what] = medians
+        if what == "rows":
+            with peers_of() as environments:
+                for peer, environment in environments.items():
+                    told[peer] = _measured(peer, what, url, environment)
+                    rate, cpu = PEER_ROWS / told[peer]["wall"], told[peer]["cpu"] / PEER_ROWS
+                    print(f"  beside it, {peer}: rows/s {rate:,.0f}, {cpu * 1e6:,.0f} µs of CPU a row")
     print(json.dumps(told))
     here.send("done")
     server.join()
+    limits()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from types import FrameType
 from typing import Any
@@ -17,7 +18,7 @@ from airflow_provider_completion.api.errors import CompletionError, ServerError,
 from airflow_provider_completion.client.aio import AsyncCompletionClient
 from airflow_provider_completion.client.sync import CompletionClient
 from tests.client.conftest import INPUTS, complete, fast, settings_for
-from tests.client.raw_server import END, PATIENCE, Peer, RawServer, json_reply, message, reply
+from tests.client.raw_server import END, PATIENCE, STOPPED, Peer, RawServer, json_reply, message, reply
 
 THROTTLE = json_reply({"code": "too_many_requests", "message": "x"}, 429)
 
@@ -184,6 +185,44 @@ def test_closing_stops_all_runs_at_once():
         ends = asyncio.run(main(server))
         assert len(server.stops) == count
     assert all(isinstance(end, CompletionError) and end.billed == "maybe" for end in ends)
+
+
+def test_closing_stops_what_gets_its_name_only_then(caplog):
+    def answer(peer: Peer) -> None:
+        first = len(peer.server.requests) == 1
+        if not first:
+            peer.server.go_on.wait(PATIENCE)
+        peer.stream(message("half", task_id="first" if first else "second"))
+        peer.hold()
+
+    def stop(peer: Peer) -> None:
+        if "/first/" in peer.request.path:
+            peer.server.go_on.set()
+            peer.server.wait_until(lambda: len(peer.server.stops) == 2)
+        else:
+            time.sleep(0.3)  # in which a client that waits for the first one only would be gone
+        peer.send(STOPPED)
+
+    async def main(server: RawServer) -> None:
+        client = AsyncCompletionClient(settings_for(server.url))
+        begun = asyncio.Event()
+
+        async def follow() -> None:
+            async with client.stream(INPUTS) as run:
+                async for _ in run:
+                    begun.set()
+
+        first = asyncio.create_task(follow())
+        await begun.wait()
+        second = asyncio.create_task(follow())
+        await asyncio.to_thread(server.wait_until, lambda: len(server.requests) == 2)
+        await client.close()
+        await errors_of(first, second)
+
+    with RawServer(answer, stop=stop) as server, caplog.at_level("INFO"):
+        asyncio.run(main(server))
+    for name in ("first", "second"):
+        assert f"Asked the server to stop the generation {name}" in caplog.messages
 
 
 def test_closing_ends_what_waits_for_a_slot_without_sending_it():

@@ -262,6 +262,25 @@ def test_a_connection_that_was_idle_for_too_long_is_not_used_again(calls, limits
         assert connections_of(server) == [1, 2, 3, 4]
 
 
+def test_connections_that_no_call_needs_any_more_are_closed():
+    """After many calls at once few may follow, and these use the same one again and again."""
+
+    def answer(peer: Peer) -> None:
+        if len(peer.server.requests) > 1:
+            peer.server.wait_until(lambda: len(peer.server.requests) >= 4)
+        peer.send(answer_of())
+
+    with RawServer(answer) as server, CompletionClient(settings_for(server.url)) as client:
+        block(client)  # whose connection is not kept
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(lambda _: block(client), range(3)))
+        for index in range(2):
+            client._lines._idle[index].idle_since -= 1000
+        block(client)
+        server.wait_until(lambda: server.closed == 3)
+        assert connections_of(server)[-1] in connections_of(server)[1:-1]
+
+
 def ten(peer: Peer) -> None:
     peer.send(answer_of().replace(b"HTTP/1.1", b"HTTP/1.0"))
     peer.close()

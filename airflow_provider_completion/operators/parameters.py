@@ -1,0 +1,139 @@
+"""From the operator's parameters to a batch: what its task and the command line have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_completion.api.errors import InvalidRequestError
+from airflow_provider_completion.batch.batch import Ask, Batch
+from airflow_provider_completion.batch.rows import NOT_SENT, Recipient
+from airflow_provider_completion.batch.rules import Rules
+from airflow_provider_completion.client.files import FilePath
+from airflow_provider_completion.hooks.files import files_of, path_of
+from airflow_provider_completion.operators.failing import wrong_inputs
+from airflow_provider_completion.structured.output import Output
+
+if TYPE_CHECKING:
+    from airflow_provider_completion.hooks.completion import CompletionHook
+    from airflow_provider_completion.operators.batch import CompletionBatchOperator
+
+
+def batch_of(
+    operator: CompletionBatchOperator,
+    rows: Any,
+    *,
+    hook: CompletionHook,
+    facts: Mapping[str, Any],
+    trace_id: str = "",
+    trace_session_id: str = "",
+) -> Batch:
+    """Return the batch of an operator. Its app is asked for its name and its form.
+
+    :param operator: declares what is asked for
+    :param rows: what it was given, or a function has returned
+    :param hook: through which the app is called
+    :param facts: who runs it, see :class:`~airflow_provider_completion.batch.batch.Batch`
+    :param trace_id: what each row's trace id begins with
+    :param trace_session_id: joins all rows
+    :raises InvalidRequestError: it cannot be; nothing was sent
+    """
+    client = hook.get_conn()
+    settings = client.settings
+    app = client.info().name
+    form = client.form() if operator.check_inputs else None
+    inputs: Any = operator.inputs or {}
+    if not isinstance(inputs, Mapping):
+        raise wrong_inputs(inputs, "Write a template for each value: inputs={'language': '{{ ... }}'}.")
+    user = settings.user if operator.user is None else operator.user
+    return Batch(
+        path_in(rows),
+        path_in(operator.output_path),
+        ask=Ask(
+            columns=operator.columns or {},
+            inputs=inputs,
+            key=operator.key,
+            user=user,
+            user_column=operator.user_column,
+            query_column=operator.query_column,
+            files_column=operator.files_column,
+            files_of=files_of,
+            bad_rows=operator.bad_rows,
+            dedupe=operator.dedupe,
+            limit=operator.limit,
+            encoding=operator.encoding,
+        ),
+        form=form,
+        recipient=Recipient(settings.base_url, app, operator.app_version),
+        settings=settings,
+        rules=rules_of(
+            operator,
+            max_price=_price(operator.max_price),
+            deadline=_deadline(operator.deadline),
+            trace_id=trace_id,
+            trace_session_id=trace_session_id,
+        ),
+        facts=facts,
+        journal=path_in(operator.journal) if operator.journal else None,
+        reuse=operator.reuse,
+        keep=operator.keep,
+        answer_column=operator.answer_column,
+        report_samples=operator.report_samples,
+    )
+
+
+def rules_of(
+    operator: CompletionBatchOperator,
+    *,
+    max_price: Decimal | None,
+    deadline: datetime | None,
+    trace_id: str = "",
+    trace_session_id: str = "",
+) -> Rules:
+    """Return what an operator says of its batch.
+
+    :raises InvalidRequestError: it cannot be
+    """
+    return Rules(
+        concurrency=operator.concurrency,
+        requests_per_minute=operator.requests_per_minute,
+        response_mode=operator.response_mode,
+        output=Output(
+            operator.output_type, output_retries=operator.output_retries, feedback_input=operator.feedback_input
+        ),
+        accept=operator.accept,
+        on_maybe_billed=operator.on_maybe_billed,
+        max_failed=operator.max_failed,
+        max_price=max_price,
+        max_tokens=operator.max_tokens,
+        deadline=deadline,
+        trace_id=trace_id,
+        trace_session_id=trace_session_id,
+    )
+
+
+def path_in(value: Any) -> FilePath | Any:
+    """Return the path that ``rows`` or ``output`` is, if it is one as text; else the value as it is.
+
+    :raises InvalidRequestError: it is empty, or none that can be read
+    """
+    if not isinstance(value, str):
+        return value
+    if not value.strip():
+        raise InvalidRequestError("A path is empty.", hint=f"{NOT_SENT} Look at the templates of rows and output.")
+    return path_of(value)
+
+
+def _price(price: Decimal | float | str | None) -> Decimal | None:
+    if price is None or price == "":
+        return None
+    try:
+        return Decimal(str(price))
+    except InvalidOperation:
+        raise InvalidRequestError(f"max_price is no number: {price!r}.", hint=NOT_SENT) from None
+
+
+def _deadline(deadline: datetime | timedelta | None) -> datetime | None:
+    return datetime.now(UTC) + deadline if isinstance(deadline, timedelta) else deadline
