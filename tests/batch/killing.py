@@ -110,7 +110,8 @@ def check(killed: Killed) -> str:
             assert sent <= 2
             assert record.possibly_billed_twice == (record.tries > 1)
         twice += record.possibly_billed_twice
-    assert killed.server.stops, "no lost generation was stopped"
+    # In an object storage each kill may come before any generation is known there.
+    assert killed.server.stops or killed.most_lost > IN_FLIGHT, "no lost generation was stopped"
     lost = failed if killed.said == "fail" else twice + failed
     assert lost <= killed.kills * killed.most_lost
     return f"{killed.kills} kills, {len(records)} rows, {posts.total()} calls: {failed} failed, {twice} sent twice"
