@@ -19,6 +19,7 @@ from airflow_provider_completion.batch.entries import JournalError, TakenOverErr
 from airflow_provider_completion.batch.journal import Journal
 from airflow_provider_completion.batch.looking import looking_at
 from airflow_provider_completion.batch.manifest import Manifest
+from airflow_provider_completion.batch.new_files import is_local, name_of
 from airflow_provider_completion.batch.outcomes import Reading
 from airflow_provider_completion.batch.places import JOURNAL, Places, uri_of
 from airflow_provider_completion.batch.preview import Preview, preview
@@ -88,7 +89,7 @@ class Batch:
 
     :param rows: see :func:`~.sources.source_of`; they are read once, here
     :param output: see :class:`~.places.Places`
-    :param journal: the journal's folder, by default one beside a local output
+    :param journal: the journal's folder, by default one beside the output
     :param reuse: earlier outputs whose answers to the same rows are taken over
     :param keep: the rows' columns that stand in the results
     :param answer_column: where answers stand
@@ -198,8 +199,14 @@ class Batch:
 
     @property
     def has_journal(self) -> bool:
-        """Whether the journal is there already."""
-        return Journal.is_at(self.journal)
+        """Whether the journal is there already.
+
+        :raises CompletionError: its storage fails just now
+        """
+        try:
+            return Journal.is_at(self.journal)
+        except JournalError as error:
+            raise CompletionError(str(error), retry="delay") from error
 
     @property
     def would_replace_another(self) -> bool:
@@ -349,17 +356,20 @@ class Batch:
         )
 
 
-def _journal_at(journal: FilePath | None, places: Places) -> Path:
+def _journal_at(journal: FilePath | None, places: Places) -> Any:
     if journal is None:
-        if not isinstance(places.output, Path):
-            raise InvalidRequestError(
-                "The output is in an object storage, where a journal cannot be.",
-                hint=f"{NOT_SENT} Name a local folder as journal=, one that all workers share.",
-            )
-        return Path(places.beside(JOURNAL))
-    if not isinstance(journal, str | Path) or "://" in str(journal) or not str(journal).strip():
-        raise InvalidRequestError("journal is no path of a local folder.", hint=NOT_SENT)
-    return Path(journal)
+        journal = places.beside(JOURNAL)
+    if is_local(journal):
+        if "://" in str(journal) or not str(journal).strip():
+            raise InvalidRequestError("journal is no path of a folder.", hint=NOT_SENT)
+        return Path(journal)
+    if not hasattr(journal, "fs"):
+        raise InvalidRequestError(
+            f"{name_of(journal)!r} is neither a local path nor one in an object storage that fsspec knows, and "
+            "there can be no journal.",
+            hint=f"{NOT_SENT} Name a folder that all workers share as journal=.",
+        )
+    return journal
 
 
 def _checked_limit(limit: int | None) -> int | None:

@@ -22,7 +22,7 @@ from airflow_provider_completion.batch.columns import ColumnPlan
 from airflow_provider_completion.batch.ending import Ending, Why
 from airflow_provider_completion.batch.entries import JournalError, RowId
 from airflow_provider_completion.batch.history import Found, History, Job, seconds_after, seconds_after_refusal
-from airflow_provider_completion.batch.journal import MOST_BEHIND, Journal
+from airflow_provider_completion.batch.journal import Journal
 from airflow_provider_completion.batch.ledger import Ledger
 from airflow_provider_completion.batch.outage import miss_of
 from airflow_provider_completion.batch.progress import Progress
@@ -32,6 +32,7 @@ from airflow_provider_completion.batch.rules import Rules
 from airflow_provider_completion.batch.sending import Sender
 from airflow_provider_completion.batch.spending import Spent
 from airflow_provider_completion.batch.spool import Spool
+from airflow_provider_completion.batch.starts import Ahead, AtOnce
 from airflow_provider_completion.batch.turns import Turns
 from airflow_provider_completion.client.settings import ClientSettings
 
@@ -92,7 +93,12 @@ class Engine:
         self._sender = Sender(settings, rules, plan, self._turns, journal)
         self._has_files = plan.has_files
         self._queue = Queue(self._draw, self._prepare if plan.has_files else None)
-        self._drawing, self._halted = asyncio.Lock(), asyncio.Event()
+        self._starts = (
+            Ahead(self._queue, self._turns, journal, self._flow, self._leave)
+            if journal.is_slow
+            else AtOnce(self._queue, self._turns, journal)
+        )
+        self._halted = asyncio.Event()
         self._why: Why = "complete"
         self._error: Exception | None = None
         #: Whether no more rows are sent, and whether there was one that would have been.
@@ -131,7 +137,8 @@ class Engine:
         self.progress.mark(self._moved_at)
         watches = (self._tell_lines(), self._watch_stalling(), self._watch_deadline())
         watching = [asyncio.create_task(self._guarded(watch)) for watch in watches]
-        working = [asyncio.create_task(self._guarded(self._work())) for _ in range(self._rules.concurrency)]
+        slots = self._rules.concurrency * (2 if self._journal.is_slow else 1)
+        working = [asyncio.create_task(self._guarded(self._work())) for _ in range(slots)]
         try:
             await self._end_of(working)
         finally:
@@ -156,23 +163,12 @@ class Engine:
 
     async def _work(self) -> None:
         """Send rows, one after the other: those of one slot."""
-        queue, turns, journal, loop = self._queue, self._turns, self._journal, self._loop
-        while True:
-            # A turn is taken for a row that is there, and a row is taken with the turn: a refused one comes first.
-            async with self._drawing:
-                if not await queue.ready():
-                    return
-                since = loop.time()
-                if journal.behind > MOST_BEHIND:
-                    await asyncio.to_thread(journal.flush)
-                call = await turns.begin()
-                if (job := queue.pop()) is None:
-                    turns.end(call, None)
-                    return
-            job.since = job.since or since
+        while started := await self._starts.next():
+            job, call = started
             job.sent_after = self._ledger.asked
-            journal.sent(job.id)
             self._take(job, call, await self._sender.send(job, call))
+            if self._journal.is_slow:  # so that what a kill can lose has a bound
+                await self._journal.kept()
 
     def _draw(self) -> list[Job] | None:
         """Return the next rows that are to be asked, None after the last."""

@@ -19,7 +19,7 @@ class JournalError(Exception):
 class TakenOverError(JournalError):
     """Another run writes to the same output."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: object) -> None:
         super().__init__(
             f"Another run has begun to write to the output of the journal {folder}, so this one sends nothing more. A "
             "name of its own for each run, as with {{ run_id }} in it, keeps runs apart."
@@ -82,7 +82,12 @@ class Line(NamedTuple):
 
 def lines_in(path: Path) -> Iterator[Line]:
     """Return the lines of a file. One that was cut short was not written, and what it says did not happen."""
-    for line in path.read_bytes().split(b"\n"):
+    return lines_of(path.read_bytes())
+
+
+def lines_of(data: bytes) -> Iterator[Line]:
+    """Return the lines of what such a file has."""
+    for line in data.split(b"\n"):
         with suppress(ValueError):
             kind, identity, fingerprint, own, account = json.loads(line)
             if kind == "ended":
@@ -111,7 +116,7 @@ def of_json(text: str) -> Any:
 
 
 @contextmanager
-def explained(folder: Path, what: str) -> Iterator[None]:
+def explained(folder: object, what: str) -> Iterator[None]:
     """Around what the disk may refuse.
 
     :param what: the participle of what cannot be done
@@ -122,17 +127,35 @@ def explained(folder: Path, what: str) -> Iterator[None]:
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError):  # the disk, a lock
             raise refused(folder, what, error) from None
-        raise JournalError(
-            f"The journal {folder} is damaged ({error}). What it knew of may have been billed: restore the folder, or "
-            "move it away to ask for all rows again."
-        ) from None
+        raise damaged(folder, error) from None
     except OSError as error:
         raise refused(folder, what, error.strerror or error) from None
 
 
-def refused(folder: Path, what: str, reason: object) -> JournalError:
+def refused(folder: object, what: str, reason: object) -> JournalError:
     """Return the error of what the disk has refused."""
     return JournalError(
         f"The journal {folder} cannot be {what}: {reason}. Without it nothing is sent, since nobody would know what "
         "was paid for."
+    )
+
+
+def damaged(folder: object, how: object) -> JournalError:
+    """Return the error of what nobody can read any more."""
+    return JournalError(
+        f"The journal {folder} is damaged ({how}). What it knew of may have been billed: restore the folder, or move "
+        "it away to ask for all rows again."
+    )
+
+
+def another_output(folder: object, owner: str) -> JournalError:
+    """Return the error of a journal that belongs to another output."""
+    return JournalError(f"The journal {folder} is that of another output, {owner}: each output has one of its own.")
+
+
+def another_format(folder: object, found: object, known: int) -> JournalError:
+    """Return the error of what a later version has written."""
+    return JournalError(
+        f"The journal {folder} is of format {found}, and this version of the provider knows {known}: use the version "
+        "that wrote it."
     )

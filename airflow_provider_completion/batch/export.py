@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
 from airflow_provider_completion.api.answers import WHOLE, Finish
@@ -18,14 +17,14 @@ from airflow_provider_completion.client.files import FilePath
 from airflow_provider_completion.structured.output import Output
 
 
-def export(journal: Path, output: FilePath, *, output_type: Any = None, accept: Collection[Finish] = WHOLE) -> int:
+def export(journal: FilePath, output: FilePath, *, output_type: Any = None, accept: Collection[Finish] = WHOLE) -> int:
     """Write a record for each row that has ended, and return how many they are.
 
     A journal has no columns of the rows: a record has ``key``, which is a list if several columns make it and None if
     none does, and ``fingerprint``, then what it has in the results. A row whose inputs have changed has one for each
     fingerprint. They come in the order in which the rows were first sent. A batch that runs is not disturbed.
 
-    :param journal: its folder
+    :param journal: its folder: a local path, or one in an object storage
     :param output: a path, or what has the methods of one; its suffix says the format
     :param output_type: the type of the answers' data
     :param accept: the ends of a generation that are an answer

@@ -10,7 +10,15 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_completion.batch.entries import Entry, JournalError, Line, RowId, TakenOverError, explained
+from airflow_provider_completion.batch.entries import (
+    Entry,
+    Line,
+    RowId,
+    TakenOverError,
+    another_format,
+    another_output,
+    explained,
+)
 
 INDEX = "index.db"
 FORMAT = 1
@@ -53,12 +61,13 @@ class Index:
     :param folder: the journal's
     :param output: whose journal it is
     :param facts: who writes
+    :param copy_of: what it is a copy of; then it need not outlive the machine, nor the process
     :raises JournalError: it is another output's, damaged, of a later version, or cannot be written
     """
 
-    def __init__(self, folder: Path, output: str, facts: Mapping[str, Any]) -> None:
-        self._folder = folder
-        with explained(folder, "opened"):
+    def __init__(self, folder: Path, output: str, facts: Mapping[str, Any], *, copy_of: object = None) -> None:
+        self._folder, self._name, self._lasts = folder, copy_of or folder, copy_of is None
+        with explained(self._name, "opened"):
             self._writing = self._connected()
             try:
                 #: The number of this session.
@@ -75,9 +84,15 @@ class Index:
         self._writing.close()
         self._reading.close()
 
+    def begin(self, facts: Mapping[str, Any]) -> None:
+        """Begin another session, which takes over from this one."""
+        with explained(self._name, "written"), self._transaction():
+            self.session = self._added(facts)
+        self._facts[self.session] = dict(facts)
+
     def is_committed(self, session: int, segment: int) -> bool:
         """Say whether this segment of this session is."""
-        with explained(self._folder, "read"):
+        with explained(self._name, "read"):
             committed = self._writing.execute("SELECT committed FROM sessions WHERE number = ?", (session,))
             return bool(segment <= committed.fetchall()[0][0])
 
@@ -87,9 +102,9 @@ class Index:
         :raises TakenOverError: another session has begun
         """
         db, account = self._writing, None
-        with explained(self._folder, "written"), self._transaction():
+        with explained(self._name, "written"), self._transaction():
             if db.execute("SELECT max(number) FROM sessions").fetchone() != (self.session,):
-                raise TakenOverError(self._folder)
+                raise TakenOverError(self._name)
             for kind, identity, fingerprint, own, after in lines:
                 db.execute(_EFFECTS[kind], (identity, fingerprint, own, session))
                 account = after or account
@@ -100,12 +115,12 @@ class Index:
 
     def entries(self, rows: Sequence[RowId]) -> list[Entry]:
         """Return what is known of each of these rows, some hundred at a time."""
-        with explained(self._folder, "read"):
+        with explained(self._name, "read"):
             return found_in(self._reading, rows, self._facts)
 
     def account_of(self, run: str) -> dict[str, Any]:
         """Return the last account that the sessions of this run have left, empty if there is none."""
-        with explained(self._folder, "read"):
+        with explained(self._name, "read"):
             for number in reversed(self._sessions_of(run)):
                 query = "SELECT account FROM sessions WHERE number = ? AND account IS NOT NULL"
                 for (account,) in self._reading.execute(query, (number,)):
@@ -121,13 +136,10 @@ class Index:
     def _take_over(self, output: str, facts: Mapping[str, Any]) -> int:
         db = self._writing
         db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
+        db.execute(f"PRAGMA synchronous = {'FULL' if self._lasts else 'OFF'}")
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version not in (0, FORMAT):
-            raise JournalError(
-                f"The journal {self._folder} is of format {version}, and this version of the provider knows {FORMAT}: "
-                "use the version that wrote it."
-            )
+            raise another_format(self._name, version, FORMAT)
         with self._transaction():
             if version == 0:
                 for statement in _TABLES.split(";"):
@@ -135,11 +147,12 @@ class Index:
                 db.execute("INSERT INTO facts VALUES (?)", (output,))
             ((owner,),) = db.execute("SELECT output FROM facts").fetchall()
             if owner != output:
-                raise JournalError(
-                    f"The journal {self._folder} is that of another output, {owner}: each output has one of its own."
-                )
-            added = db.execute("INSERT INTO sessions (facts) VALUES (?)", (json.dumps(facts),))
-            return int(added.lastrowid or 0)
+                raise another_output(self._name, owner)
+            return self._added(facts)
+
+    def _added(self, facts: Mapping[str, Any]) -> int:
+        added = self._writing.execute("INSERT INTO sessions (facts) VALUES (?)", (json.dumps(facts),))
+        return int(added.lastrowid or 0)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -8,13 +8,18 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import quote
 
 from airflow_provider_completion.api.errors import InvalidRequestError
-from airflow_provider_completion.batch.entries import Entry, Line, RowId, lines_in
+from airflow_provider_completion.batch.entries import Entry, JournalError, Line, RowId, lines_in
 from airflow_provider_completion.batch.index import FORMAT, INDEX, found_in
+from airflow_provider_completion.batch.new_files import is_local, name_of
+from airflow_provider_completion.batch.objects import Objects
+from airflow_provider_completion.batch.replay import Replay
 from airflow_provider_completion.batch.rows import NOT_SENT
+from airflow_provider_completion.client.files import FilePath
 
 _SEGMENT = re.compile(r"(\d+)-(\d+)\.segment")
 
@@ -75,18 +80,37 @@ class Look:
 
 
 @contextmanager
-def looking_at(folder: Path, output: str | None = None) -> Iterator[Look]:
+def looking_at(journal: FilePath, output: str | None = None) -> Iterator[Look]:
     """Open a journal.
 
-    :param folder: where it is
+    :param journal: its folder: a local path, or one in an object storage, which is read into one of this machine
     :param output: whose it has to be, if that is to be checked
     :raises InvalidRequestError: there is none, it is another output's, or it cannot be read
     """
+    if is_local(journal):
+        with _opened(Path(journal), str(journal), output) as look:
+            yield look
+        return
+    with TemporaryDirectory(prefix="completion-journal-") as folder:
+        try:
+            where: Any = journal
+            replay = Replay(Objects(where), Path(folder))
+        except JournalError as error:
+            raise InvalidRequestError(str(error)) from None
+        if replay.index is None:
+            raise InvalidRequestError(f"{name_of(journal)!r} is no journal: it has no segments.")
+        replay.close()
+        with _opened(Path(folder), name_of(journal), output) as look:
+            yield look
+
+
+@contextmanager
+def _opened(folder: Path, name: str, output: str | None) -> Iterator[Look]:
     # In this order: what is committed in between is in both, and what is written in between is too late.
     segments = _segments_in(folder)
     path = folder / INDEX
     if not path.is_file():
-        raise InvalidRequestError(f"{str(folder)!r} is no journal: it has no {INDEX}.")
+        raise InvalidRequestError(f"{name!r} is no journal: it has no {INDEX}.")
     uri = f"file:{quote(str(path.absolute()))}?mode=ro"
     try:
         try:
@@ -96,16 +120,16 @@ def looking_at(folder: Path, output: str | None = None) -> Iterator[Look]:
             uri += "&immutable=1"
             (version,) = _version_in(uri)
         if version != FORMAT:
-            raise InvalidRequestError(f"The journal {str(folder)!r} is of format {version}, which is not known here.")
+            raise InvalidRequestError(f"The journal {name!r} is of format {version}, which is not known here.")
         with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as index:
             index.execute("BEGIN")
             look = Look(index, segments)
             if output not in (None, look.output):
-                what = f"The journal {folder} is that of another output, {look.output}: each output has one of its own."
+                what = f"The journal {name} is that of another output, {look.output}: each output has one of its own."
                 raise InvalidRequestError(what, hint=NOT_SENT)
             yield look
     except sqlite3.DatabaseError as error:
-        raise InvalidRequestError(f"The journal {str(folder)!r} cannot be read: {error}.") from None
+        raise InvalidRequestError(f"The journal {name!r} cannot be read: {error}.") from None
 
 
 def _segments_in(folder: Path) -> list[tuple[int, int, list[Line]]]:

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeGuard
 
 from airflow_provider_completion.api.errors import CompletionError, InvalidRequestError
 from airflow_provider_completion.client.files import FilePath
@@ -34,8 +34,8 @@ class NewFile:
 
     def __init__(self, path: FilePath) -> None:
         self._name = name_of(path)
-        self._is_local = isinstance(path, str | os.PathLike)
-        self._place: Any = Path(os.path.realpath(path)) if isinstance(path, str | os.PathLike) else path
+        self._is_local = is_local(path)
+        self._place: Any = Path(os.path.realpath(path)) if is_local(path) else path
         self._part: Any = self._hidden()
         self._stream: BinaryIO | None = None
 
@@ -148,7 +148,12 @@ class NewFile:
         return InvalidRequestError(what) if isinstance(error, _LASTING) else CompletionError(what, retry="delay")
 
 
-def name_of(path: FilePath) -> str:
+def is_local(path: object) -> TypeGuard[str | os.PathLike[str]]:
+    """Say whether a path is one of this machine's. Those of object storages can look so, on Airflow 2."""
+    return isinstance(path, str | os.PathLike) and not hasattr(path, "fs")
+
+
+def name_of(path: object) -> str:
     """Return a path for people, without a password in it."""
     return re.sub(r"(?<=://)[^/@]*:[^/@]*@", "***@", str(path))
 

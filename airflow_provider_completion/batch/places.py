@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from airflow_provider_completion.api.errors import CompletionError, InvalidRequestError
-from airflow_provider_completion.batch.new_files import NewFile, name_of
+from airflow_provider_completion.batch.new_files import NewFile, is_local, name_of
 from airflow_provider_completion.batch.rows import NOT_SENT
 from airflow_provider_completion.batch.sinks import SUFFIXES, sink_for
 from airflow_provider_completion.batch.sources import is_path, suffix_of
@@ -49,7 +49,8 @@ class Places:
                     hint=f"{NOT_SENT} ObjectStoragePath(...) makes a path of it.",
                 )
         self._rows = rows
-        self.output: Any = Path(output) if isinstance(output, str | os.PathLike) else output
+        path: Any = output
+        self.output: Any = Path(path) if is_local(path) else path
         #: Makes the sink of the output.
         self.sink = sink_for(self.output.name)
         is_file = is_path(rows)
@@ -111,11 +112,11 @@ class Places:
 
 def uri_of(path: FilePath) -> str:
     """Return the URI of a file, without a password in it."""
-    return Path(path).absolute().as_uri() if isinstance(path, str | os.PathLike) else name_of(path)
+    return Path(path).absolute().as_uri() if is_local(path) else name_of(path)
 
 
 def _are_same(one: Any, other: Any) -> bool:
-    if isinstance(one, os.PathLike) and isinstance(other, str | os.PathLike):
+    if is_local(one) and is_local(other):
         return os.path.realpath(one) == os.path.realpath(other) or (
             os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
         )

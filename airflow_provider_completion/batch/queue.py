@@ -27,7 +27,9 @@ class Queue(Generic[T]):
         self._later: dict[asyncio.TimerHandle, T] = {}
         #: How many are neither here nor done.
         self._in_hand = 0
-        self._is_empty = self._is_closed = False
+        #: Whether it gives no more.
+        self.is_closed = False
+        self._is_empty = False
         self._error: BaseException | None = None
         self._changed = asyncio.Event()
 
@@ -36,7 +38,7 @@ class Queue(Generic[T]):
         while not self._ready:
             if self._error:
                 raise self._error
-            if self._is_closed:
+            if self.is_closed:
                 return False
             if not self._is_empty and len(self._preparing) < _PREPARING:
                 self._fill()
@@ -87,7 +89,7 @@ class Queue(Generic[T]):
 
     def close(self) -> list[T]:
         """Give no more; return those that wait."""
-        self._is_closed = self._is_empty = True
+        self.is_closed = self._is_empty = True
         for task in self._preparing:
             task.cancel()
         for timer in self._later:

@@ -27,7 +27,7 @@ def export(
         kind: Any = None if output_type is None else type_named(output_type)
         if place.exists() and not overwrite:
             raise CommandError(f"{output} is there. --overwrite lets it be replaced.")
-        count = write(Path(journal), place, output_type=kind, accept=checked_accept(accept or WHOLE))
+        count = write(_path(journal), place, output_type=kind, accept=checked_accept(accept or WHOLE))
     sys.stderr.write(f"{count} rows that have ended: {output}\n")
 
 

@@ -129,7 +129,7 @@ class CompletionBatchOperator(CallingOperator):
         answer_column: str = "answer",
         report_samples: int = 0,
         report_url: str | None = None,
-        journal: str | os.PathLike[str] | None = None,
+        journal: str | os.PathLike[str] | ObjectStoragePath | None = None,
         reuse: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
         app_version: str = "",
         conn_id: str = "completion_default",

@@ -11,6 +11,7 @@ from airflow_provider_completion.api.errors import InvalidRequestError
 from airflow_provider_completion.api.files import checked_url
 from airflow_provider_completion.batch.batch import Batch, BatchError
 from airflow_provider_completion.batch.manifest import Manifest
+from airflow_provider_completion.batch.new_files import is_local
 from airflow_provider_completion.batch.places import uri_of
 from airflow_provider_completion.batch.rows import NOT_SENT
 from airflow_provider_completion.batch.sources import is_path
@@ -108,7 +109,11 @@ class Night:
                 batch.journal,
             )
         executor = conf.get("core", "executor", fallback="")
-        if self._operator.retries and not any(name in executor for name in ("LocalExecutor", "SequentialExecutor")):
+        if (
+            self._operator.retries
+            and is_local(batch.journal)
+            and not any(name in executor for name in ("LocalExecutor", "SequentialExecutor"))
+        ):
             log.warning(
                 "The journal %s is on this worker's disk, and a retry may run on another: it pays again for what it "
                 "does not find. journal= names a folder that all workers share.",

@@ -76,7 +76,7 @@ def batch_of(
             trace_session_id=trace_session_id,
         ),
         facts=facts,
-        journal=operator.journal or None,
+        journal=path_in(operator.journal) if operator.journal else None,
         reuse=operator.reuse,
         keep=operator.keep,
         answer_column=operator.answer_column,

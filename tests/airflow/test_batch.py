@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import BaseOperator, ObjectStoragePath, task
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from pydantic import BaseModel
 
 from airflow_provider_completion.decorators.batch import completion_batch_task
@@ -258,12 +257,11 @@ def test_files_are_uploaded_once(completion_app: App, completion_server: LocalCo
 
 def test_results_on_an_object_storage(completion_server: LocalCompletionServer, products: Path, tmp_path: Path) -> None:
     output = f"file://{tmp_path}/stored.jsonl"
-    if AIRFLOW_V_3_0_PLUS:  # to Airflow 2 this one is a local path
-        with pytest.raises(InvalidRequestError, match="Name a local folder as journal="):
-            batch(rows=str(products), output=output)().execute(context_of())
-        assert not posts(completion_server)
-    asked = batch(rows=ObjectStoragePath(f"file://{products}"), output=output, journal=str(tmp_path / "journal"))
+    asked = batch(rows=ObjectStoragePath(f"file://{products}"), output=output)
     assert run(asked).states["ask"] == "success"
+    asked().execute(context_of())
+    assert len(posts(completion_server)) == 5  # all were known
+    assert any(path.suffix == ".segment" for path in (tmp_path / "stored.journal").iterdir())
     assert len(lines(tmp_path / "stored.jsonl")) == 5
 
 
@@ -355,7 +353,7 @@ def test_what_cannot_work_does_not_load(wrong: Any) -> None:
         {"inputs": ["a"]}, {"keep": ["nothing"]}, {"key": "nothing"}, {"deadline": datetime(2026, 1, 1)},
         {"output_type": int, "output_retries": 1, "feedback_input": "tune"},
         {"output_type": int, "output_retries": 1, "feedback_input": "tone", "inputs": {"tone": "nice"}},
-        {"journal": "s3://bucket/journal"}, {"bad_rows": "maybe"}, {"answer_column": "sku"},
+        {"journal": "nostore://bucket/journal"}, {"bad_rows": "maybe"}, {"answer_column": "sku"},
     ],
 )  # fmt: skip
 def test_what_is_found_out_before_anything_is_sent(

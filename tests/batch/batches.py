@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from airflow_provider_completion.batch.columns import ColumnPlan
@@ -37,12 +36,13 @@ def settings_for(server: SmallServer, **changes: Any) -> ClientSettings:
 class Batches:
     """Runs batches one after the other, over one journal.
 
+    :param folder: of the journal, a local path or one in an object storage
     :param facts: of the session
     :param settings: of the client, as far as they are not the usual ones
     """
 
     server: SmallServer
-    folder: Path
+    folder: Any
     rows: Sequence[Mapping[str, Any]] = field(default_factory=lambda: rows_of(10))
     facts: dict[str, str] = field(default_factory=lambda: {"run": "r", "round": "1"})
     settings: dict[str, Any] = field(default_factory=dict)

@@ -537,7 +537,7 @@ def test_a_journal_that_cannot_be_kept_ends_the_batch(batches: Batches) -> None:
 
 def test_nothing_is_sent_while_too_much_is_not_durable(batches: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
     behind: list[int] = []
-    monkeypatch.setattr(module, "MOST_BEHIND", 5)
+    monkeypatch.setattr("airflow_provider_completion.batch.starts.MOST_BEHIND", 5)
     flushed = Journal.flush
 
     def flush(journal: Journal) -> None:
@@ -604,7 +604,7 @@ def test_a_stop_ends_it_at_once_and_the_generations_on_the_server(batches: Batch
 
 
 def test_what_is_known_is_durable_before_anything_is_stopped(batches: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_provider_completion.batch.journal._COMMIT_SECONDS", 60.0)
+    monkeypatch.setattr("airflow_provider_completion.batch.local_segments._COMMIT_SECONDS", 60.0)
     behind: list[int] = []
     closed = Sender.close
 

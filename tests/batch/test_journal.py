@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_completion.batch import journal as module
+from airflow_provider_completion.batch import local_segments as module
 from airflow_provider_completion.batch.entries import Line
 from airflow_provider_completion.batch.journal import Entry, Journal, JournalError, RowId, TakenOverError
 
@@ -262,7 +262,7 @@ def test_whatever_fails_in_its_thread_lets_nobody_wait_for_ever(
     def fail(*_: object) -> None:
         raise OverflowError("too large")
 
-    monkeypatch.setattr(journal._index, "commit", fail)
+    monkeypatch.setattr(journal._segments.index, "commit", fail)
     journal.sent(ROW)
     with pytest.raises(JournalError, match="cannot be written: OverflowError: too large"):
         journal.flush()

@@ -6,11 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.batch.killing import check, kill_often
+from tests.batch.killing import check, journal_in, kill_often
 from tests.batch.small_server import SmallServer
 
 
-@pytest.mark.parametrize("said", ["fail", "retry"])
-def test_a_batch_that_is_killed_again_and_again_comes_to_its_end(tmp_path: Path, said: str) -> None:
+@pytest.mark.parametrize(
+    ("store", "said", "kills"),
+    [("local", "fail", 25), ("local", "retry", 25), ("stored", "fail", 10), ("slow", "retry", 10)],
+)
+def test_a_batch_that_is_killed_again_and_again_comes_to_its_end(
+    tmp_path: Path, store: str, said: str, kills: int
+) -> None:
     with SmallServer() as server:
-        check(kill_often(server, tmp_path / "journal", kills=25, said=said, seed=len(said)))
+        check(kill_often(server, journal_in(tmp_path, store), kills=kills, said=said, seed=len(said)))

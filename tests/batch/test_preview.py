@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_completion.api.errors import ConnectError, InvalidRequestError, TimeLimitError
-from airflow_provider_completion.batch import journal as module
+from airflow_provider_completion.batch import local_segments as module
 from airflow_provider_completion.batch.journal import Journal, RowId
 from airflow_provider_completion.batch.looking import looking_at
 from airflow_provider_completion.batch.preview import Preview, preview

@@ -15,7 +15,7 @@ import sseclient
 
 from airflow_provider_completion.api.events import parse_event
 from airflow_provider_completion.api.sse import FrameDecoder
-from tests.bench.batch import batch
+from tests.bench.batch import batch, stored
 from tests.bench.deferrable import deferred_cost
 from tests.bench.forms import fitting
 from tests.bench.many import many
@@ -98,5 +98,6 @@ if __name__ == "__main__":
     decoder()
     many()
     batch()
+    stored()
     fitting()
     deferred_cost()

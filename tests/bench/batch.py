@@ -27,11 +27,14 @@ from airflow_provider_completion.batch.batch import Ask, Batch
 from airflow_provider_completion.batch.rows import Recipient
 from airflow_provider_completion.batch.rules import Rules
 from airflow_provider_completion.client.settings import ClientSettings
+from tests.batch.stores import Store, Stored
 from tests.bench import many
 from tests.bench.limits import limits
 from tests.bench.peers import PEERS, peers_of
 
 ROUNDS = 3
+#: How long an object storage takes to write an object.
+PUT_SECONDS = 0.1
 PEER_ROWS = 5_000
 #: What is measured: title, rows, in flight, streams, and what its ratios to the bare loop should come to at most.
 WORK: dict[str, tuple[str, int, int, bool, dict[str, float]]] = {
@@ -51,8 +54,9 @@ def _bare(url: str, count: int, in_flight: int, *, streams: bool) -> None:
     asyncio.run(many._bare_many(url, None, streams=streams))
 
 
-def _ours(url: str, count: int, in_flight: int, *, streams: bool) -> None:
+def _ours(url: str, count: int, in_flight: int, *, streams: bool, stored: bool = False) -> None:
     with tempfile.TemporaryDirectory(prefix="completion-bench-") as folder:
+        place = f"{folder}/journal"
         settings = ClientSettings(base_url=url, api_key=many.KEY, check_inputs=False)
         with Batch(
             _rows(count),
@@ -63,6 +67,7 @@ def _ours(url: str, count: int, in_flight: int, *, streams: bool) -> None:
             settings=settings,
             rules=Rules(concurrency=in_flight, response_mode="streaming" if streams else "blocking"),
             facts={"run": "bench", "round": "1"},
+            journal=Stored(place, Store(PUT_SECONDS)) if stored else Path(place),  # type: ignore[arg-type]
         ) as batch:
             batch.check()
             manifest, failure = batch.run()
@@ -83,6 +88,26 @@ def measure(way: str, what: str, url: str) -> None:
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     peak = int(next(line for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line).split()[1])
     print(json.dumps({"wall": wall, "cpu": cpu, "memory": max(peak - memory // 1024, 1)}))
+
+
+def stored() -> None:
+    """Measure how fast rows of some lengths are with a journal in an object storage, beside one on a local path."""
+    print(f"batch: rows/s with a journal in an object storage, {1000 * PUT_SECONDS:.0f} ms to write an object:")
+    for seconds, count, in_flight in ((0.05, 10_000, 100), (0.5, 2_000, 100), (1.0, 500, 32)):
+        command = [sys.executable, "-m", "tests.batch.small_server", "--seconds", str(seconds)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+            assert server.stdout is not None
+            url = f"http://127.0.0.1:{server.stdout.readline().strip()}/v1"
+            rates: dict[bool, list[float]] = {False: [], True: []}
+            for _ in range(ROUNDS):
+                for is_stored, found in rates.items():
+                    begun = time.perf_counter()
+                    _ours(url, count, in_flight, streams=False, stored=is_stored)
+                    found.append(count / (time.perf_counter() - begun))
+            server.kill()
+        local, ours = (statistics.median(found) for found in rates.values())
+        what = f"{count} rows of {seconds} s, {in_flight} in flight"
+        print(f"  {what}: {ours:,.0f} to {local:,.0f} locally, ratio {ours / local:.2f} (aim: 0.70 at least)")
 
 
 def _measured(way: str, what: str, url: str, environment: Mapping[str, str] = os.environ) -> dict[str, float]:
@@ -130,7 +155,9 @@ def batch() -> None:
 
 if __name__ == "__main__":
     logging.disable(logging.WARNING)
-    if sys.argv[1:]:
+    if sys.argv[1:] == ["stored"]:
+        stored()
+    elif sys.argv[1:]:
         measure(*sys.argv[1:4])
     else:
         batch()
