@@ -34,9 +34,15 @@ def slow_stops(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """Let new processes take SIGINT: a shell starts what it runs in the background with SIGINT ignored, and that is
-    inherited.
+    """Let this process and new ones take the signals that end a program: a shell starts what it runs in the background
+    with SIGINT ignored, ``nohup`` all with SIGHUP, and that is inherited.
     """
-    ignored = signal.signal(signal.SIGINT, signal.default_int_handler)
+    handlers = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     yield
-    signal.signal(signal.SIGINT, ignored)
+    for number, handler in before.items():
+        signal.signal(number, handler)

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 from airflow_provider_completion.api.answers import Completion
 from airflow_provider_completion.api.errors import CompletionError, ConnectError, ServerError
+from airflow_provider_completion.paying import may_be_sent_again
 
 #: How a call has missed the app. ``nobody``: there was no connection. ``gateway``: what is before it could not reach it
 #: either; that can be the row's own fault.
@@ -21,11 +22,11 @@ _FIRST_PAUSE, _LAST_PAUSE = 1.0, 10.0
 
 def miss_of(outcome: Completion | CompletionError | None) -> Miss | None:
     """Return how a call has missed the app, None if it has not."""
-    if isinstance(outcome, ConnectError) and outcome.retry != "never":
+    if not isinstance(outcome, CompletionError) or not may_be_sent_again(outcome, "fail"):
+        return None
+    if isinstance(outcome, ConnectError):
         return "nobody"
-    if isinstance(outcome, ServerError) and outcome.billed == "no" and outcome.status in (502, 503):
-        return "gateway"
-    return None
+    return "gateway" if isinstance(outcome, ServerError) and outcome.status in (502, 503) else None
 
 
 class Outage:

@@ -384,7 +384,7 @@ def test_rows_that_cannot_be_sent(completion_server: LocalCompletionServer, fold
         (["--key", "id"], "key is 'id', which is no column"),
         (["--conn-id", "no_such"], "Airflow knows no connection 'no_such'"),
         (["--output-retries", "1"], "output_retries needs a feedback_input"),
-        (["--journal", "s3://bucket/x"], "journal is no path of a local folder."),
+        (["--journal", " "], "A path is empty."),
     ],
 )
 def test_what_cannot_be_is_found_before_anything_is_sent(

@@ -8,6 +8,7 @@ import argparse
 import csv
 import gc
 import logging
+import os
 import subprocess
 import sys
 import tempfile
@@ -36,7 +37,8 @@ def _memory() -> float:
 @contextmanager
 def _server() -> Iterator[str]:
     command = [sys.executable, "-m", "tests.batch.small_server", "--seconds", "0", "--forgets"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}  # make test keeps the checkout out
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
         try:
             yield f"http://127.0.0.1:{int(process.stdout.readline())}/v1"

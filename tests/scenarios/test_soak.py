@@ -12,7 +12,8 @@ from tests.soak import Plan, Post, Tally, pieces_of, plans, soak
 def test_a_short_soak():
     tally = soak(1500, seed=7)
     assert tally.clean, tally.report()
-    assert tally.posts >= len(tally.begun) == 1500
+    assert len(tally.begun) == 1500
+    assert tally.posts > 1000  # some go over connections that faults have cut
     # Of all kinds, or it has shown nothing.
     assert tally.outcomes["answer"] > 500
     assert len(tally.outcomes) >= 10
