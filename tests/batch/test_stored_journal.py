@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import subprocess
 import sys
@@ -118,7 +119,10 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 @pytest.mark.parametrize("seed", range(3))
 def test_what_was_kept_outlives_a_kill(stored: Stored, seed: int) -> None:
-    killed = subprocess.run([sys.executable, "-c", KILLED, stored.path, str(seed)], capture_output=True)
+    # The store is the tests' own, and make test keeps the checkout out.
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", KILLED, stored.path, str(seed)]
+    killed = subprocess.run(command, capture_output=True, env=environment)
     assert (killed.returncode, killed.stderr) == (-9, b"")
     expected = modelled(seed)
     for _ in range(2):  # the second time it was rolled up
