@@ -26,7 +26,7 @@ PACKAGE := $(shell find airflow_provider_completion -name __pycache__ -prune -o 
 demo: .venv/airflow-$(NEWEST)/.ready ## run the example Dag, against a local app or AIRFLOW_CONN_COMPLETION_DEFAULT
 	@$(PYTHON) tests/demo.py $(AIRFLOW_HOME) .venv/airflow-$(NEWEST)/bin
 
-test: ## everything that CI runs, at once, since much of it waits: some twelve minutes on two cores
+test: ## everything that CI runs, at once, since much of it waits: some sixteen minutes on two cores
 	@$(MAKE) $(AT_ONCE) $(NEWEST:%=test-%) $(OLDEST:%=test-%) check docs
 
 check: .venv/airflow-$(NEWEST)/.ready ## lint and types

@@ -357,19 +357,20 @@ class Batch:
 
 
 def _journal_at(journal: FilePath | None, places: Places) -> Any:
-    if journal is None:
-        journal = places.beside(JOURNAL)
-    if is_local(journal):
-        if "://" in str(journal) or not str(journal).strip():
+    folder: Any = places.beside(JOURNAL) if journal is None else journal
+    if is_local(folder):
+        if "://" in str(folder) or not str(folder).strip():
             raise InvalidRequestError("journal is no path of a folder.", hint=NOT_SENT)
-        return Path(journal)
-    if not hasattr(journal, "fs"):
+        return Path(folder)
+    try:
+        folder.fs  # noqa: B018 - which can fail, as for a storage whose package is not installed
+    except Exception:
         raise InvalidRequestError(
-            f"{name_of(journal)!r} is neither a local path nor one in an object storage that fsspec knows, and "
+            f"{name_of(folder)!r} is neither a local path nor one in an object storage that fsspec knows, and "
             "there can be no journal.",
             hint=f"{NOT_SENT} Name a folder that all workers share as journal=.",
-        )
-    return journal
+        ) from None
+    return folder
 
 
 def _checked_limit(limit: int | None) -> int | None:

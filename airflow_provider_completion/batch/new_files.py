@@ -150,7 +150,7 @@ class NewFile:
 
 def is_local(path: object) -> TypeGuard[str | os.PathLike[str]]:
     """Say whether a path is one of this machine's. Those of object storages can look so, on Airflow 2."""
-    return isinstance(path, str | os.PathLike) and not hasattr(path, "fs")
+    return isinstance(path, str | os.PathLike) and not hasattr(type(path), "fs")
 
 
 def name_of(path: object) -> str:
