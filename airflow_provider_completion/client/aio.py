@@ -110,8 +110,12 @@ class AsyncCompletionClient:
             self.outliving(run.stop())
         self._admission.close()
         closing = Transfer.of_a_stop()
-        # Again, since a generation whose name comes only now is stopped as well.
-        while self._stops and not closing.over:
+        while not closing.over:
+            # A generation whose name comes only now is stopped as well: who reads it has to have its turn.
+            for _ in range(2):
+                await asyncio.sleep(0)
+            if not self._stops:
+                break
             await asyncio.wait(self._stops, timeout=closing.total - closing.elapsed)
         await self.connections.close()
 

@@ -50,7 +50,7 @@ def deferrable():
     one("undisturbed")
     one("marked_failed")
     one("cleared")
-    one("timed_out", execution_timeout=timedelta(seconds=25))
+    one("timed_out", execution_timeout=timedelta(seconds=60))
     in_the_kill = [
         one("before_first_event"),
         one("half_way"),
