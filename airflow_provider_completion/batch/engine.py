@@ -20,7 +20,7 @@ from airflow_provider_completion.batch.admission import Call, Flow
 from airflow_provider_completion.batch.bounds import ended
 from airflow_provider_completion.batch.columns import ColumnPlan
 from airflow_provider_completion.batch.ending import Ending, Why
-from airflow_provider_completion.batch.entries import JournalError, RowId
+from airflow_provider_completion.batch.entries import JournalError
 from airflow_provider_completion.batch.history import Found, History, Job, seconds_after, seconds_after_refusal
 from airflow_provider_completion.batch.journal import Journal
 from airflow_provider_completion.batch.ledger import Ledger
@@ -175,7 +175,7 @@ class Engine:
         if not (rows := list(islice(self._rows, _DRAWN))):
             return None
         self._moved_at = self._loop.time()
-        jobs, ids = [], [RowId(str(row.key), str(row.fingerprint)) for row in rows]
+        jobs, ids = [], [row.id for row in rows]
         for row, row_id, entry in zip(rows, ids, self._journal.entries(ids), strict=True):
             if entry.unanswered and entry.task_id:
                 self._sender.stop_lost(row, entry.task_id)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 from airflow_provider_completion.batch.entries import Entry, RowId
 from airflow_provider_completion.batch.estimates import FEWEST, Costs, Estimate
 from airflow_provider_completion.batch.history import History, Job
 from airflow_provider_completion.batch.reuse import Earlier, is_unknown
+from airflow_provider_completion.batch.rows import in_lots
 from airflow_provider_completion.batch.rules import Rules
 from airflow_provider_completion.batch.spool import Spool
-
-_AT_ONCE = 256
 
 
 class Known(Protocol):
@@ -55,11 +53,11 @@ def preview(
     :param facts: who would run the batch, as for :class:`~.journal.Journal`
     :param earlier: outputs whose answers would be taken over
     """
-    history, rows, costs = History(rules, facts), spool.to_send(), Costs()
+    history, costs = History(rules, facts), Costs()
     counts: Counter[str] = Counter()
     sample = 0
-    while some := list(islice(rows, _AT_ONCE)):
-        ids = [RowId(str(row.key), str(row.fingerprint)) for row in some]
+    for some in in_lots(spool.to_send()):
+        ids = [row.id for row in some]
         entries = known.entries(ids) if known else [Entry()] * len(ids)
         unknown = [row for row, entry in zip(ids, entries, strict=True) if is_unknown(entry)]
         reused = earlier.records(unknown) if earlier else {}

@@ -6,7 +6,6 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Protocol
 
 from airflow_provider_completion.api.errors import CompletionError
@@ -18,7 +17,7 @@ from airflow_provider_completion.batch.outcomes import BAD, Outcome, Reading, re
 from airflow_provider_completion.batch.places import Places, uri_of
 from airflow_provider_completion.batch.records import Records
 from airflow_provider_completion.batch.report import report_of
-from airflow_provider_completion.batch.rows import Row
+from airflow_provider_completion.batch.rows import Row, in_lots
 from airflow_provider_completion.batch.samples import Samples, checked_samples
 from airflow_provider_completion.batch.sinks import sink_for
 from airflow_provider_completion.batch.spool import Checked, Spool
@@ -27,8 +26,6 @@ from airflow_provider_completion.paying import OnMaybeBilled
 
 #: What to say when results cannot be written.
 _KEPT = "The answers are in the journal: the same batch, run again, asks for none of them."
-#: Rows whose entries are read from the journal in one go: one by one takes several times as long.
-_AT_ONCE = 256
 _BOM = "\ufeff".encode()
 
 
@@ -173,12 +170,11 @@ class Results:
 
     def _outcomes(self, spool: Spool, journal: Entries) -> Iterator[tuple[Row, Outcome]]:
         """Iterate over all rows, with what became of them."""
-        rows = spool.rows()
-        while some := list(islice(rows, _AT_ONCE)):
+        for some in in_lots(spool.rows()):
             asked = [
                 row if row.same_as is None else spool.row(row.same_as) for row in some if row.problem is None
             ]  # hence they have both a key and a fingerprint
-            entries = iter(journal.entries([RowId(str(row.key), str(row.fingerprint)) for row in asked]))
+            entries = iter(journal.entries([row.id for row in asked]))
             for row in some:
                 if row.problem is not None:
                     yield row, rejected(row.problem)

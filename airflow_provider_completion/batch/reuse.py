@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from airflow_provider_completion.api.errors import InvalidRequestError
-from airflow_provider_completion.batch.entries import Entry, RowId
+from airflow_provider_completion.batch.entries import Entry, RowId, of_json
 from airflow_provider_completion.batch.index import INDEX
 from airflow_provider_completion.batch.journal import MOST_BEHIND, Journal
 from airflow_provider_completion.batch.looking import Look, looking_at
 from airflow_provider_completion.batch.outcomes import Reading
 from airflow_provider_completion.batch.places import JOURNAL
-from airflow_provider_completion.batch.rows import NOT_SENT
+from airflow_provider_completion.batch.rows import NOT_SENT, in_lots
 from airflow_provider_completion.batch.spool import Spool
 
 log = logging.getLogger(__name__)
 
 #: Outputs, as paths or as patterns such as ``described-*.jsonl``; or journals, where they do not lie beside them.
 Reuse: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
-
-_AT_ONCE = 256
 
 
 def journals_of(reuse: Reuse, own: Path) -> list[Path]:
@@ -80,7 +76,7 @@ class Earlier:
                 break
             for row, entry in zip(missing, look.entries(missing), strict=True):
                 if entry.written is not None and self._reading.outcome(entry).status == "complete":
-                    found[row] = {"reused_from": look.output, **json.loads(entry.written)}
+                    found[row] = {"reused_from": look.output, **of_json(entry.written)}
         return found
 
 
@@ -89,8 +85,9 @@ def take_over(spool: Spool, journal: Journal, earlier: Earlier) -> int:
 
     :param spool: of the rows, which are checked
     """
-    count, rows = 0, spool.to_send()
-    for ids in _chunks(RowId(str(row.key), str(row.fingerprint)) for row in rows):
+    count = 0
+    for some in in_lots(spool.to_send()):
+        ids = [row.id for row in some]
         unknown = [row for row, entry in zip(ids, journal.entries(ids), strict=True) if is_unknown(entry)]
         for row, record in earlier.records(unknown).items():
             journal.ended(row, record)
@@ -104,11 +101,6 @@ def take_over(spool: Spool, journal: Journal, earlier: Earlier) -> int:
 def is_unknown(entry: Entry) -> bool:
     """Say whether a journal has nothing of a row that could have been billed."""
     return entry.written is None and not entry.unanswered
-
-
-def _chunks(rows: Iterator[RowId]) -> Iterator[list[RowId]]:
-    while some := list(islice(rows, _AT_ONCE)):
-        yield some
 
 
 def _is_local(path: object) -> bool:

@@ -7,13 +7,17 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from airflow_provider_completion.api.files import FileContent, FileFacts, FileReference
 from airflow_provider_completion.api.input_form import InputForm
+from airflow_provider_completion.batch.entries import RowId
 
 #: What every error of a batch that has not begun ends with.
 NOT_SENT = "Nothing was sent."
+#: Rows whose entries are read from a journal in one go: one by one takes several times as long.
+_AT_ONCE = 256
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 #: Characters that errors show of a column's name.
 _LONGEST_SHOWN = 60
@@ -99,9 +103,20 @@ class Row:
     same_as: int | None
 
     @property
+    def id(self) -> RowId:
+        """What a journal knows it by, once it can be sent."""
+        return RowId(str(self.key), str(self.fingerprint))
+
+    @property
     def place(self) -> str:
         """What people find it by."""
         return place_of(self.index, self.line)
+
+
+def in_lots(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    """Iterate over rows, some hundred at a time."""
+    while some := list(islice(rows, _AT_ONCE)):
+        yield some
 
 
 def place_of(index: int, line: int | None) -> str:

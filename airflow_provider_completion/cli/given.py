@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_completion.cli import CommandError
-from airflow_provider_completion.cli.inputs import given_inputs
+from airflow_provider_completion.cli.inputs import given_inputs, pairs_in
 from airflow_provider_completion.cli.options import COLUMN_OF, OPTIONS, TEXT
 
 _PATHS = ("rows", "output")
@@ -99,14 +99,10 @@ def _value(name: str, value: Any) -> Any:
 
 
 def _columns_in(arguments: Sequence[str]) -> Mapping[str, str]:
-    columns: dict[str, str] = {}
-    for argument in arguments:
-        name, _, column = argument.partition("=")
-        if not name or not column:
-            raise CommandError(f"{argument!r} is not of the form name=column.")
-        if name in columns:
-            raise CommandError(f"The column of the input {name!r} is given twice.")
-        columns[name] = column
+    columns = pairs_in(arguments, "column", "column of the input")
+    for name, column in columns.items():
+        if not column:
+            raise CommandError(f"{f'{name}='!r} is not of the form name=column.")
     return columns
 
 

@@ -22,14 +22,27 @@ def given_inputs(arguments: Sequence[str]) -> dict[str, str]:
 
     :raises CommandError: one of them is wrong
     """
+    return {
+        name: _content(name, value[1:]) if value.startswith("@") else re.sub(r"^\\(?=\\*@)", "", value)
+        for name, value in pairs_in(arguments, "value", "input").items()
+    }
+
+
+def pairs_in(arguments: Sequence[str], what: str, called: str) -> dict[str, str]:
+    """Return what each input is given, by its name.
+
+    :param what: that is, as the form of an argument says it
+    :param called: what it is called, before the input's name
+    :raises CommandError: an argument is not of this form, or one is given twice
+    """
     given: dict[str, str] = {}
     for argument in arguments:
         name, equals, value = argument.partition("=")
         if not name or not equals:
-            raise CommandError(f"{argument!r} is not of the form name=value.")
+            raise CommandError(f"{argument!r} is not of the form name={what}.")
         if name in given:
-            raise CommandError(f"The input {name!r} is given twice.")
-        given[name] = _content(name, value[1:]) if value.startswith("@") else re.sub(r"^\\(?=\\*@)", "", value)
+            raise CommandError(f"The {called} {name!r} is given twice.")
+        given[name] = value
     return given
 
 

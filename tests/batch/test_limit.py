@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,6 @@ from tests.batch.batches import rows_of
 from tests.batch.nights import batch_of, night
 from tests.batch.rows_out import listed, read
 from tests.batch.small_server import FAILED, Reply, SmallServer
-
-
-@pytest.fixture
-def server() -> Iterator[SmallServer]:
-    with SmallServer() as server:
-        yield server
 
 
 def skus(path: Path) -> list[str]:

@@ -7,7 +7,7 @@ import ctypes
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,12 +18,6 @@ from airflow_provider_completion.batch.loop import run_in_thread
 from tests.batch.batches import Batches, rows_of
 from tests.batch.interrupting import TaskTimeout, interrupt, on_signal, raising
 from tests.batch.small_server import Reply, SmallServer
-
-
-@pytest.fixture
-def server() -> Iterator[SmallServer]:
-    with SmallServer() as server:
-        yield server
 
 
 async def value() -> int:

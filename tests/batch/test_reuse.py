@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,12 +22,6 @@ from tests.batch.nights import batch_of, night
 from tests.batch.rows_in import RECIPIENT
 from tests.batch.rows_out import read
 from tests.batch.small_server import FAILED, Reply, SmallServer
-
-
-@pytest.fixture
-def server() -> Iterator[SmallServer]:
-    with SmallServer() as server:
-        yield server
 
 
 def changed(rows: list[dict[str, Any]], every: int) -> list[dict[str, Any]]:

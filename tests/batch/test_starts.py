@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,12 +12,6 @@ from airflow_provider_completion.batch.journal import Journal, RowId, TakenOverE
 from tests.batch.batches import OUTPUT, Batches, rows_of
 from tests.batch.small_server import BREAKS, FAILED, NEVER, Asked, Reply, SmallServer, full
 from tests.batch.stores import Store, Stored
-
-
-@pytest.fixture
-def server() -> Iterator[SmallServer]:
-    with SmallServer() as server:
-        yield server
 
 
 @pytest.fixture

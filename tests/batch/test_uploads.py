@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,6 @@ import pytest
 from airflow_provider_completion.hooks.files import files_of
 from tests.batch.batches import Batches
 from tests.batch.small_server import Reply, SmallServer
-
-
-@pytest.fixture
-def server() -> Iterator[SmallServer]:
-    with SmallServer() as server:
-        yield server
 
 
 @pytest.fixture
