@@ -112,7 +112,7 @@ class AsyncCompletionClient:
         closing = Transfer.of_a_stop()
         while not closing.over:
             # A generation whose name comes only now is stopped as well: who reads it has to have its turn.
-            for _ in range(2):
+            for _ in range(2 if self._runs else 0):
                 await asyncio.sleep(0)
             if not self._stops:
                 break
