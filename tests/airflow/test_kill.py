@@ -75,8 +75,8 @@ class Killer:
         ]
 
     def call_of(self, caller: int | None, task: str) -> int | None:
-        """Which call a try has made, from 1 on."""
-        return self.callers[task].index(caller) + 1 if caller else None
+        """Which call a try has made, from 1 on: its last, since Airflow 2 may run a try of one number twice."""
+        return max((n for n, by in enumerate(self.callers[task], start=1) if by == caller), default=None)
 
     def posts(self, task: str) -> int:
         return sum(
