@@ -1,7 +1,7 @@
 """What a batch makes of a server's limit that it does not know, beside a bare loop that is given it as a semaphore.
 
-Limits are drawn anew for each round. Each run has a server of its own, and some go on at the same time: they wait for
-nearly all of their time.
+Limits are drawn anew for each round. Each run has a server of its own, and some go on at the same time where they wait
+for nearly all of their time.
 """
 
 from __future__ import annotations
@@ -202,6 +202,7 @@ class Case:
     :param make: makes the work, of dice that each round has anew
     :param aims: the most that each figure of ours may come to
     :param peers: in one round only
+    :param together: how many runs go on at a time
     """
 
     title: str
@@ -209,6 +210,7 @@ class Case:
     aims: dict[str, float]
     ways: tuple[str, ...] = ("ours 50", "ours 100")
     peers: tuple[str, ...] = ()
+    together: int = TOGETHER
     results: dict[str, list[Future[dict[str, Any]]]] = field(default_factory=dict)
 
 
@@ -293,7 +295,11 @@ def cases() -> Iterator[Case]:
             ("ours 100",),
         )
         yield Case(
-            f"no limit, log-normal, 5 % at once, {mode}", _unlimited(streams=streams), {"wall": 1 / 0.9}, ("ours 100",)
+            f"no limit, log-normal, 5 % at once, {mode}",
+            _unlimited(streams=streams),
+            {"wall": 1 / 0.9},
+            ("ours 100",),
+            together=1,  # a hundred in flight are work enough for server and client
         )
 
 
@@ -317,6 +323,14 @@ def _figures(case: Case, way: str) -> dict[str, float]:
     return figures
 
 
+def _begin(case: Case, number: int, pool: ProcessPoolExecutor) -> None:
+    """Begin the runs of a round."""
+    work = case.make(random.Random(f"{case.title} {number} {os.getpid()}"))
+    for way in (_BARE, *case.ways, *(() if number else case.peers)):
+        exact = f"bare {work.truth}" if way == _BARE else way
+        case.results.setdefault(way, []).append(pool.submit(run, exact, work))
+
+
 def limits(only: str = "") -> None:
     """Measure, and print a table and JSON.
 
@@ -325,21 +339,18 @@ def limits(only: str = "") -> None:
     measured = [case for case in cases() if only in case.title]
     told: dict[str, Any] = {"cores": os.cpu_count(), "rounds": ROUNDS}
     print(f"limits that are not known: seconds over a bare loop that knows, medians and worst of {ROUNDS} rounds")
-    with ProcessPoolExecutor(TOGETHER, mp_context=get_context("fork")) as pool:
-        for number in range(ROUNDS):
-            for case in measured:
-                work = case.make(random.Random(f"{case.title} {number} {os.getpid()}"))
-                for way in (_BARE, *case.ways, *(() if number else case.peers)):
-                    exact = f"bare {work.truth}" if way == _BARE else way
-                    case.results.setdefault(way, []).append(pool.submit(run, exact, work))
-        for case in measured:
-            told[case.title] = {way: _figures(case, way) for way in case.results if way != _BARE}
-            aims = ", ".join(f"{name} {most:g}" for name, most in case.aims.items())
-            print(f"  {case.title} (aims, at most: {aims})")
-            for way, figures in told[case.title].items():
-                print(
-                    f"    {way:10} " + ", ".join(f"{name} {figure:.2f}" for name, figure in figures.items()), flush=True
-                )
+    for together in sorted({case.together for case in measured}):
+        with ProcessPoolExecutor(together, mp_context=get_context("fork")) as pool:
+            for number in range(ROUNDS):
+                for case in measured:
+                    if case.together == together:
+                        _begin(case, number, pool)
+    for case in measured:
+        told[case.title] = {way: _figures(case, way) for way in case.results if way != _BARE}
+        aims = ", ".join(f"{name} {most:g}" for name, most in case.aims.items())
+        print(f"  {case.title} (aims, at most: {aims})")
+        for way, figures in told[case.title].items():
+            print(f"    {way:10} " + ", ".join(f"{name} {figure:.2f}" for name, figure in figures.items()))
     print(json.dumps(told))
 
 
