@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from airflow_provider_completion.batch.bounds import too_expensive
 from airflow_provider_completion.batch.columns import ColumnPlan
+from airflow_provider_completion.batch.course import Course
 from airflow_provider_completion.batch.ending import Ending
 from airflow_provider_completion.batch.engine import Engine
 from airflow_provider_completion.batch.journal import Journal
@@ -70,7 +71,8 @@ class Asking:
             expected = preview(self._spool, journal, self._rules, journal.facts)
         spent = Spent.of_json(journal.account_of(str(journal.facts["run"])))
         if expected.estimate and (reached := too_expensive(expected.estimate, spent, most)):
-            return Ending(why=reached.why, error=reached.error, spent=spent)
+            course = self.progress.course if self.progress else Course()
+            return Ending(why=reached.why, error=reached.error, spent=spent, course=course)
         return self._ask(journal)
 
     def _ask(self, journal: Journal, first: int | None = None) -> Ending:
@@ -82,6 +84,7 @@ class Asking:
             self._rules,
             total=self._total,
             first=first,
+            after=self._engine,
             tell=self._tell,
         )
         for why, at_once in self._stops:

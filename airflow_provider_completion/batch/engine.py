@@ -58,6 +58,7 @@ class Engine:
     :param rules: what holds for all rows
     :param total: how many rows there are to send, 0 if that is not known
     :param first: of how many of them nothing more is sent, as others are left for another engine; None for all
+    :param after: that engine, of whose rows there are others left: what it has learned of the server is known here
     :param tell: gets a line every few seconds, and at the end, in the event loop's thread
     :raises JournalError: the journal cannot be read
     """
@@ -72,23 +73,20 @@ class Engine:
         *,
         total: int = 0,
         first: int | None = None,
+        after: Engine | None = None,
         tell: Callable[[str], None] = log.info,
     ) -> None:
         self._journal, self._settings, self._rules, self._tell = journal, settings, rules, tell
         self._rows = islice(spool.to_send(), first)
         self._is_for_all = first is None
         self._history = History(rules, journal.facts)
-        dice = random.Random()  # noqa: S311 - no secret depends on it
-        self._flow = Flow(
-            rules.concurrency,
-            dice,
-            streams=rules.response_mode == "streaming",
-            per_minute=rules.requests_per_minute,
-        )
+        self._flow = after._flow if after else _flow_of(rules)
         self._turns = Turns(self._flow)
         spent = Spent.of_json(journal.account_of(str(journal.facts.get("run", ""))))
         #: How far it is.
         self.progress = Progress(self._flow, spent, total)
+        if after:
+            self.progress.refused, self.progress.course = after.progress.refused, after.progress.course
         self._ledger = Ledger(journal, rules, self.progress, self._history.round)
         self._sender = Sender(settings, rules, plan, self._turns, journal)
         self._has_files = plan.has_files
@@ -404,6 +402,12 @@ class Engine:
         if (deadline := self._rules.deadline) is not None:
             await asyncio.sleep((deadline - datetime.now(UTC)).total_seconds())
             self._drain("deadline", ended(f"Its deadline, {deadline.isoformat(timespec='seconds')}, is over"))
+
+
+def _flow_of(rules: Rules) -> Flow:
+    dice = random.Random()  # noqa: S311 - no secret depends on it
+    streams = rules.response_mode == "streaming"
+    return Flow(rules.concurrency, dice, streams=streams, per_minute=rules.requests_per_minute)
 
 
 def _stopped(completion: Completion) -> CompletionError:

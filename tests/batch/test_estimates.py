@@ -196,6 +196,16 @@ def test_a_sample_without_a_price_ends_the_batch(
     assert server.posts.total() <= 20
 
 
+def test_what_the_sample_has_seen_is_part_of_the_course(server: SmallServer, tmp_path: Path) -> None:
+    refused = iter([Reply(status=429)])
+    server.script = lambda asked: next(refused, as_rows_say(asked))
+    with batch_of(server, tmp_path / "out.jsonl", rows_that_cost(["1"] * 40), max_price="100") as batch:
+        batch.run()
+        assert batch.progress is not None
+        first, *_, last = batch.progress.course.moments
+    assert (first.prices, last.prices, last.refused) == ({}, {"USD": Decimal(40)}, 1)
+
+
 def test_a_batch_that_is_stopped_in_its_sample_asks_no_others(server: SmallServer, tmp_path: Path) -> None:
     server.script = lambda _: Reply(seconds=None)
     with batch_of(server, tmp_path / "out.jsonl", rows_of(100), max_price="100", rules={"concurrency": 3}) as batch:
