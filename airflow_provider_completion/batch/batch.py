@@ -26,7 +26,7 @@ from airflow_provider_completion.batch.preview import Preview, preview
 from airflow_provider_completion.batch.progress import Progress
 from airflow_provider_completion.batch.records import Keep, Records
 from airflow_provider_completion.batch.results import Results
-from airflow_provider_completion.batch.reuse import Earlier, Reuse, journals_of, take_over
+from airflow_provider_completion.batch.reuse import Earlier, Reuse, has_journal, journals_of, take_over
 from airflow_provider_completion.batch.rows import NOT_SENT, Recipient
 from airflow_provider_completion.batch.rules import Rules
 from airflow_provider_completion.batch.sources import Rows, source_of
@@ -203,10 +203,7 @@ class Batch:
 
         :raises CompletionError: its storage fails just now
         """
-        try:
-            return Journal.is_at(self.journal)
-        except JournalError as error:
-            raise CompletionError(str(error), retry="delay") from error
+        return has_journal(self.journal)
 
     @property
     def would_replace_another(self) -> bool:

@@ -80,7 +80,7 @@ class Engine:
         self._rows = islice(spool.to_send(), first)
         self._is_for_all = first is None
         self._history = History(rules, journal.facts)
-        self._flow = after._flow if after else _flow_of(rules)
+        self._flow: Flow = after._flow if after else _flow_of(rules)
         self._turns = Turns(self._flow)
         spent = Spent.of_json(journal.account_of(str(journal.facts.get("run", ""))))
         #: How far it is.

@@ -85,9 +85,9 @@ class Places:
         return self.output.with_name(PurePath(self.output.name).stem + suffix)
 
     def _check_against(self, rows: FilePath) -> None:
-        if _are_same(self.output, rows):
+        if are_same(self.output, rows):
             what = f"The output {name_of(rows)!r} is the file that the rows come from."
-        elif any(_are_same(path, rows) for path in self.old_failed(any_failed=False)):
+        elif any(are_same(path, rows) for path in self.old_failed(any_failed=False)):
             what = (
                 f"The rows are the dead letters of this very output, {name_of(self.output)!r}: it would hold no others "
                 "any more."
@@ -115,7 +115,8 @@ def uri_of(path: FilePath) -> str:
     return Path(path).absolute().as_uri() if is_local(path) else name_of(path)
 
 
-def _are_same(one: Any, other: Any) -> bool:
+def are_same(one: Any, other: Any) -> bool:
+    """Say whether two paths are those of the same file."""
     if is_local(one) and is_local(other):
         return os.path.realpath(one) == os.path.realpath(other) or (
             os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)

@@ -3,49 +3,56 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TypeAlias
 
-from airflow_provider_completion.api.errors import InvalidRequestError
-from airflow_provider_completion.batch.entries import Entry, RowId, of_json
-from airflow_provider_completion.batch.index import INDEX
+from airflow_provider_completion.api.errors import CompletionError, InvalidRequestError
+from airflow_provider_completion.batch.entries import Entry, JournalError, RowId, of_json
 from airflow_provider_completion.batch.journal import MOST_BEHIND, Journal
 from airflow_provider_completion.batch.looking import Look, looking_at
+from airflow_provider_completion.batch.new_files import is_local, name_of
 from airflow_provider_completion.batch.outcomes import Reading
-from airflow_provider_completion.batch.places import JOURNAL
+from airflow_provider_completion.batch.places import JOURNAL, are_same, uri_of
 from airflow_provider_completion.batch.rows import NOT_SENT, in_lots
+from airflow_provider_completion.batch.sources import is_path
 from airflow_provider_completion.batch.spool import Spool
+from airflow_provider_completion.client.files import FilePath
 
 log = logging.getLogger(__name__)
 
 #: Outputs, as paths or as patterns such as ``described-*.jsonl``; or journals, where they do not lie beside them.
-Reuse: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+Reuse: TypeAlias = FilePath | Sequence[FilePath]
+_OF_PATTERNS = re.compile(r"[*?[]")
 
 
-def journals_of(reuse: Reuse, own: Path) -> list[Path]:
+def journals_of(reuse: Reuse, own: FilePath) -> list[Any]:
     """Return the folders of the journals of earlier outputs, those whose names come last first.
 
     Where there is none, the log says so.
 
     :param own: that of this output, which is none of them
-    :raises InvalidRequestError: something of it is no local path
+    :raises InvalidRequestError: something of it is no path
+    :raises CompletionError: a storage fails just now
     """
-    given = [reuse] if isinstance(reuse, str | os.PathLike) else reuse
-    if not isinstance(given, Sequence) or not all(map(_is_local, given)):
+    given: Any = [reuse] if is_path(reuse) else reuse
+    if not isinstance(given, list | tuple) or not all(map(_names_an_output, given)):
         raise InvalidRequestError(
-            "reuse is neither a local path, nor a pattern, nor a list of them.",
-            hint=f"{NOT_SENT} It names outputs of earlier batches, such as '/data/described-*.jsonl'.",
+            "reuse is neither a path, nor a pattern, nor a list of them.",
+            hint=f"{NOT_SENT} It names outputs of earlier batches, such as '/data/described-*.jsonl'; "
+            "ObjectStoragePath(...) makes a path of a URI.",
         )
-    found: list[Path] = []
-    for each in map(Path, given):
-        journals = [path for path in _matching(each.with_name(f"{each.stem}{JOURNAL}")) if (path / INDEX).is_file()]
-        if not journals:
-            log.warning("reuse: there is no journal of an earlier output %s, so none of its answers are used.", each)
-        found += sorted(journals, reverse=True)
-    return [path for path in dict.fromkeys(found) if not (own.exists() and path.samefile(own))]
+    found: dict[str, Any] = {}
+    for each in given:
+        path = Path(each) if is_local(each) else each
+        pattern = path.with_name(f"{PurePath(path.name).stem}{JOURNAL}")
+        if not (journals := [journal for journal in _matching(pattern) if has_journal(journal)]):
+            what = "reuse: there is no journal of an earlier output %s, so none of its answers are used."
+            log.warning(what, name_of(each))
+        found |= {uri_of(journal): journal for journal in sorted(journals, key=uri_of, reverse=True)}
+    return [journal for journal in found.values() if not are_same(journal, own)]
 
 
 class Earlier:
@@ -55,7 +62,7 @@ class Earlier:
     :param reading: says what is one
     """
 
-    def __init__(self, journals: Sequence[Path], reading: Reading) -> None:
+    def __init__(self, journals: Sequence[FilePath], reading: Reading) -> None:
         self.journals, self._reading, self._looks = journals, reading, list[Look]()
         self._stack = ExitStack()
 
@@ -103,13 +110,28 @@ def is_unknown(entry: Entry) -> bool:
     return entry.written is None and not entry.unanswered
 
 
-def _is_local(path: object) -> bool:
-    return isinstance(path, str | os.PathLike) and bool(Path(path).name) and "://" not in str(path)
+def has_journal(folder: FilePath) -> bool:
+    """Say whether there is a journal.
+
+    :raises CompletionError: its storage fails just now
+    """
+    try:
+        return Journal.is_at(folder)
+    except JournalError as error:
+        raise CompletionError(str(error), retry="delay") from error
 
 
-def _matching(pattern: Path) -> Iterator[Path]:
-    """Iterate over the paths that match a pattern, whatever of it is one."""
-    if pattern.exists():
-        return iter([pattern])
-    relative = pattern.relative_to(pattern.anchor)
-    return (Path(pattern.anchor) if pattern.anchor else Path()).glob(str(relative))
+def _names_an_output(path: Any) -> bool:
+    if is_local(path):
+        return bool(Path(path).name) and "://" not in str(path)
+    return is_path(path) and bool(path.name)
+
+
+def _matching(pattern: Any) -> Iterable[Any]:
+    """Return the paths that match a pattern, whatever of it is one."""
+    if has_journal(pattern):
+        return [pattern]
+    names, folder = [pattern.name], pattern.parent
+    while _OF_PATTERNS.search(str(folder)) and folder != folder.parent:
+        names, folder = [folder.name, *names], folder.parent
+    return list(folder.glob("/".join(names)))

@@ -130,7 +130,7 @@ class CompletionBatchOperator(CallingOperator):
         report_samples: int = 0,
         report_url: str | None = None,
         journal: str | os.PathLike[str] | ObjectStoragePath | None = None,
-        reuse: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
+        reuse: str | os.PathLike[str] | ObjectStoragePath | Sequence[str | os.PathLike[str] | ObjectStoragePath] = (),
         app_version: str = "",
         conn_id: str = "completion_default",
         concurrency: int = 8,

@@ -47,7 +47,7 @@ def batch_of(
     inputs: Any = operator.inputs or {}
     if not isinstance(inputs, Mapping):
         raise wrong_inputs(inputs, "Write a template for each value: inputs={'language': '{{ ... }}'}.")
-    user = settings.user if operator.user is None else operator.user
+    user, reuse = settings.user if operator.user is None else operator.user, operator.reuse
     return Batch(
         path_in(rows),
         path_in(operator.output_path),
@@ -77,7 +77,7 @@ def batch_of(
         ),
         facts=facts,
         journal=path_in(operator.journal) if operator.journal else None,
-        reuse=operator.reuse,
+        reuse=[path_in(each) for each in reuse] if isinstance(reuse, list | tuple) else path_in(reuse),
         keep=operator.keep,
         answer_column=operator.answer_column,
         report_samples=operator.report_samples,
@@ -122,7 +122,8 @@ def path_in(value: Any) -> FilePath | Any:
     if not isinstance(value, str):
         return value
     if not value.strip():
-        raise InvalidRequestError("A path is empty.", hint=f"{NOT_SENT} Look at the templates of rows and output.")
+        where = "the templates of rows, output and reuse"
+        raise InvalidRequestError("A path is empty.", hint=f"{NOT_SENT} Look at {where}.")
     return path_of(value)
 
 

@@ -299,6 +299,19 @@ def test_a_journal_that_is_gone_may_have_been_paid_for(
     assert len(posts(completion_server)) == 10
 
 
+def test_outputs_in_an_object_storage_are_reused_by_their_uris(
+    completion_server: LocalCompletionServer, products: Path, tmp_path: Path
+) -> None:
+    batch(rows=str(products), output=f"file://{tmp_path}/monday.jsonl", key="sku")().execute(context_of())
+    tuesday = batch(
+        rows=str(products), output=str(tmp_path / "tuesday.jsonl"), key="sku", reuse="file://{{ params.x }}"
+    )
+    operator = tuesday()
+    operator.render_template_fields({"params": {"x": f"{tmp_path}/*.jsonl"}})
+    assert operator.execute(context_of(run_id="tuesday"))["reused"] == 5
+    assert len(posts(completion_server)) == 5
+
+
 @pytest.mark.parametrize("on_storage", [False, True])
 def test_without_airflows_notes_a_file_says_that_there_was_a_journal_elsewhere(
     completion_server: LocalCompletionServer, products: Path, tmp_path: Path, on_storage: bool

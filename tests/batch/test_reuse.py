@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import ObjectStoragePath
 from pydantic import BaseModel
 
 from airflow_provider_completion.api.errors import InvalidRequestError
@@ -161,7 +162,7 @@ def test_nothing_there_is_a_warning(
 
 @pytest.mark.parametrize("reuse", [5, [5], "s3://bucket/a.jsonl", "", [""], b"a", {"a": 1}, ["/"]])
 def test_what_names_no_outputs_is_refused(tmp_path: Path, reuse: Any) -> None:
-    with pytest.raises(InvalidRequestError, match="reuse is neither a local path, nor a pattern"):
+    with pytest.raises(InvalidRequestError, match="reuse is neither a path, nor a pattern"):
         journals_of(reuse, tmp_path)
 
 
@@ -169,6 +170,20 @@ def test_journals_that_lie_elsewhere_can_be_named(server: SmallServer, tmp_path:
     night(server, tmp_path / "a.jsonl", rows_of(1), journal=tmp_path / "elsewhere" / "a.journal")
     reuse = tmp_path / "elsewhere" / "*.journal"
     assert night(server, tmp_path / "b.jsonl", rows_of(1), reuse=reuse)[0].reused == 1
+
+
+@pytest.mark.parametrize("reuse", ["mon*.jsonl", "*/monday.jsonl", "monday.jsonl"])
+def test_journals_in_an_object_storage_are_found_by_their_outputs(
+    server: SmallServer, tmp_path: Path, reuse: str
+) -> None:
+    outputs = [ObjectStoragePath(f"file://{tmp_path}/{folder}/monday.jsonl") for folder in ("a", "b")]
+    for output in outputs:
+        output.parent.mkdir()
+        night(server, output, rows_of(2), run=output.parent.name)
+    given = outputs[0].parent.with_name("*") / "monday.jsonl" if "/" in reuse else outputs[1].with_name(reuse)
+    assert night(server, tmp_path / "b.jsonl", rows_of(3), reuse=given)[0].reused == 2
+    own = outputs[1].with_name("monday.journal")
+    assert [journal.parent.name for journal in journals_of([given], own)] == (["a"] if "/" in reuse else [])
 
 
 def test_a_name_with_the_signs_of_a_pattern_is_found(server: SmallServer, tmp_path: Path) -> None:
