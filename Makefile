@@ -52,6 +52,8 @@ SOAK := PYTHONPATH=. .venv/airflow-$(NEWEST)/bin/python -m
 soak: .venv/airflow-$(NEWEST)/.ready ## 100,000 calls with random faults; batches killed, interrupted, and of 100,000 rows
 	$(SOAK) tests.soak
 	$(SOAK) tests.batch.killing --kills 1000
+	$(SOAK) tests.batch.killing --kills 1000 --store stored
+	$(SOAK) tests.batch.killing --kills 1000 --store slow
 	$(SOAK) tests.batch.interrupting --times 100 --rows 1000
 	$(SOAK) tests.batch.many_rows --rows 100000
 

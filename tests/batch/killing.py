@@ -15,13 +15,17 @@ import time
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.batch.batches import Batches, rows_of
 from tests.batch.small_server import Reply, SmallServer
 from tests.batch.stores import Store, Stored
 
 IN_FLIGHT = 8
+#: Each process begins with all rows of its batch, so that many kills are those of many batches.
+_KILLS_OF_A_BATCH = 50
+#: Longer than anything takes on a busy machine.
+_PATIENCE = 600.0
 
 
 @dataclass(frozen=True)
@@ -68,17 +72,17 @@ def kill_often(server: SmallServer, folder: Any, *, kills: int, said: str, seed:
         server, Batches(server, folder, rows_of(rows)), said, IN_FLIGHT * (1 if isinstance(folder, Path) else 2)
     )
     processes = get_context("forkserver")
-    processes.set_forkserver_preload([__name__])
+    processes.set_forkserver_preload(["tests.batch.batches", "tests.batch.stores"])  # or each would load them anew
     while True:
         mode = chance.choice(["streaming", "blocking"])
         process = processes.Process(target=_run, args=(server.url, folder, rows, said, mode))
         process.start()
         if killed.kills == kills:
-            process.join(300)
+            process.join(_PATIENCE)
             assert process.exitcode == 0
             return killed
         enough = server.posts.total() + chance.randrange(1, 25)
-        server.wait_until(lambda server: server.posts.total() >= enough or not process.is_alive())  # noqa: B023
+        server.wait_until(lambda server: server.posts.total() >= enough or not process.is_alive(), _PATIENCE)  # noqa: B023
         time.sleep(chance.uniform(0, 0.02))  # any moment
         assert process.pid is not None
         os.kill(process.pid, signal.SIGKILL)
@@ -87,8 +91,23 @@ def kill_often(server: SmallServer, folder: Any, *, kills: int, said: str, seed:
         assert process.exitcode == -signal.SIGKILL, "there were too few rows"
 
 
-def check(killed: Killed) -> str:
-    """Hold what the journal knows against what the server has seen; say it in a line."""
+class Seen(NamedTuple):
+    """What came of it."""
+
+    kills: int
+    rows: int
+    calls: int
+    failed: int
+    twice: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.kills} kills, {self.rows} rows, {self.calls} calls: {self.failed} failed, {self.twice} sent twice"
+        )
+
+
+def check(killed: Killed) -> Seen:
+    """Hold what the journal knows against what the server has seen."""
     posts, entries, records = killed.server.posts, killed.batches.entries(), killed.batches.records()
     failed = twice = 0
     for number, (entry, record) in enumerate(zip(entries, records, strict=True)):
@@ -114,7 +133,7 @@ def check(killed: Killed) -> str:
     assert killed.server.stops or killed.most_lost > IN_FLIGHT, "no lost generation was stopped"
     lost = failed if killed.said == "fail" else twice + failed
     assert lost <= killed.kills * killed.most_lost
-    return f"{killed.kills} kills, {len(records)} rows, {posts.total()} calls: {failed} failed, {twice} sent twice"
+    return Seen(killed.kills, len(records), posts.total(), failed, twice)
 
 
 def journal_in(folder: Path, store: str) -> Any:
@@ -130,10 +149,14 @@ def main() -> None:
     parser.add_argument("--store", choices=["local", "stored", "slow"], default="local")
     args = parser.parse_args()
     for said in ("fail", "retry"):
-        with SmallServer() as server, tempfile.TemporaryDirectory() as folder:
-            journal = journal_in(Path(folder), args.store)
-            killed = kill_often(server, journal, kills=args.kills // 2, said=said, seed=args.seed)
-            print(f"{args.store}, on_maybe_billed={said!r}: {check(killed)}")
+        seen = [_seen(args.store, said, args.seed + n) for n in range(max(1, args.kills // 2 // _KILLS_OF_A_BATCH))]
+        print(f"{args.store}, on_maybe_billed={said!r}: {Seen(*map(sum, zip(*seen, strict=True)))}", flush=True)
+
+
+def _seen(store: str, said: str, seed: int) -> Seen:
+    with SmallServer() as server, tempfile.TemporaryDirectory() as folder:
+        journal = journal_in(Path(folder), store)
+        return check(kill_often(server, journal, kills=_KILLS_OF_A_BATCH, said=said, seed=seed))
 
 
 if __name__ == "__main__":
