@@ -209,9 +209,14 @@ class AsyncCompletionRun(Run):
     """
 
     def __init__(
-        self, client: AsyncCompletionClient, request: CompletionRequest, on_maybe_billed: OnMaybeBilled
+        self,
+        client: AsyncCompletionClient,
+        request: CompletionRequest,
+        on_maybe_billed: OnMaybeBilled,
+        *,
+        checked: bool = False,
     ) -> None:
-        super().__init__(request, client.settings, on_maybe_billed)
+        super().__init__(request, client.settings, on_maybe_billed, checked=checked)
         self._client = client
         self._stop_wanted: _Wish = _Wish()
         self._events = self._run()
@@ -252,7 +257,7 @@ class AsyncCompletionRun(Run):
 
     async def _run(self) -> AsyncGenerator[Event, None]:
         client = self._client
-        if self._settings.check_inputs:
+        if self._to_check:
             self.request = await client.against_form(self.request.fitting)
         with WholeCall(self):
             tries = self._begin_tries()

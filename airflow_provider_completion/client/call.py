@@ -57,17 +57,19 @@ class Run:
     :param request: what is asked
     :param settings: how to reach the app
     :param on_maybe_billed: what to do about a failed try that may have been billed
+    :param checked: whether it was held against the app's form, if that is wanted
     """
 
     #: That it is stopped. Each client's run has one that it can wait for.
     _stop_wanted: Wish
 
     def __init__(
-        self, request: CompletionRequest, settings: ClientSettings, on_maybe_billed: OnMaybeBilled = "fail"
+        self, request: CompletionRequest, settings: ClientSettings, on_maybe_billed: OnMaybeBilled, *, checked: bool
     ) -> None:
         self.request = request
         self._settings = settings
         self._on_maybe_billed = checked_on_maybe_billed(on_maybe_billed)
+        self._to_check = settings.check_inputs and not checked
         self._stop_sent = False
         #: That of this try, None before it.
         self._transfer: Transfer | None = None

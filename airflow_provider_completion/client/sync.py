@@ -207,8 +207,15 @@ class CompletionRun(Run):
     Made by :meth:`CompletionClient.stream`.
     """
 
-    def __init__(self, client: CompletionClient, request: CompletionRequest, on_maybe_billed: OnMaybeBilled) -> None:
-        super().__init__(request, client.settings, on_maybe_billed)
+    def __init__(
+        self,
+        client: CompletionClient,
+        request: CompletionRequest,
+        on_maybe_billed: OnMaybeBilled,
+        *,
+        checked: bool = False,
+    ) -> None:
+        super().__init__(request, client.settings, on_maybe_billed, checked=checked)
         self._client = client
         self._stop_wanted: _Wish = _Wish()
         self._events = self._run()
@@ -242,7 +249,7 @@ class CompletionRun(Run):
                 self._client.stop(task_id, self.request.user)
 
     def _run(self) -> Generator[Event, None, None]:
-        if self._settings.check_inputs:
+        if self._to_check:
             self.request = self._client.against_form(self.request.fitting)
         with WholeCall(self):
             tries = self._begin_tries()
