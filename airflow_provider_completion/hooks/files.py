@@ -14,7 +14,6 @@ from airflow.providers.common.compat.sdk import ObjectStoragePath
 from pydantic import ValidationError
 
 from airflow_provider_completion.api.errors import InvalidRequestError
-from airflow_provider_completion.api.failures import excerpt
 from airflow_provider_completion.api.files import (
     FileContent,
     FileFacts,
@@ -25,6 +24,7 @@ from airflow_provider_completion.api.files import (
 )
 from airflow_provider_completion.api.input_form import InputForm
 from airflow_provider_completion.api.requests import CompletionRequest
+from airflow_provider_completion.api.words import excerpt
 from airflow_provider_completion.client.files import content_of, digest_of
 from airflow_provider_completion.client.sync import CompletionClient
 

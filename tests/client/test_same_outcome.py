@@ -131,7 +131,7 @@ def test_http_errors(case, mode):
 @pytest.mark.parametrize(("fault", "mode"), [played for played in PLAYED if played[0] not in SILENT])
 def test_faults(fault, mode, monkeypatch):
     if fault == "bad_gateway_late":
-        monkeypatch.undo()
+        monkeypatch.setattr(failures, "_AT_ONCE_SECONDS", 1.0)
 
     def played(calls: Calls) -> Outcome:
         with LocalCompletionServer(App(form=FORM, prompt="{{text}}", generator=lambda _: PIECES)) as server:
