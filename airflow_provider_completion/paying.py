@@ -10,7 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias, get_args
 
-from airflow_provider_completion.api.errors import Billed, CompletionError, InvalidRequestError, Retry, TimeLimitError
+from airflow_provider_completion.api.errors import (
+    Billed,
+    CompletionError,
+    InvalidRequestError,
+    Retry,
+    TimeLimitError,
+    UnfinishedAnswerError,
+)
 
 #: What to do about a failed call that may have been billed: ``fail``, or ``retry`` as if it had not been.
 OnMaybeBilled: TypeAlias = Literal["fail", "retry"]
@@ -56,9 +63,14 @@ class KnownCost:
 UNSEEN = KnownCost("maybe")
 
 
+def may_have_cost(billed: Billed) -> bool:
+    """Say whether a call is paid for, or may be."""
+    return billed != "no"
+
+
 def may_be_paid_again(billed: Billed, on_maybe_billed: OnMaybeBilled) -> bool:
     """Say whether asking once more does not pay twice in silence."""
-    return billed == "no" or on_maybe_billed == "retry"
+    return not may_have_cost(billed) or on_maybe_billed == "retry"
 
 
 def may_be_sent_again(error: BaseException | None, on_maybe_billed: OnMaybeBilled) -> bool:
@@ -86,6 +98,37 @@ def may_follow(on_maybe_billed: OnMaybeBilled, *, cleared: bool) -> bool:
     :param cleared: whether the user has cleared the task since, which says that all of it may be paid again
     """
     return cleared or may_be_paid_again(UNSEEN.billed, on_maybe_billed)
+
+
+def row_may_be_tried(error: CompletionError, on_maybe_billed: OnMaybeBilled, *, twice: bool) -> bool:
+    """Say whether the batch that has sent a row may send it once more after this.
+
+    :param twice: as for :func:`row_may_follow`
+    """
+    return may_be_sent_again(error, _said_of_row(on_maybe_billed, twice))
+
+
+def row_may_follow(billed: Billed, on_maybe_billed: OnMaybeBilled, *, twice: bool, cleared: bool) -> bool:
+    """Say whether a row may be sent that an earlier try of its batch has sent.
+
+    :param billed: what that has cost
+    :param twice: whether it was sent before after a call that may have been billed
+    :param cleared: whether the user has cleared the task since, which says that all of it may be paid again
+    """
+    return cleared or may_be_paid_again(billed, _said_of_row(on_maybe_billed, twice))
+
+
+def _said_of_row(on_maybe_billed: OnMaybeBilled, twice: bool) -> OnMaybeBilled:
+    return "fail" if twice else on_maybe_billed  # what is said of a million rows lets each be paid twice, no more
+
+
+def row_may_be_answered_anew(problem: CompletionError | None, *, cleared: bool) -> bool:
+    """Say whether a row may be sent though it has an answer, beside what the user allows for data that does not fit.
+
+    :param problem: why the answer is not usable
+    :param cleared: as for :func:`row_may_follow`
+    """
+    return cleared and isinstance(problem, UnfinishedAnswerError)
 
 
 def may_be_sent_unnoted(on_maybe_billed: OnMaybeBilled) -> bool:
@@ -136,7 +179,7 @@ class Accounting:
             error is not None
             and not isinstance(error, self._unless)
             and isinstance(error, self._failures)
-            and (billed := self._cost.billed) != "no"
+            and may_have_cost(billed := self._cost.billed)
         ):
             raise _failure(error, self._cost, billed, self._what) from error
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from airflow_provider_completion.api.failures import CATALOGUE, Failure
+from airflow_provider_completion.api.catalogue import CATALOGUE, Failure
 
 DOCS = Path(__file__).parent.parent / "docs"
 
 _ERRORS = """# The catalogue of failures
 
 What each answer of the server, or of a proxy before it, becomes. The first row that fits wins. Made from
-`airflow_provider_completion/api/failures.py` by `python -m tests.generated_docs`.
+`airflow_provider_completion/api/catalogue.py` by `python -m tests.generated_docs`.
 
 `retry`: `never`, the same request fails again; `delay`, it may succeed later; `ceiling`, it may once fewer requests are
 in flight. `billed` is what is known from the answer alone. Four things sharpen it: an error of the app in place of a

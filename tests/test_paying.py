@@ -11,7 +11,14 @@ from typing import Any, get_args
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_completion.api.errors import Billed, CompletionError, Retry, TimeLimitError
+from airflow_provider_completion import paying
+from airflow_provider_completion.api.errors import (
+    Billed,
+    CompletionError,
+    Retry,
+    TimeLimitError,
+    UnfinishedAnswerError,
+)
 from airflow_provider_completion.exceptions import failing_for_good, paying_once
 from airflow_provider_completion.paying import (
     UNSEEN,
@@ -24,7 +31,11 @@ from airflow_provider_completion.paying import (
     may_be_sent_unnoted,
     may_follow,
     may_start_over,
+    row_may_be_answered_anew,
+    row_may_be_tried,
+    row_may_follow,
 )
+from airflow_provider_completion.structured.output_type import OutputError
 
 PACKAGE = Path(__file__).parent.parent / "airflow_provider_completion"
 RULES: tuple[OnMaybeBilled, ...] = get_args(OnMaybeBilled)
@@ -56,6 +67,16 @@ AFTER_A_FAILURE: dict[str, Callable[[CompletionError, OnMaybeBilled], bool]] = {
     ),
     "the same, and there is an answer": lambda error, rule: may_start_over(error, rule, answered=True),
     "what is kept for the next try": lambda error, rule: may_be_paid_again(error.billed, rule),
+    "a batch, after a row's call": lambda error, rule: row_may_be_tried(error, rule, twice=False),
+    "the same, and the row was paid twice": lambda error, rule: row_may_be_tried(error, rule, twice=True),
+    "a later try of a batch": lambda error, rule: row_may_follow(error.billed, rule, twice=False, cleared=False),
+    "the same, where the row was paid twice": lambda error, rule: row_may_follow(
+        error.billed, rule, twice=True, cleared=False
+    ),
+    "a batch, cleared since": lambda error, rule: row_may_follow(error.billed, rule, twice=False, cleared=True),
+    "the same, where the row was paid twice before": lambda error, rule: row_may_follow(
+        error.billed, rule, twice=True, cleared=True
+    ),
 }
 
 #: For each place above and each rule: after which costs, and whether only where it can help (``retry``).
@@ -77,6 +98,18 @@ ALLOWED: dict[tuple[str, OnMaybeBilled], tuple[tuple[Billed, ...], bool]] = {
     ("the same, and there is an answer", "retry"): (_NONE, True),
     ("what is kept for the next try", "fail"): (_UNPAID, False),
     ("what is kept for the next try", "retry"): (_ALL, False),
+    ("a batch, after a row's call", "fail"): (_UNPAID, True),
+    ("a batch, after a row's call", "retry"): (_ALL, True),
+    ("the same, and the row was paid twice", "fail"): (_UNPAID, True),
+    ("the same, and the row was paid twice", "retry"): (_UNPAID, True),
+    ("a later try of a batch", "fail"): (_UNPAID, False),
+    ("a later try of a batch", "retry"): (_ALL, False),
+    ("the same, where the row was paid twice", "fail"): (_UNPAID, False),
+    ("the same, where the row was paid twice", "retry"): (_UNPAID, False),
+    ("a batch, cleared since", "fail"): (_ALL, False),
+    ("a batch, cleared since", "retry"): (_ALL, False),
+    ("the same, where the row was paid twice before", "fail"): (_ALL, False),
+    ("the same, where the row was paid twice before", "retry"): (_ALL, False),
 }
 
 
@@ -89,6 +122,8 @@ def test_what_may_be_sent_again_where(place: str, rule: OnMaybeBilled) -> None:
         assert AFTER_A_FAILURE[place](error, rule) is expected, (billed, retry)
 
 
+_UNANSWERED = UNSEEN.billed
+
 #: The places that ask without a failure in hand, and for which rules they are allowed to go on.
 WITHOUT_A_FAILURE: dict[str, tuple[Callable[[OnMaybeBilled], bool], tuple[OnMaybeBilled, ...]]] = {
     "after a try whose call's end nobody has seen": (lambda rule: may_follow(rule, cleared=False), ("retry",)),
@@ -99,6 +134,34 @@ WITHOUT_A_FAILURE: dict[str, tuple[Callable[[OnMaybeBilled], bool], tuple[OnMayb
         lambda rule: airflow_retries(KeyError(), rule, KnownCost(cost_of_retry("no", kept=None))),
         ("fail", "retry"),
     ),
+    "a row whose call was noted, and no end of it": (
+        lambda rule: row_may_follow(_UNANSWERED, rule, twice=False, cleared=False),
+        ("retry",),
+    ),
+    "the same, sent after one that may have been billed": (
+        lambda rule: row_may_follow(_UNANSWERED, rule, twice=True, cleared=False),
+        (),
+    ),
+    "a row of an earlier round, noted without an end": (
+        lambda rule: row_may_follow(_UNANSWERED, rule, twice=False, cleared=True),
+        ("fail", "retry"),
+    ),
+    "the same, sent twice in that round": (
+        lambda rule: row_may_follow(_UNANSWERED, rule, twice=True, cleared=True),
+        ("fail", "retry"),
+    ),
+    **{
+        f"a row with {what}, {'of an earlier round' if cleared else 'of this round'}": (
+            lambda _, problem=problem, cleared=cleared: row_may_be_answered_anew(problem, cleared=cleared),
+            RULES if cleared and what == "half an answer" else (),
+        )
+        for what, problem in {
+            "an answer": None,
+            "data that does not fit": OutputError("no number", feedback=""),
+            "half an answer": UnfinishedAnswerError("suspect"),
+        }.items()
+        for cleared in (False, True)
+    },
 }
 
 
@@ -113,38 +176,61 @@ def test_a_retry_pays_again_for_what_it_does_not_find(call: Billed) -> None:
     assert [cost_of_retry(call, kept=kept) for kept in (None, True, False)] == [call, call, "yes"]
 
 
-#: What a decision about paying looks at, in the package's words.
-_COST, _HELPS, _RULE = "billed", "retry", "on_maybe_billed"
+#: What a decision about paying looks at, in the package's words: what a call cost, together with one of these; and what
+#: the user has said.
+_COST, _BESIDE, _RULE = "billed", {"retry", "paid_twice"}, "on_maybe_billed"
+#: Who decides.
+_ASKED = {
+    name for name, function in vars(paying).items() if callable(function) and function.__module__ == paying.__name__
+}
 
 
 def _decides(tree: ast.AST) -> bool:
-    """Tell whether a module reads a failure's cost together with whether a retry helps, or compares the user's word."""
+    """Tell whether a module reads a call's cost together with what else it depends on whether one may follow, or
+    compares the user's word. What is handed on to :mod:`paying`, or by its own name, is not read.
+    """
     handed_on = {
-        word.value for word in ast.walk(tree) if isinstance(word, ast.keyword) and _name_of(word.value) == word.arg
-    }
-    read = {
-        node.attr
+        id(value)
         for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load) and node not in handed_on
+        if isinstance(node, ast.Call)
+        for value in [
+            *(node.args if _word_of(node.func) in _ASKED else ()),
+            *(
+                word.value
+                for word in node.keywords
+                if _word_of(node.func) in _ASKED or _word_of(word.value) == word.arg
+            ),
+        ]
     }
+    read = {_word_of(node) for node in ast.walk(tree) if not isinstance(node, ast.Name) and id(node) not in handed_on}
     compared = {
-        _name_of(side)
+        _word_of(side)
         for node in ast.walk(tree)
         if isinstance(node, ast.Compare | ast.Match)
         for compare in ([node.left, *node.comparators] if isinstance(node, ast.Compare) else [node.subject])
         for side in (compare.elts if isinstance(compare, ast.Tuple) else [compare])
     }
-    return read >= {_COST, _HELPS} or _RULE in compared
+    return (_COST in read and not read.isdisjoint(_BESIDE)) or _RULE in compared
 
 
-def _name_of(node: ast.AST) -> str | None:
-    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else None
+def _word_of(node: ast.AST) -> str | None:
+    """Return by what word something is read."""
+    match node:
+        case ast.Name(id=word) | ast.Attribute(attr=word, ctx=ast.Load()):
+            return word
+        case (
+            ast.Subscript(slice=ast.Constant(value=str(word)), ctx=ast.Load())
+            | ast.Call(func=ast.Name(id="getattr"), args=[_, ast.Constant(value=str(word)), *_])
+            | ast.Call(func=ast.Attribute(attr="get"), args=[ast.Constant(value=str(word)), *_])
+        ):
+            return word
+    return None
 
 
 def test_no_other_module_decides_who_may_be_paid_again() -> None:
     modules = {file.relative_to(PACKAGE).as_posix(): ast.parse(file.read_text()) for file in PACKAGE.rglob("*.py")}
-    assert len(modules) > 30
-    assert {name for name, tree in modules.items() if _decides(tree)} <= {"paying.py"}
+    assert modules.keys() >= {"client/retries.py", "operators/attempt.py", "batch/history.py", "batch/engine.py"}
+    assert {name for name, tree in modules.items() if _decides(tree)} == {"paying.py"}
 
 
 @pytest.mark.parametrize(
@@ -152,12 +238,22 @@ def test_no_other_module_decides_who_may_be_paid_again() -> None:
     [
         ("error.billed == 'no' and error.retry != 'never'", True),
         ("if error.billed == 'no':\n    again(error.retry)", True),
+        ("error['billed'] == 'no' and error['retry'] != 'never'", True),
+        ("error.get('billed', 'no') == 'no' and error.retry != 'never'", True),
+        ("getattr(error, 'billed') == 'no' and getattr(error, 'retry', '') != 'never'", True),
+        ("again = failure.billed == 'no' or not job.paid_twice", True),
         ("self.on_maybe_billed == 'retry'", True),
+        ("facts['on_maybe_billed'] == 'retry'", True),
+        ("getattr(operator, 'on_maybe_billed') in ('retry',)", True),
         ("(mode, on_maybe_billed) == ('streaming', 'fail')", True),
         ("match on_maybe_billed:\n    case 'fail': pass", True),
         ("CompletionError(retry=row.retry, billed=row.billed)", False),
+        ("CompletionError(retry=row['retry'], billed=row['billed'])", False),
         ("error.billed = 'no'; error.retry", False),
+        ("error['billed'] = 'no'; error['retry']", False),
         ("may_be_paid_again(error.billed, self.on_maybe_billed)", False),
+        ("row_may_follow(error.billed, said, twice=job.paid_twice, cleared=False)", False),
+        ("if may_follow(rule, cleared=False) and error.billed == 'no' and error.retry == 'delay': pass", True),
     ],
 )
 def test_what_counts_as_deciding(source: str, decides: bool) -> None:

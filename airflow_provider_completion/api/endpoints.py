@@ -20,10 +20,11 @@ from airflow_provider_completion.api.errors import (
     ProtocolError,
     TimeLimitError,
 )
-from airflow_provider_completion.api.failures import excerpt, failure_of_reply, lower_case
+from airflow_provider_completion.api.failures import failure_of_reply, lower_case
 from airflow_provider_completion.api.feedback import Feedback, Rating
 from airflow_provider_completion.api.files import FileContent, Multipart, UploadedFile, extension_of
 from airflow_provider_completion.api.requests import CompletionRequest, User
+from airflow_provider_completion.api.words import excerpt
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)

@@ -13,8 +13,8 @@ from typing import Any, get_args
 
 from airflow_provider_completion.api.app import ASKED_FOR, AppParameters, InputVariable
 from airflow_provider_completion.api.errors import InvalidRequestError
-from airflow_provider_completion.api.failures import excerpt
 from airflow_provider_completion.api.files import FileFacts, FileType, extension_of, type_of
+from airflow_provider_completion.api.words import excerpt
 
 #: The types of variables that take a text of any words.
 TEXTS = ("text-input", "paragraph")

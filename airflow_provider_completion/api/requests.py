@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
 
 from airflow_provider_completion.api.errors import InvalidRequestError
-from airflow_provider_completion.api.files import FileReference
+from airflow_provider_completion.api.files import FileFacts, FileReference
 from airflow_provider_completion.api.input_form import InputForm, quoted
 
 ResponseMode: TypeAlias = Literal["streaming", "blocking"]
@@ -154,12 +154,13 @@ class CompletionRequest(BaseModel):
         vars(copied).pop("_written", None)
         return copied
 
-    def fitting(self, form: InputForm) -> CompletionRequest:
+    def fitting(self, form: InputForm, files: Sequence[FileFacts] | None = None) -> CompletionRequest:
         """Return this request with what is absent filled in.
 
+        :param files: what it is to carry; by default what it does
         :raises InvalidRequestError: it does not fit the form
         """
-        inputs = form.checked(self.inputs, [file.facts for file in self.files])
+        inputs = form.checked(self.inputs, [file.facts for file in self.files] if files is None else files)
         # By identity: True, 1 and 1.0 are equal, and not the same to an app.
         if inputs.keys() == self.inputs.keys() and all(inputs[name] is self.inputs[name] for name in inputs):
             return self

@@ -16,8 +16,9 @@ from typing import Any
 
 from airflow_provider_completion.api.answers import Completion
 from airflow_provider_completion.api.errors import CompletionError, UnfinishedAnswerError
-from airflow_provider_completion.batch.admission import Call, Flow
+from airflow_provider_completion.batch.admission import Flow
 from airflow_provider_completion.batch.bounds import ended
+from airflow_provider_completion.batch.climb import Call
 from airflow_provider_completion.batch.columns import ColumnPlan
 from airflow_provider_completion.batch.ending import Ending, Why
 from airflow_provider_completion.batch.entries import JournalError

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from airflow_provider_completion.api.answers import Completion, Usage
-from airflow_provider_completion.api.errors import CompletionError, ThrottledError, UnfinishedAnswerError
+from airflow_provider_completion.api.errors import CompletionError, ThrottledError
 from airflow_provider_completion.api.files import FileReference
 from airflow_provider_completion.batch.ending import Status
 from airflow_provider_completion.batch.entries import Entry, RowId, of_json
@@ -17,7 +17,14 @@ from airflow_provider_completion.batch.rows import Asked, Row
 from airflow_provider_completion.batch.rules import Rules
 from airflow_provider_completion.client import retries
 from airflow_provider_completion.client.settings import ClientSettings
-from airflow_provider_completion.paying import UNSEEN, OnMaybeBilled, may_be_sent_again, may_follow
+from airflow_provider_completion.paying import (
+    UNSEEN,
+    OnMaybeBilled,
+    may_have_cost,
+    row_may_be_answered_anew,
+    row_may_be_tried,
+    row_may_follow,
+)
 from airflow_provider_completion.structured.output_type import OutputError
 
 _NOTHING = Asked({}, "", (), "")
@@ -120,7 +127,7 @@ class Job:
         """Take why it was not sent, as its failure should nothing else come of it; a call before that may have been
         billed says more.
         """
-        if self.failure is None or self.failure.billed == "no":
+        if self.failure is None or not may_have_cost(self.failure.billed):
             self.failure = error
 
     def answered(self, completion: Completion, problem: CompletionError | None) -> None:
@@ -210,12 +217,10 @@ class History:
         cleared = self._cleared_since(str(sent_by.get("round", "")))
         job.unseen = entry.unanswered if sent_by.get("run") == self._run else 0
         job.tries += entry.unanswered
-        if may_follow(self._rules.on_maybe_billed, cleared=cleared) and (
-            cleared or not (job.paid_twice or entry.unanswered > 1)
-        ):
+        job.paid_twice = job.paid_twice or entry.unanswered > 1
+        if row_may_follow(UNSEEN.billed, self._rules.on_maybe_billed, twice=job.paid_twice, cleared=cleared):
             job.paid_twice = True
             return job
-        job.paid_twice = job.paid_twice or entry.unanswered > 1
         job.failure = CompletionError(
             "A call for this row was sent, and how it ended is not known: its process has ended before.",
             hint='on_maybe_billed="retry", or clearing the task, asks once more, which may be paid twice.',
@@ -227,18 +232,17 @@ class History:
 
     def _after(self, job: Job, failure: CompletionError, record: RowRecord) -> Job | Found:
         """Decide about a row whose last call has failed."""
-        if failure.billed != "no":
-            cleared = self._cleared_since(record.of_round)
-            if not may_follow(self._rules.on_maybe_billed, cleared=cleared) or (job.paid_twice and not cleared):
-                return Found(job.status)
-            job.paid_twice = True
+        said, cleared = self._rules.on_maybe_billed, self._cleared_since(record.of_round)
+        if not row_may_follow(failure.billed, said, twice=job.paid_twice, cleared=cleared):
+            return Found(job.status)
+        job.paid_twice = job.paid_twice or may_have_cost(failure.billed)
         return job
 
     def _again(self, job: Job, record: RowRecord) -> Job | Found:
         """Decide about a row whose answer is not usable."""
         if job.asked_again < self._rules.output.retries:
             job.asked_again += 1
-        elif isinstance(job.problem, UnfinishedAnswerError) and self._cleared_since(record.of_round):
+        elif row_may_be_answered_anew(job.problem, cleared=self._cleared_since(record.of_round)):
             job.paid_twice = True
         else:
             return Found(job.status)
@@ -263,13 +267,12 @@ def seconds_after(
     """
     job.begun_at = job.begun_at if job.failures else sent_at
     job.failures += 1
-    paid = error.billed != "no"
-    if job.failures >= settings.max_tries or not may_be_sent_again(error, said) or (paid and job.paid_twice):
+    if job.failures >= settings.max_tries or not row_may_be_tried(error, said, twice=job.paid_twice):
         return None
     seconds = retries.seconds_to_wait(error, settings.backoff_seconds, job.failures)
     if now + seconds - job.begun_at >= settings.retry_seconds:
         return None
-    job.paid_twice = job.paid_twice or paid
+    job.paid_twice = job.paid_twice or may_have_cost(error.billed)
     return seconds
 
 

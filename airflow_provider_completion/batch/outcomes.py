@@ -37,7 +37,7 @@ class Why(NamedTuple):
     def of(cls, told: Mapping[str, Any]) -> Why:
         """Return why, of what :meth:`~..api.errors.CompletionError.as_json` tells."""
         code = told["code"] or (f"HTTP {told['status']}" if told["status"] else told["kind"])
-        return cls(code, told["message"], told["hint"], told["retry"], told["billed"])
+        return cls(code, told["message"], told["hint"], retry=told["retry"], billed=told["billed"])
 
 
 class Outcome(NamedTuple):

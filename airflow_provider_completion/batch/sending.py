@@ -10,7 +10,7 @@ from dataclasses import replace
 from airflow_provider_completion.api.answers import Completion
 from airflow_provider_completion.api.errors import CompletionError
 from airflow_provider_completion.api.events import ErrorEvent, Ping, UnknownEvent
-from airflow_provider_completion.batch.admission import Call
+from airflow_provider_completion.batch.climb import Call
 from airflow_provider_completion.batch.columns import ColumnPlan
 from airflow_provider_completion.batch.entries import JournalError
 from airflow_provider_completion.batch.history import Job

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from airflow_provider_completion.batch.admission import Call, Flow
+from airflow_provider_completion.batch.admission import Flow
+from airflow_provider_completion.batch.climb import Call
 from airflow_provider_completion.batch.history import Job
 from airflow_provider_completion.batch.journal import MOST_BEHIND, Journal
 from airflow_provider_completion.batch.queue import Queue

@@ -9,7 +9,8 @@ from typing import Any
 
 from airflow_provider_completion.api.answers import Completion
 from airflow_provider_completion.api.errors import CompletionError
-from airflow_provider_completion.batch.admission import Call, Flow
+from airflow_provider_completion.batch.admission import Flow
+from airflow_provider_completion.batch.climb import Call
 from airflow_provider_completion.batch.outage import miss_of
 from airflow_provider_completion.batch.refusals import Refusal
 

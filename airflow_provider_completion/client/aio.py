@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from functools import partial, wraps
@@ -23,11 +22,10 @@ from airflow_provider_completion.client import calls
 from airflow_provider_completion.client.admission import Admission, Slots
 from airflow_provider_completion.client.aiohttp_body import Body, LimitedBody
 from airflow_provider_completion.client.aiohttp_connections import CLOSED, Connections
-from airflow_provider_completion.client.call import Run, WholeCall
+from airflow_provider_completion.client.call import Run, WholeCall, Wish
 from airflow_provider_completion.client.files import ArrivingFile, MultipartStream
 from airflow_provider_completion.client.form_cache import FormCache
 from airflow_provider_completion.client.reaching import Reach, Transfer
-from airflow_provider_completion.client.retries import Tries
 from airflow_provider_completion.client.settings import ClientSettings
 from airflow_provider_completion.paying import OnMaybeBilled
 
@@ -140,11 +138,11 @@ class AsyncCompletionClient:
     async def form(self) -> InputForm:
         failures = self._forms.failures
         async with self._form_lock:
-            return await self._take(calls.form(self._forms, failures))
+            return await self._take(calls.form(self.settings, self._forms, failures))
 
     @calls.documented_by(calls.against_form)
     async def against_form(self, check: Callable[[InputForm], T]) -> T:
-        return await self._take(calls.against_form(await self.form(), check))
+        return await self._take(calls.against_form(self.settings, await self.form(), check))
 
     @calls.documented_by(calls.FeedbackPages)
     async def iter_feedbacks(self) -> AsyncIterator[Feedback]:
@@ -157,45 +155,33 @@ class AsyncCompletionClient:
         self.warned.of(wanted.request)
         return AsyncCompletionRun(self, wanted.request, wanted.on_maybe_billed)
 
-    async def _take(self, steps: calls.Steps[T]) -> T:
-        """Take the steps of a call, and return what comes of them."""
-        take: Callable[[], calls.Ask] = partial(next, steps)
-        while True:
-            try:
-                ask = take()
-            except StopIteration as end:
-                value: T = end.value
-                return value
-            try:
-                take = partial(steps.send, await self._answer_to(ask))
-            except CompletionError as error:
-                take = partial(steps.throw, error)
-
-    async def _answer_to(self, ask: calls.Ask) -> Any:
-        if not ask.ending:
-            return await self.perform(ask.endpoint, ask.into)
-        return await self._perform(ask.endpoint, Transfer.of_a_stop())
-
     async def perform(self, endpoint: Endpoint[T], into: ArrivingFile | None = None) -> T:
         """Perform any call whose answer is read as a whole.
 
         :param into: where the body of an answer that is one goes instead
         :raises CompletionError: it failed
         """
-        settings = self.settings
-        silence = settings.total_seconds if endpoint.paid else settings.silence_seconds
+        return await self._take(calls.asked(self.settings, endpoint, into))
 
-        tries = Tries(settings, what=f"{endpoint.method} {endpoint.path}")
+    async def _take(self, steps: calls.Steps[T]) -> T:
+        """Take the steps of a call, and return what comes of them."""
+        take: Callable[[], calls.Ask | calls.Wait] = partial(next, steps)
         while True:
-            transfer = Transfer(settings.connect_seconds, silence, settings.total_seconds)
             try:
-                return await self._perform(endpoint, transfer, into)
+                step = take()
+            except StopIteration as end:
+                value: T = end.value
+                return value
+            try:
+                if isinstance(step, calls.Wait):
+                    await asyncio.sleep(step.seconds)
+                    take = partial(next, steps)
+                else:
+                    take = partial(steps.send, await self._reply_to(*step))
             except CompletionError as error:
-                seconds = tries.seconds_after(error)
-            await asyncio.sleep(seconds)
+                take = partial(steps.throw, error)
 
-    async def _perform(self, endpoint: Endpoint[T], transfer: Transfer, into: ArrivingFile | None = None) -> T:
-        started = time.monotonic()
+    async def _reply_to(self, endpoint: Endpoint[Any], transfer: Transfer, into: ArrivingFile | None) -> Reply:
         body = MultipartStream(endpoint.body) if isinstance(endpoint.body, Multipart) else endpoint.body
         try:
             async with (
@@ -204,18 +190,11 @@ class AsyncCompletionClient:
                     transfer, endpoint.method, endpoint.path, body, endpoint.headers
                 ) as response,
             ):
-                content = await Body(response).read_all(into if response.status == 200 else None)
-                seconds = time.monotonic() - started
-                reply = Reply(response.status, response.headers, content, self.settings.api_key, seconds)
-            return endpoint.read(reply)
+                whole = await Body(response).read_all(into if response.status == 200 else None)
+            return Reply(response.status, response.headers, whole, self.settings.api_key, transfer.elapsed)
         except (aiohttp.ClientError, TimeoutError) as error:
             file_error = body.error if isinstance(body, MultipartStream) else None
-            typed = file_error or self.connections.typed(error, transfer)
-            endpoint.explain(typed)
-            raise typed from None
-        except CompletionError as error:
-            endpoint.explain(error)
-            raise
+            raise (file_error or self.connections.typed(error, transfer)) from None
         finally:
             if isinstance(body, MultipartStream):
                 body.close()
@@ -230,11 +209,16 @@ class AsyncCompletionRun(Run):
     """
 
     def __init__(
-        self, client: AsyncCompletionClient, request: CompletionRequest, on_maybe_billed: OnMaybeBilled
+        self,
+        client: AsyncCompletionClient,
+        request: CompletionRequest,
+        on_maybe_billed: OnMaybeBilled,
+        *,
+        checked: bool = False,
     ) -> None:
-        super().__init__(request, client.settings, on_maybe_billed)
+        super().__init__(request, client.settings, on_maybe_billed, checked=checked)
         self._client = client
-        self._stop_wanted = _Wish()
+        self._stop_wanted: _Wish = _Wish()
         self._events = self._run()
 
     def __aiter__(self) -> AsyncIterator[Event]:
@@ -268,19 +252,15 @@ class AsyncCompletionRun(Run):
             await self._stop_task(task_id)
 
     async def _stop_task(self, task_id: str) -> None:
-        try:
+        with self._logging_stop(task_id):
             await self._client.stop(task_id, self.request.user)
-        except Exception as error:
-            self._log_stop(task_id, error)
-        else:
-            self._log_stop(task_id, None)
 
     async def _run(self) -> AsyncGenerator[Event, None]:
         client = self._client
-        if self._settings.check_inputs:
+        if self._to_check:
             self.request = await client.against_form(self.request.fitting)
         with WholeCall(self):
-            tries = Tries(self._settings, self._on_maybe_billed, lambda: self._stop_wanted.told)
+            tries = self._begin_tries()
             while True:
                 # One generator for all of it: each that an event goes through on its way to the caller costs time.
                 try:
@@ -302,8 +282,6 @@ class AsyncCompletionRun(Run):
                 except CompletionError as error:
                     seconds = tries.seconds_after(error)
                 await self._stop_wanted.wait(seconds)
-                if self._stop_wanted.told:
-                    self._exchange.completion()
                 yield self._begin_again()
 
     async def _send(self) -> LimitedBody:
@@ -312,7 +290,7 @@ class AsyncCompletionRun(Run):
         :raises CompletionError: there is none
         """
         client = self._client
-        transfer, path, content = self._depart(CLOSED if client._closed else "", stopped=self._stop_wanted.told)
+        transfer, path, content = self._depart(CLOSED if client._closed else "")
         ends_at = asyncio.get_running_loop().time() + transfer.total
         try:
             async with asyncio.timeout_at(ends_at):
@@ -344,12 +322,10 @@ class AsyncCompletionRun(Run):
             await asyncio.shield(self._client.outliving(self._stop_task(task_id)))
 
 
-class _Wish:
+class _Wish(Wish):
     """A wish that its run waits for between two tries. An event takes more memory than all else of a run."""
 
-    def __init__(self) -> None:
-        self.told = False
-        self._bell: asyncio.Event | None = None
+    _bell: asyncio.Event | None = None
 
     def tell(self) -> None:
         """Tell it, and wake who waits."""

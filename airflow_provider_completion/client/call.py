@@ -5,6 +5,8 @@ be stopped, what it has cost. The runs of both clients take the steps, each over
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from airflow_provider_completion.api import endpoints
 from airflow_provider_completion.api.answers import Completion
@@ -13,6 +15,7 @@ from airflow_provider_completion.api.events import Event, SentAgain, UnknownEven
 from airflow_provider_completion.api.exchange import CompletionExchange, State
 from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.client.reaching import Transfer
+from airflow_provider_completion.client.retries import Tries
 from airflow_provider_completion.client.settings import ClientSettings
 from airflow_provider_completion.client.telemetry import CallSpan
 from airflow_provider_completion.paying import Accounting, OnMaybeBilled, checked_on_maybe_billed
@@ -39,20 +42,34 @@ class WholeCall(Accounting):
         self._run.end(error)
 
 
+class Wish:
+    """A wish that a run waits for between two tries.
+
+    :ivar told: whether anybody has it
+    """
+
+    told = False
+
+
 class Run:
     """One generation under way: an iterator over its events, with the completion at hand at the end.
 
     :param request: what is asked
     :param settings: how to reach the app
     :param on_maybe_billed: what to do about a failed try that may have been billed
+    :param checked: whether it was held against the app's form, if that is wanted
     """
 
+    #: That it is stopped. Each client's run has one that it can wait for.
+    _stop_wanted: Wish
+
     def __init__(
-        self, request: CompletionRequest, settings: ClientSettings, on_maybe_billed: OnMaybeBilled = "fail"
+        self, request: CompletionRequest, settings: ClientSettings, on_maybe_billed: OnMaybeBilled, *, checked: bool
     ) -> None:
         self.request = request
         self._settings = settings
         self._on_maybe_billed = checked_on_maybe_billed(on_maybe_billed)
+        self._to_check = settings.check_inputs and not checked
         self._stop_sent = False
         #: That of this try, None before it.
         self._transfer: Transfer | None = None
@@ -109,10 +126,19 @@ class Run:
         if outcome is not None:
             self._span.end(outcome)
 
+    def _begin_tries(self) -> Tries:
+        return Tries(self._settings, self._on_maybe_billed, lambda: self._stop_wanted.told)
+
     def _begin_again(self) -> SentAgain:
+        """Begin another try after a failed one, once the wait between them is over.
+
+        :raises CompletionError: the last one's, as it was stopped meanwhile
+        """
         try:
             self._exchange.completion()
         except CompletionError as failure:
+            if self._stop_wanted.told:
+                raise
             self._begin().sent_again(failure)
             self._billed_before = max(failure.billed, self._billed_before, key=_COSTS.index)
         self._transfer = None
@@ -173,14 +199,13 @@ class Run:
 
     # -- the steps of one try, over whichever transport -----------------------------------------------------------
 
-    def _depart(self, closed: str = "", *, stopped: bool) -> tuple[Transfer, str, bytes]:
+    def _depart(self, closed: str = "") -> tuple[Transfer, str, bytes]:
         """Return the transfer of a try that begins, and the path and body of its request.
 
         :param closed: why nothing is sent any more
-        :param stopped: whether nobody wants the answer any more
         :raises CompletionError: it is not sent
         """
-        if closed or stopped:
+        if closed or self._stop_wanted.told:
             self._exchange.fail(CompletionError(closed or "The call was stopped before it was sent.", billed="no"))
             self._exchange.completion()
         settings = self._settings
@@ -225,11 +250,16 @@ class Run:
         self._stop_sent = self.task_id is not None
         return self.task_id
 
-    def _log_stop(self, task_id: str, error: Exception | None) -> None:
-        # Logged, not raised: whatever ended the generation must not be hidden by its clearing up.
-        if error is None:
-            log.info("Asked the server to stop the generation %s", task_id)
-        else:
+    @contextmanager
+    def _logging_stop(self, task_id: str) -> Iterator[None]:
+        """Around a stop. What fails is logged, not raised: whatever ended the generation must not be hidden by its
+        clearing up.
+        """
+        try:
+            yield
+        except Exception as error:
             # Without its hint: to try again is said of calls, and this is none that anybody could send again.
             said = error.message if isinstance(error, CompletionError) else error
             log.warning("The generation %s could not be stopped on the server, and may go on: %s", task_id, said)
+        else:
+            log.info("Asked the server to stop the generation %s", task_id)

@@ -1,7 +1,7 @@
 """The named calls, each once: what it asks and returns, and its docstring. Both clients and the hook forward to them.
 
-A call is written as steps: it yields what to ask of the server, and is sent the answer. Whoever takes the steps, over
-whichever transport, has the call.
+A call is written as steps: it yields what to ask of the server, or how long to wait, and is sent the reply. Whoever
+takes the steps, over whichever transport, has the call.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from airflow_provider_completion.api import endpoints
 from airflow_provider_completion.api.answers import WHOLE, Finish, checked_accept
 from airflow_provider_completion.api.app import AppInfo, AppParameters
-from airflow_provider_completion.api.endpoints import Audio, Endpoint
+from airflow_provider_completion.api.endpoints import Audio, Endpoint, Reply
 from airflow_provider_completion.api.errors import CompletionError, ConfigurationError, InvalidRequestError
 from airflow_provider_completion.api.feedback import Feedback, Rating
 from airflow_provider_completion.api.files import FileReference, UploadedFile
@@ -23,6 +22,8 @@ from airflow_provider_completion.api.input_form import InputForm
 from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.client.files import ArrivingFile, FileArgument, FilePath, content_of
 from airflow_provider_completion.client.form_cache import FormCache
+from airflow_provider_completion.client.reaching import Transfer
+from airflow_provider_completion.client.retries import Tries
 from airflow_provider_completion.client.settings import ClientSettings
 from airflow_provider_completion.paying import OnMaybeBilled
 
@@ -32,27 +33,53 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """One step of a call.
+class Ask(NamedTuple):
+    """A step that sends a request, for a :class:`~..api.endpoints.Reply`.
 
     :param endpoint: what is asked
+    :param transfer: has the limits
     :param into: where the body of an answer that is one goes instead
-    :param ending: whether something is ending: there is one try, and little time
     """
 
     endpoint: Endpoint[Any]
+    transfer: Transfer
     into: ArrivingFile | None = None
-    ending: bool = False
 
 
-Steps: TypeAlias = Generator[Ask, Any, T]
+class Wait(NamedTuple):
+    """A step that lets time pass."""
+
+    seconds: float
 
 
-def asked(endpoint: Endpoint[T], into: ArrivingFile | None = None, *, ending: bool = False) -> Steps[T]:
-    """Ask this, and return the answer; parameters as for :class:`Ask`."""
-    answer: T = yield Ask(endpoint, into, ending)
-    return answer
+Steps: TypeAlias = Generator[Ask | Wait, Any, T]
+
+
+def asked(settings: ClientSettings, endpoint: Endpoint[T], into: ArrivingFile | None = None) -> Steps[T]:
+    """Ask this, once more where that is allowed and can help, and return the answer.
+
+    :param into: where the body of an answer that is one goes instead
+    :raises CompletionError: there is none
+    """
+    silence = settings.total_seconds if endpoint.paid else settings.silence_seconds
+    tries = Tries(settings, what=f"{endpoint.method} {endpoint.path}")
+    while True:
+        try:
+            transfer = Transfer(settings.connect_seconds, silence, settings.total_seconds)
+            answer: T = yield from _tried(Ask(endpoint, transfer, into))
+            return answer
+        except CompletionError as error:
+            seconds = tries.seconds_after(error)
+        yield Wait(seconds)
+
+
+def _tried(ask: Ask) -> Steps[Any]:
+    try:
+        reply: Reply = yield ask
+        return ask.endpoint.read(reply)
+    except CompletionError as error:
+        ask.endpoint.explain(error)
+        raise
 
 
 def documented_by(call: object) -> Callable[[F], F]:
@@ -158,35 +185,35 @@ def stream(
 
 def stop(settings: ClientSettings, task_id: str, user: str | None = None) -> Steps[None]:
     """Stop a generation. Only the user that it was made for can; the server never says whether it did."""
-    return asked(endpoints.stop(task_id, _user(settings, user)), ending=True)
+    # Something is ending: there is one try, and little time.
+    return _tried(Ask(endpoints.stop(task_id, _user(settings, user)), Transfer.of_a_stop()))
 
 
 # -- what an app says of itself ---------------------------------------------------------------------------------------
 
 
-def info(_: ClientSettings) -> Steps[AppInfo]:
+def info(settings: ClientSettings) -> Steps[AppInfo]:
     """Return what the app is. Free of charge."""
-    return asked(endpoints.info())
+    return asked(settings, endpoints.info())
 
 
-def parameters(_: ClientSettings) -> Steps[AppParameters]:
+def parameters(settings: ClientSettings) -> Steps[AppParameters]:
     """Return what the app takes. Free of charge."""
-    return asked(endpoints.parameters())
+    return asked(settings, endpoints.parameters())
 
 
-def form(forms: FormCache, failures: int) -> Steps[InputForm]:
+def form(settings: ClientSettings, forms: FormCache, failures: int) -> Steps[InputForm]:
     """Return the app's input form, read once and kept for 5 minutes. Free of charge."""
     if fresh := forms.fresh(failures):
         return fresh
     try:
-        told: AppParameters = yield Ask(endpoints.parameters())
-        return forms.keep(told)
+        return forms.keep((yield from parameters(settings)))
     except CompletionError as error:
         forms.fail(error)
         raise
 
 
-def against_form(form: InputForm, check: Callable[[InputForm], T]) -> Steps[T]:
+def against_form(settings: ClientSettings, form: InputForm, check: Callable[[InputForm], T]) -> Steps[T]:
     """Return what a check makes of the app's form. Where it refuses, the app is asked what it is.
 
     :raises ConfigurationError: it is no completion app, which explains what does not fit
@@ -196,7 +223,7 @@ def against_form(form: InputForm, check: Callable[[InputForm], T]) -> Steps[T]:
     except InvalidRequestError:
         other_kind = ""
         with suppress(CompletionError):
-            other_kind = (yield from asked(endpoints.info())).other_kind
+            other_kind = (yield from info(settings)).other_kind
         if other_kind:
             raise ConfigurationError(other_kind, hint="Nothing was sent.") from None
         raise
@@ -216,7 +243,7 @@ def give_feedback(
     :param user: the end user that the answer was made for, by default the one of the settings
     :raises InvalidRequestError: the app has no such message for this user, or there is nothing to withdraw
     """
-    return asked(endpoints.feedback(message_id, rating, _user(settings, user), content))
+    return asked(settings, endpoints.feedback(message_id, rating, _user(settings, user), content))
 
 
 class FeedbackPages:
@@ -250,10 +277,10 @@ def upload(settings: ClientSettings, file: FileArgument, *, user: str | None = N
     :param user: the end user, by default the one of the settings
     :raises InvalidRequestError: the file cannot be read, or the server does not take it
     """
-    return asked(endpoints.upload(content_of(file), _user(settings, user)))
+    return asked(settings, endpoints.upload(content_of(file), _user(settings, user)))
 
 
-def download(_: ClientSettings, file_id: str, path: FilePath) -> Steps[None]:
+def download(settings: ClientSettings, file_id: str, path: FilePath) -> Steps[None]:
     """Write the content of an upload into a file, piece by piece. The server knows it once a completion has used it.
     Free of charge.
 
@@ -261,7 +288,7 @@ def download(_: ClientSettings, file_id: str, path: FilePath) -> Steps[None]:
         replaced
     :raises InvalidRequestError: the server does not know the upload, or the file cannot be written
     """
-    return asked(endpoints.download(file_id), ArrivingFile(path))
+    return asked(settings, endpoints.download(file_id), ArrivingFile(path))
 
 
 def text_to_audio(
@@ -277,7 +304,9 @@ def text_to_audio(
     :param voice: one of the model's voices, by default the app's
     :raises CompletionError: there is no audio; one that may have been billed is never sent again
     """
-    return asked(endpoints.text_to_audio(_user(settings, user), text=text, message_id=message_id, voice=voice))
+    return asked(
+        settings, endpoints.text_to_audio(_user(settings, user), text=text, message_id=message_id, voice=voice)
+    )
 
 
 def _user(settings: ClientSettings, user: str | None) -> str:

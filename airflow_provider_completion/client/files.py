@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, Protocol, TypeAlias
 
 from airflow_provider_completion.api.errors import InvalidRequestError, ProtocolError, Retry
-from airflow_provider_completion.api.failures import excerpt
 from airflow_provider_completion.api.files import FileContent, Multipart, accepted_name
 from airflow_provider_completion.api.sse import MAX_FRAME_BYTES
+from airflow_provider_completion.api.words import excerpt
 
 PIECE_SIZE = 64 * 1024
 

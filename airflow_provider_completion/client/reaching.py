@@ -4,7 +4,6 @@ says of it is read once for a client.
 
 from __future__ import annotations
 
-import http.client
 import logging
 import os
 import re
@@ -43,12 +42,13 @@ _CERTIFICATE_ALERTS = (
 _NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
 #: Its numbers for a certificate that has expired, and for one of another host, of another address.
 _EXPIRED, _OF_OTHERS = 10, (62, 64)
-#: What the libraries raise without the system's number.
-_WORDS = (
-    (http.client.RemoteDisconnected, "the server closed it"),
-    (ConnectionResetError, "connection reset by peer"),
-    (BrokenPipeError, "broken pipe"),
-)
+#: What the libraries raise without the system's number, by its name: they need not be there to be recognised.
+_WORDS = {
+    "RemoteDisconnected": "the server closed it",  # of http.client
+    "ServerDisconnectedError": "the server closed it",  # of aiohttp
+    "ConnectionResetError": "connection reset by peer",
+    "BrokenPipeError": "broken pipe",
+}
 
 #: A stop is sent while something is ending, and Airflow leaves a killed task about 5 s.
 STOP_CONNECT_SECONDS = 1.5
@@ -305,7 +305,8 @@ def in_words(error: BaseException) -> str:
             return os.strerror(number).lower()
     if type(causes[-1]) is OSError:
         return "the connection failed"
-    return next((words for kind, words in _WORDS if isinstance(causes[-1], kind)), type(causes[-1]).__name__)
+    names = [kind.__name__ for kind in type(causes[-1]).__mro__]
+    return next((_WORDS[name] for name in names if name in _WORDS), names[0])
 
 
 def _last_number_in(text: str) -> int:

@@ -23,12 +23,11 @@ from airflow_provider_completion.api.files import Multipart
 from airflow_provider_completion.api.input_form import InputForm
 from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.client import calls
-from airflow_provider_completion.client.call import Run, WholeCall
+from airflow_provider_completion.client.call import Run, WholeCall, Wish
 from airflow_provider_completion.client.connections import READ_SIZE, TRANSPORT_ERRORS, Line, Lines
 from airflow_provider_completion.client.files import ArrivingFile, MultipartStream, WholeBody
 from airflow_provider_completion.client.form_cache import FormCache
 from airflow_provider_completion.client.reaching import Reach, Transfer, causes_of, refuses_the_client
-from airflow_provider_completion.client.retries import Tries
 from airflow_provider_completion.client.settings import ClientSettings
 from airflow_provider_completion.paying import OnMaybeBilled
 
@@ -120,11 +119,11 @@ class CompletionClient:
             self._pid, self._form_lock = os.getpid(), threading.Lock()
         failures = self._forms.failures
         with self._form_lock:
-            return self._take(calls.form(self._forms, failures))
+            return self._take(calls.form(self.settings, self._forms, failures))
 
     @calls.documented_by(calls.against_form)
     def against_form(self, check: Callable[[InputForm], T]) -> T:
-        return self._take(calls.against_form(self.form(), check))
+        return self._take(calls.against_form(self.settings, self.form(), check))
 
     @calls.documented_by(calls.FeedbackPages)
     def iter_feedbacks(self) -> Iterator[Feedback]:
@@ -136,45 +135,33 @@ class CompletionClient:
         self.warned.of(wanted.request)
         return CompletionRun(self, wanted.request, wanted.on_maybe_billed)
 
-    def _take(self, steps: calls.Steps[T]) -> T:
-        """Take the steps of a call, and return what comes of them."""
-        take: Callable[[], calls.Ask] = partial(next, steps)
-        while True:
-            try:
-                ask = take()
-            except StopIteration as end:
-                value: T = end.value
-                return value
-            try:
-                take = partial(steps.send, self._answer_to(ask))
-            except CompletionError as error:
-                take = partial(steps.throw, error)
-
-    def _answer_to(self, ask: calls.Ask) -> Any:
-        if not ask.ending:
-            return self.perform(ask.endpoint, ask.into)
-        return self._perform(ask.endpoint, Transfer.of_a_stop())
-
     def perform(self, endpoint: Endpoint[T], into: ArrivingFile | None = None) -> T:
         """Perform any call whose answer is read as a whole.
 
         :param into: where the body of an answer that is one goes instead
         :raises CompletionError: it failed
         """
-        settings = self.settings
-        silence = settings.total_seconds if endpoint.paid else settings.silence_seconds
+        return self._take(calls.asked(self.settings, endpoint, into))
 
-        tries = Tries(settings, what=f"{endpoint.method} {endpoint.path}")
+    def _take(self, steps: calls.Steps[T]) -> T:
+        """Take the steps of a call, and return what comes of them."""
+        take: Callable[[], calls.Ask | calls.Wait] = partial(next, steps)
         while True:
-            transfer = Transfer(settings.connect_seconds, silence, settings.total_seconds)
             try:
-                return self._perform(endpoint, transfer, into)
+                step = take()
+            except StopIteration as end:
+                value: T = end.value
+                return value
+            try:
+                if isinstance(step, calls.Wait):
+                    time.sleep(step.seconds)
+                    take = partial(next, steps)
+                else:
+                    take = partial(steps.send, self._reply_to(*step))
             except CompletionError as error:
-                seconds = tries.seconds_after(error)
-            time.sleep(seconds)
+                take = partial(steps.throw, error)
 
-    def _perform(self, endpoint: Endpoint[T], transfer: Transfer, into: ArrivingFile | None = None) -> T:
-        started = time.monotonic()
+    def _reply_to(self, endpoint: Endpoint[Any], transfer: Transfer, into: ArrivingFile | None) -> Reply:
         body = MultipartStream(endpoint.body) if isinstance(endpoint.body, Multipart) else endpoint.body
         try:
             with Line(self.settings, self._reach) as line:
@@ -183,16 +170,10 @@ class CompletionClient:
                 content = into if into is not None and response.status_code == 200 else WholeBody()
                 while piece := response.raw.read1(READ_SIZE, decode_content=True):
                     content.add(piece)
-                seconds = time.monotonic() - started
-                reply = Reply(response.status_code, response.headers, content.whole(), self.settings.api_key, seconds)
-            return endpoint.read(reply)
+                whole = content.whole()
+            return Reply(response.status_code, response.headers, whole, self.settings.api_key, transfer.elapsed)
         except TRANSPORT_ERRORS as error:
-            typed = self._typed(error, transfer)
-            endpoint.explain(typed)
-            raise typed from None
-        except CompletionError as error:
-            endpoint.explain(error)
-            raise
+            raise self._typed(error, transfer) from None
         finally:
             if isinstance(body, MultipartStream):
                 body.close()
@@ -226,10 +207,17 @@ class CompletionRun(Run):
     Made by :meth:`CompletionClient.stream`.
     """
 
-    def __init__(self, client: CompletionClient, request: CompletionRequest, on_maybe_billed: OnMaybeBilled) -> None:
-        super().__init__(request, client.settings, on_maybe_billed)
+    def __init__(
+        self,
+        client: CompletionClient,
+        request: CompletionRequest,
+        on_maybe_billed: OnMaybeBilled,
+        *,
+        checked: bool = False,
+    ) -> None:
+        super().__init__(request, client.settings, on_maybe_billed, checked=checked)
         self._client = client
-        self._stop_wanted = _Wish()
+        self._stop_wanted: _Wish = _Wish()
         self._events = self._run()
 
     def __iter__(self) -> Iterator[Event]:
@@ -257,18 +245,14 @@ class CompletionRun(Run):
 
     def _stop(self) -> None:
         if task_id := self._task_to_stop():
-            try:
+            with self._logging_stop(task_id):
                 self._client.stop(task_id, self.request.user)
-            except Exception as error:
-                self._log_stop(task_id, error)
-            else:
-                self._log_stop(task_id, None)
 
     def _run(self) -> Generator[Event, None, None]:
-        if self._settings.check_inputs:
+        if self._to_check:
             self.request = self._client.against_form(self.request.fitting)
         with WholeCall(self):
-            tries = Tries(self._settings, self._on_maybe_billed, lambda: self._stop_wanted.told)
+            tries = self._begin_tries()
             while True:
                 try:
                     yield from self._try()
@@ -276,13 +260,11 @@ class CompletionRun(Run):
                 except CompletionError as error:
                     seconds = tries.seconds_after(error)
                 self._stop_wanted.wait(seconds)
-                if self._stop_wanted.told:
-                    self._exchange.completion()
                 yield self._begin_again()
 
     def _try(self) -> Generator[Event, None, None]:
         client = self._client
-        transfer, path, body = self._depart(stopped=self._stop_wanted.told)
+        transfer, path, body = self._depart()
         try:
             with client._lines.taken(self._is_answered) as line:
                 response = line.send(transfer, "POST", client.settings.base_url + path, body, self._headers)
@@ -301,13 +283,12 @@ class CompletionRun(Run):
         self._exchange.completion()
 
 
-class _Wish:
+class _Wish(Wish):
     """A wish that one thread waits for. Unlike an event it may be told in a signal handler that interrupts the waiting:
     a queue of this kind can be put to while it is waited for, in the same thread too.
     """
 
     def __init__(self) -> None:
-        self.told = False
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def tell(self) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_completion.api.answers import Completion, Finish
     from airflow_provider_completion.api.feedback import Feedback
-    from airflow_provider_completion.api.files import FileReference, UploadedFile
+    from airflow_provider_completion.api.files import UploadedFile
     from airflow_provider_completion.api.requests import CompletionRequest
     from airflow_provider_completion.client.aio import AsyncCompletionClient
     from airflow_provider_completion.client.settings import ClientSettings
@@ -226,36 +226,15 @@ class CompletionHook(BaseHook):
             return run.completion.accepted(accept)
 
     @contextmanager
-    def stream(
-        self,
-        inputs: Mapping[str, Any],
-        *,
-        query: str | None = "",
-        files: FileItems = None,
-        user: str | None = None,
-        response_mode: str = "streaming",
-    ) -> Iterator[CompletionRun]:
+    def stream(self, inputs: Mapping[str, Any], **options: Unpack[CallOptions]) -> Iterator[CompletionRun]:
         """Generate one answer, ``with hook.stream(...) as run: for event in run: ...``, then ``run.completion``.
 
         Leaving the block early stops the generation on the server. Parameters as for :meth:`complete`.
 
         :raises CompletionError: the call failed
         """
-        from airflow_provider_completion.exceptions import paying_once
-
-        with self.failing_for_good():
-            client = self.get_conn()
-            user = client.settings.user if user is None else user
-            run = client.stream(
-                inputs,
-                query=query,
-                files=None if files is None else self._references(files, inputs, query, user),
-                user=user,
-                response_mode=response_mode,
-                on_maybe_billed=self.on_maybe_billed,
-            )
-            with paying_once(run, self.on_maybe_billed, "The call failed while its answer was read"), run:
-                yield run
+        with self.generating(self.request(inputs, **options)) as run:
+            yield run
 
     def request(
         self,
@@ -273,21 +252,35 @@ class CompletionHook(BaseHook):
         from airflow_provider_completion.api.requests import CompletionRequest
 
         with self.failing_for_good():
-            client = self.get_conn()
-            user = client.settings.user if user is None else user
-            references = None if files is None else self._references(files, inputs, query, user)
-            request = CompletionRequest.build(
-                inputs=inputs, query=query, files=references, user=user, response_mode=response_mode
-            )
-            client.warned.of(request)
-            return client.against_form(request.fitting) if client.settings.check_inputs else request
+            user = self.get_conn().settings.user if user is None else user
+            request = CompletionRequest.build(inputs=inputs, query=query, user=user, response_mode=response_mode)
+            return self.ready(request, files)
 
-    def _references(
-        self, files: FileItems, inputs: Mapping[str, Any], query: str | None, user: str
-    ) -> list[FileReference]:
-        from airflow_provider_completion.api.requests import CompletionRequest
+    def ready(self, request: CompletionRequest, files: FileItems = None) -> CompletionRequest:
+        """Return a request as it is sent: held against the app's form, filled in, with files that are uploaded.
 
-        return self._uploads.references(files, CompletionRequest.build(inputs=inputs, query=query, user=user))
+        :param request: without files
+        :raises InvalidRequestError: it, or a file, is not what the app takes
+        """
+        with self.failing_for_good():
+            ready = self._uploads.ready(request, files)
+            ready.body()  # or what no JSON can hold of a file's name would be found later
+            self.get_conn().warned.of(ready)
+            return ready
+
+    @contextmanager
+    def generating(self, request: CompletionRequest) -> Iterator[CompletionRun]:
+        """Send a request that is ready, and iterate over its events as in :meth:`stream`.
+
+        :raises CompletionError: the call failed
+        """
+        from airflow_provider_completion.client.sync import CompletionRun
+        from airflow_provider_completion.exceptions import paying_once
+
+        with self.failing_for_good():
+            run = CompletionRun(self.get_conn(), request, self.on_maybe_billed, checked=True)
+            with paying_once(run, self.on_maybe_billed, "The call failed while its answer was read"), run:
+                yield run
 
     @cached_property
     def _uploads(self) -> Uploads:
@@ -354,28 +347,6 @@ class CompletionHook(BaseHook):
 
     def test_connection(self) -> tuple[bool, str]:
         """Say whether the connection leads to a completion app, and what the app takes. Free of charge."""
-        from airflow_provider_completion.api.app import ASKED_FOR
-        from airflow_provider_completion.api.errors import CompletionError
-        from airflow_provider_completion.hooks.connection import name_of
+        from airflow_provider_completion.hooks.tested import what_answers
 
-        try:
-            client = self._new_client(max_tries=1)  # somebody is waiting for the answer
-            info = client.info()
-            if info.other_kind:
-                return False, info.other_kind
-            parameters = client.parameters()
-            if not info.name or "user_input_form" not in parameters.model_fields_set:
-                return False, "The server answers, but not as a completion app does. Check the Base URL."
-            variables = parameters.user_input_form
-        except CompletionError as error:
-            # Airflow gives a connection that it tests a name of its own, which says nothing to anybody.
-            return False, error.explanation.removeprefix(name_of(self.conn_id))
-        except Exception as error:
-            return False, str(error) or type(error).__name__
-        names = ", ".join(
-            f"{variable.variable} ({variable.type}{', required' if variable.must_be_given else ''})"
-            for variable in variables
-            if variable.type in ASKED_FOR
-        )
-        kind = "" if info.mode else " This server does not tell the app's kind; it must be text generation."
-        return True, f"Connected to “{info.name}”. Input variables: {names or 'none'}.{kind}"
+        return what_answers(self.conn_id, lambda: self._new_client(max_tries=1))  # somebody is waiting for the answer

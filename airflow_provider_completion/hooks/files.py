@@ -14,7 +14,6 @@ from airflow.providers.common.compat.sdk import ObjectStoragePath
 from pydantic import ValidationError
 
 from airflow_provider_completion.api.errors import InvalidRequestError
-from airflow_provider_completion.api.failures import excerpt
 from airflow_provider_completion.api.files import (
     FileContent,
     FileFacts,
@@ -25,6 +24,7 @@ from airflow_provider_completion.api.files import (
 )
 from airflow_provider_completion.api.input_form import InputForm
 from airflow_provider_completion.api.requests import CompletionRequest
+from airflow_provider_completion.api.words import excerpt
 from airflow_provider_completion.client.files import content_of, digest_of
 from airflow_provider_completion.client.sync import CompletionClient
 
@@ -133,7 +133,7 @@ def path_of(text: str) -> Path | ObjectStoragePath:
 
 
 class Uploads:
-    """Makes files into what a request carries. Each is uploaded once for each end user, by whatever path it is given.
+    """Makes requests ready to be sent. A file is uploaded once for each end user, by whatever path it is given.
 
     :param client: uploads them
     """
@@ -142,22 +142,27 @@ class Uploads:
         self._client = client
         self._ids: dict[tuple[str, ...], str] = {}
 
-    def references(self, items: FileItems, request: CompletionRequest) -> list[FileReference]:
-        """Return the references of the files, uploaded once all that can be checked before is right.
+    def ready(self, request: CompletionRequest, items: FileItems) -> CompletionRequest:
+        """Return a request as it is sent: filled in, with its files, uploaded once all that can be checked is right.
 
-        :param request: what they are for, without them
+        :param request: without files
         :raises InvalidRequestError: a file, or the request with them, is not what the app takes
         """
-        if not (files := files_of(items)):
-            return []
-        form = self._client.form() if self._client.settings.check_inputs else None
-        facts = [file.facts if isinstance(file, FileReference) else file.facts(form) for file in files]
-        if form:
-            self._client.against_form(lambda form: form.checked(request.inputs, facts))
-        return [
+        files = files_of(items)
+
+        def fitting(form: InputForm) -> tuple[CompletionRequest, list[FileFacts]]:
+            facts = _facts_of(files, form)
+            return request.fitting(form, facts), facts
+
+        client = self._client
+        ready, facts = client.against_form(fitting) if client.settings.check_inputs else (request, _facts_of(files))
+        if not files:
+            return ready
+        references = tuple(
             file if isinstance(file, FileReference) else self._reference(file, fact, request.user)
             for file, fact in zip(files, facts, strict=True)
-        ]
+        )
+        return ready.model_copy(update={"files": references})
 
     def _reference(self, file: GivenFile, facts: FileFacts, user: str) -> FileReference:
         if isinstance(file.source, str):
@@ -167,3 +172,7 @@ class Uploads:
         if key not in self._ids:
             self._ids[key] = self._client.upload(file.source, user=user).id
         return FileReference(type=facts.type, transfer_method="local_file", upload_file_id=self._ids[key])
+
+
+def _facts_of(files: Sequence[FileReference | GivenFile], form: InputForm | None = None) -> list[FileFacts]:
+    return [file.facts if isinstance(file, FileReference) else file.facts(form) for file in files]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_completion.api.files import FileReference
     from airflow_provider_completion.client.sync import CompletionRun
-    from airflow_provider_completion.hooks.completion import CallOptions
     from airflow_provider_completion.hooks.files import GivenFile
     from airflow_provider_completion.operators.completion import CompletionOperator
     from airflow_provider_completion.operators.deferral import Deferral
@@ -47,6 +46,7 @@ class Attempt:
     def __init__(self, operator: CompletionOperator, context: Context) -> None:
         self._operator, self._context = operator, context
         self._spent = Spent()
+        self._stopped = False
         #: Of all generations of this try.
         self._usage: Usage | None = None
 
@@ -112,6 +112,7 @@ class Attempt:
 
     def stop(self) -> None:
         """Stop the generation on the server, if one is under way."""
+        self._stopped = True  # also what has not begun
         if self._spent.run is not None:
             self._spent.run.stop()
 
@@ -170,27 +171,26 @@ class Attempt:
                 "A template makes text of whatever is in it. Write inputs=extract.output for all that a task returns, "
                 "or a template for each value: inputs={'text': '{{ ... }}'}.",
             )
-        inputs = output.inputs(
-            self._operator.inputs,
-            feedback,
-            self._operator.hook.get_conn().form if self._operator.check_inputs else None,
+        operator, hook = self._operator, self._operator.hook
+        asked = CompletionRequest.build(
+            inputs=operator.inputs,
+            query=operator.query,
+            user=hook.get_conn().settings.user if operator.user is None else operator.user,
+            response_mode=operator.response_mode,
         )
-        files = files_of(self._operator.files)
-        safety = self._crash_safety(self._call(files))
+        files = files_of(operator.files)
+        safety = self._crash_safety(self._call(asked, files))
         if not asked_again:
-            if earlier := safety.earlier_answer(self._operator.accept):
+            if earlier := safety.earlier_answer(operator.accept):
                 return earlier
             if (number := self._context["ti"].try_number) > 1:
-                self._operator.log.info("Try %d asks the app again; earlier tries may have been billed.", number)
-        options: CallOptions = {
-            "query": self._operator.query,
-            "files": files or None,
-            "user": self._operator.user,
-            "response_mode": self._operator.response_mode,
-        }
-        if self._operator.deferrable:
-            self._defer(self._operator.hook.request(inputs, **options), safety, asked_again)
-        return self._generate(inputs, options, safety)
+                operator.log.info("Try %d asks the app again; earlier tries may have been billed.", number)
+        inputs = output.inputs(asked.inputs, feedback, hook.get_conn().form if operator.check_inputs else None)
+        told = asked if inputs is asked.inputs else asked.model_copy(update={"inputs": inputs})
+        request = hook.ready(told, files)
+        if operator.deferrable:
+            self._defer(request, safety, asked_again)
+        return self._generate(request, safety)
 
     def _deliver(self, output: Output, answer: PaidAnswer, asked_again: int = 0) -> Any:
         """Return what the operator returns; ask again for what does not fit.
@@ -222,21 +222,18 @@ class Attempt:
         safety.keep_call()
         raise deferred
 
-    def _call(self, files: Sequence[FileReference | GivenFile]) -> CallRecord:
+    def _call(self, asked: CompletionRequest, files: Sequence[FileReference | GivenFile]) -> CallRecord:
         """Return the record of the call that this try is about to make.
 
+        :param asked: without what the model is told on the way: whatever comes of that is the answer to this, too
         :param files: its files, which are read for their digests
         """
         operator, instance = self._operator, self._context["ti"]
-        conn_id, settings = operator.hook.conn_id, operator.hook.get_conn().settings
-        # Without what the model was told on the way: whatever came of that is the answer to this request, too.
-        asked = CompletionRequest.build(
-            inputs=operator.inputs, query=operator.query, user=operator.user or settings.user
-        )
+        conn_id, base_url = operator.hook.conn_id, operator.hook.get_conn().settings.base_url
         return CallRecord(
-            fingerprint=fingerprint_of(conn_id, settings.base_url, asked, [file.identity for file in files]),
+            fingerprint=fingerprint_of(conn_id, base_url, asked, [file.identity for file in files]),
             conn_id=conn_id,
-            base_url=settings.base_url,
+            base_url=base_url,
             user=asked.user,
             try_number=instance.try_number,
             max_tries=getattr(instance, "max_tries", 0),  # a stand-in in a user's test may have none
@@ -248,11 +245,13 @@ class Attempt:
         operator = self._operator
         return CrashSafety(store_of(self._context), call, operator.hook, retries=operator.retries or 0, resumed=resumed)
 
-    def _generate(self, inputs: Mapping[str, Any], options: CallOptions, safety: CrashSafety) -> PaidAnswer:
+    def _generate(self, request: CompletionRequest, safety: CrashSafety) -> PaidAnswer:
         self._spent.begin_again()
         try:
-            with self._operator.hook.stream(inputs, **options) as run:
+            with self._operator.hook.generating(request) as run:
                 self._spent.run = run
+                if self._stopped:
+                    run.stop()
                 safety.keep_call()
                 self._follow(run, safety)
             answer = self._spent.answer = PaidAnswer(run.completion, safety)

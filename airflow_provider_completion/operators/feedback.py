@@ -71,7 +71,7 @@ class CompletionFeedbackOperator(BaseOperator):
 
         :raises InvalidRequestError: the rating is none, or the app has no such message for this user
         """
-        from airflow_provider_completion.api.failures import NO_RATING
+        from airflow_provider_completion.api.catalogue import NO_RATING
         from airflow_provider_completion.exceptions import InvalidRequestError
 
         with self.hook.failing_for_good():

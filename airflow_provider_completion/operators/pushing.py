@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from airflow_provider_completion.api.errors import CompletionError
-from airflow_provider_completion.api.failures import excerpt
+from airflow_provider_completion.api.words import excerpt
 
 
 class Pushing(Protocol):

@@ -140,17 +140,16 @@ class CompletionTrigger(BaseTrigger):
             raise CompletionError(
                 f"The triggerer could not read the connection {self.conn_id!r} ({type(read).__name__}).", retry="delay"
             ) from read
-        settings = replace(
-            read,
-            check_inputs=False,  # the worker has
-            origin=_ORIGIN.get,
-        )
+        settings = replace(read, origin=_ORIGIN.get)
         async with _shared_client(self.conn_id, settings) as client:
             yield client
 
     async def _generate(self) -> dict[str, Any]:
         request = CompletionRequest.model_validate(self.request)
-        async with self._client() as client, AsyncCompletionRun(client, request, self.on_maybe_billed) as run:
+        async with (
+            self._client() as client,
+            AsyncCompletionRun(client, request, self.on_maybe_billed, checked=True) as run,  # the worker has
+        ):
             self._run = run
             async for event in run:
                 if isinstance(event, Begun):

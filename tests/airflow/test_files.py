@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperat
 from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_completion.api.files import FileContent
+from airflow_provider_completion.api.input_form import InputForm
+from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.exceptions import CompletionError, InvalidRequestError
 from airflow_provider_completion.hooks.completion import CompletionHook
 from airflow_provider_completion.hooks.files import GivenFile, files_of
@@ -53,6 +56,28 @@ def attempt(files: Any, *, instance: Instance | None = None, store: Store | None
     operator = CompletionOperator(task_id="ask", **{"inputs": {}, "files": files, "retries": 2, **arguments})
     context: Any = {"ti": instance or Instance()}
     return operator.execute(context if store is None else {**context, "task_state_store": store})
+
+
+@pytest.mark.parametrize("with_files", [False, True])
+def test_a_request_is_built_and_held_against_the_form_once(
+    completion_server: LocalCompletionServer, note: Path, with_files: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times: Counter[str] = Counter()
+
+    def count(owner: Any, name: str) -> None:
+        original = getattr(owner, name)
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            times[name] += 1
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    count(CompletionRequest, "build")
+    count(InputForm, "checked")
+    attempt(note if with_files else None, inputs={"text": "x"})
+    assert times == {"build": 1, "checked": 1}
+    assert completion_server.count("POST", "/completion-messages") == 1
 
 
 def uploads(server: LocalCompletionServer) -> list[tuple[str, str]]:

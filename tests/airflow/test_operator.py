@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import threading
@@ -18,6 +19,7 @@ from airflow_provider_completion.operators.attempt import Attempt
 from airflow_provider_completion.operators.completion import CompletionOperator
 from airflow_provider_completion.testing import App, GenerationError, LocalCompletionServer, Prompt
 from tests.airflow.dags import run
+from tests.client.raw_server import Peer, RawServer, json_reply
 
 KEY = "app-canary-Xq7Zp1"
 HAS_TASK_STATE_STORE = tuple(int(part) for part in airflow.__version__.split(".")[:2]) >= (3, 3)
@@ -176,6 +178,22 @@ def test_killing_the_task_stops_the_generation_once_and_its_text_is_no_answer(
     assert completion_server.count("POST", "/stop") == 1
     assert completion_server.calls[-1].body == {"user": "me"}
     assert completion_server.generations[0].stopped
+
+
+def test_a_task_that_is_killed_while_it_reads_the_form_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    operator = CompletionOperator(task_id="ask", inputs={}, do_xcom_push=False)
+
+    def kill(peer: Peer) -> None:
+        operator.on_kill()
+        peer.send(json_reply({"user_input_form": []}))
+
+    with RawServer(kill) as server:
+        connection = {"conn_type": "completion", "host": server.url, "password": KEY}
+        monkeypatch.setenv("AIRFLOW_CONN_COMPLETION_DEFAULT", json.dumps(connection))
+        with pytest.raises(CompletionError, match="stopped before it was sent") as failure:
+            operator.execute(FIRST_TRY)
+        assert failure.value.billed == "no"
+        assert [request.method for request in server.requests] == ["GET"]
 
 
 def test_on_kill_before_the_first_event_does_nothing_that_fails() -> None:

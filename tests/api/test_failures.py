@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_completion.api import endpoints, failures
+from airflow_provider_completion.api import catalogue, endpoints, failures, words
 from airflow_provider_completion.api.endpoints import Reply
 from airflow_provider_completion.api.errors import (
     AuthenticationError,
@@ -25,7 +25,8 @@ from airflow_provider_completion.api.errors import (
     ServerError,
     ThrottledError,
 )
-from airflow_provider_completion.api.failures import excerpt, failure_of_event, failure_of_reply
+from airflow_provider_completion.api.failures import failure_of_event, failure_of_reply
+from airflow_provider_completion.api.words import excerpt
 from tests.wire_files import wire
 
 HTML = {"content-type": "text/html; charset=utf-8"}
@@ -342,7 +343,7 @@ def test_an_error_event_is_never_the_callers_wrong_request(message, retry, bille
 
 @pytest.mark.parametrize("message", ["x", "Message Not Exists.", "Invalid upload file", "rating cannot be None"])
 def test_an_error_event_is_never_the_callers_wrong_request_whatever_its_code(message):
-    for status, codes in failures._OWN_CODES.items():
+    for status, codes in catalogue.OWN_CODES.items():
         for code in codes:
             error = failure_of_event(status, code, message, any_text=False)
             assert not isinstance(error, InvalidRequestError), code
@@ -423,16 +424,16 @@ def test_the_hint_is_about_what_was_refused(status, code, message, hint):
     assert hint == "one end user" or "A message belongs" not in error.hint
 
 
-@pytest.mark.parametrize("row", [row for row in failures.CATALOGUE if row.says], ids=lambda row: row.says)
+@pytest.mark.parametrize("row", [row for row in catalogue.CATALOGUE if row.says], ids=lambda row: row.says)
 def test_the_words_of_a_row_are_words_that_lead_to_it(row):
     status, kind = min(row.statuses, default=400), next(iter(sorted(row.body)), "json")
     code = next(iter(sorted(row.codes)), None)
-    found = [other for other in failures.CATALOGUE if other.fits(status, kind, code, row.says, "streaming")]
+    found = [other for other in catalogue.CATALOGUE if other.fits(status, kind, code, row.says, "streaming")]
     assert found[0] is row
 
 
 def test_each_row_that_looks_for_words_shows_some():
-    quiet = [row.what for row in failures.CATALOGUE if row.patterns and not row.says]
+    quiet = [row.what for row in catalogue.CATALOGUE if row.patterns and not row.says]
     assert quiet == ["The app's answer was empty, which the server refuses in blocking mode"]  # three lines of them
 
 
@@ -625,8 +626,10 @@ def repeats(parsed: Any) -> Iterator[int]:
 
 def test_no_pattern_can_look_at_the_same_text_without_a_bound():
     """Each repeat has one, so that a search takes so many steps for a character at most, whatever the server says."""
-    held = [value if isinstance(value, tuple) else (value,) for value in vars(failures).values()]
-    held += [row.patterns for row in failures.CATALOGUE]
+    modules = (catalogue, failures, words)
+    values = [value for module in modules for value in vars(module).values()]
+    held = [value if isinstance(value, tuple) else (value,) for value in values]
+    held += [row.patterns for row in catalogue.CATALOGUE]
     patterns = {pattern.pattern for patterns in held for pattern in patterns if isinstance(pattern, re.Pattern)}
     most = {pattern: max(repeats(re._parser.parse(pattern)), default=1) for pattern in patterns}
     assert len(patterns) > 10
@@ -634,7 +637,8 @@ def test_no_pattern_can_look_at_the_same_text_without_a_bound():
     # And there are no others.
     used = {
         node.attr
-        for node in ast.walk(ast.parse(inspect.getsource(failures)))
+        for module in modules
+        for node in ast.walk(ast.parse(inspect.getsource(module)))
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "re"
     }
     assert used == {"compile", "Pattern", "IGNORECASE", "DOTALL", "MULTILINE"}

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_completion.batch.admission import Call, Flow
+from airflow_provider_completion.batch.admission import Flow
+from airflow_provider_completion.batch.climb import Call
 from airflow_provider_completion.batch.refusals import Refusal
 from tests.batch.simulate import CASES, Case, five_for_a_while, ideal, outcome
 from tests.batch.simulation import (
