@@ -11,7 +11,10 @@ import ssl
 import threading
 import time
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +23,7 @@ import trustme
 from airflow_provider_completion.api.errors import BrokenAnswerError
 from airflow_provider_completion.client import aiohttp_connections, connections
 from airflow_provider_completion.client.aio import AsyncCompletionClient
+from airflow_provider_completion.client.settings import ClientSettings
 from airflow_provider_completion.client.sync import CompletionClient
 from tests.client.conftest import INPUTS, complete, fast, settings_for
 from tests.client.raw_server import (
@@ -35,6 +39,7 @@ from tests.client.raw_server import (
     message,
     reply,
 )
+from tests.client.test_reaching import Proxy
 
 FORGED = json_reply({"answer": "forged", "message_id": "m"})
 INFO = json_reply({"name": "App", "mode": "completion"})
@@ -74,6 +79,41 @@ def in_order(*answers: Any) -> Any:
         peer.send(now) if isinstance(now, bytes) else now(peer)
 
     return answer
+
+
+@dataclass
+class Way:
+    """How a client comes to its server.
+
+    :param tls: what the server speaks, None for plain http
+    :param ca_file: what a client trusts
+    :param proxy: through which it comes
+    """
+
+    tls: ssl.SSLContext | None = None
+    ca_file: str | None = None
+    proxy: Proxy | None = None
+
+    def settings(self, server: RawServer) -> ClientSettings:
+        proxy = self.proxy.address if self.proxy else None
+        return fast(server.url, ca_bundle=self.ca_file, proxy=proxy)
+
+    def wait_for_close(self, server: RawServer, count: int) -> None:
+        """Wait until so many connections are closed, as a client sees it."""
+        end = self.proxy or server
+        end.wait_until(lambda: end.closed >= count)
+
+
+@pytest.fixture(params=["plain", "tls", "tunnel"])
+def way(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Way]:
+    if request.param == "plain":
+        yield Way()
+        return
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    with Proxy() as proxy:
+        yield Way(context, str(tmp_path / "ca.pem"), proxy if request.param == "tunnel" else None)
 
 
 def connections_of(server: RawServer) -> list[int]:
@@ -137,13 +177,17 @@ def test_completions_follow_each_other_on_one_connection(calls, call, answer):
         assert connections_of(server) == expected(calls, 1, 1, 1, 1, 1)
 
 
-def test_completions_follow_each_other_over_tls(calls, tmp_path):
-    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    with RawServer(in_order(STREAM, answer_of()), tls=context) as server:
-        calls.each(settings_for(server.url, ca_bundle=str(tmp_path / "ca.pem")), complete, *[block] * 4)
+def test_completions_follow_each_other_on_any_way(calls, way):
+    with RawServer(in_order(STREAM, answer_of()), tls=way.tls) as server:
+        calls.each(way.settings(server), complete, *[block] * 4)
         assert connections_of(server) == expected(calls, 1, 1, 1, 1, 1)
+
+
+def test_completions_follow_each_other_through_a_proxy_that_sees_them(calls):
+    with RawServer(in_order(STREAM, answer_of())) as proxy:
+        settings = settings_for("http://app.invalid/v1", proxy=f"http://127.0.0.1:{proxy.port}")
+        calls.each(settings, complete, *[block] * 4)
+        assert connections_of(proxy) == expected(calls, 1, 1, 1, 1, 1)
 
 
 def test_an_answer_that_is_no_completion_does_not_free_its_connection(calls):
@@ -353,6 +397,19 @@ def test_what_happens_to_an_idle_connection(calls, end, wait):
         assert connections_of(server) == expected(calls, 1, 1, 1, 2, 2)
 
 
+@pytest.mark.parametrize("end", [close, reset])
+def test_what_happens_to_an_idle_connection_on_any_way(calls, way, end):
+    with RawServer(in_order(answer_of(), answer_of(), end, answer_of()), tls=way.tls) as server:
+
+        def happened() -> None:
+            server.note(server.go_on.set)
+            way.wait_for_close(server, 1 + (calls.name == "sync"))
+
+        answers = calls.each(way.settings(server), *[block] * 3, after(happened, block))
+        assert [completion.answer for completion in answers] == ["a"] * 4
+        assert connections_of(server) == expected(calls, 1, 1, 1, 2)
+
+
 @pytest.mark.parametrize("wait", [after, after_a_look])
 @pytest.mark.parametrize("surplus", [FORGED, b"x"], ids=["an answer", "a byte"])
 def test_what_comes_over_an_idle_connection_is_no_answer(calls, surplus, wait):
@@ -410,6 +467,31 @@ def test_a_body_of_which_only_a_part_follows_is_not_waited_for_long(calls, limit
         assert connections_of(server) == [1, 2, 3, 4]
 
 
+def test_what_a_sync_client_reads_of_the_rest_is_not_waited_for_long(limits):
+    """Here the length of a chunk is there in part, and what follows it does not come."""
+    limits(DRAIN_SECONDS=0.01)
+    others_went_on: list[bool] = []
+
+    def part(peer: Peer) -> None:
+        peer.send(STREAM_HEAD + chunk(message("a")) + chunk(END) + chunk(PING)[:1])
+        gone_on = peer.server.go_on.wait(PATIENCE)
+        peer.server.note(lambda: others_went_on.append(gone_on))
+        peer.close()
+
+    def next_one(peer: Peer) -> None:
+        peer.server.go_on.set()
+        peer.send(answer_of())
+
+    settings = {"silence_seconds": 60 * PATIENCE, "total_seconds": 60 * PATIENCE}
+    with RawServer(in_order(answer_of(), part, next_one)) as server:
+        with CompletionClient(settings_for(server.url, **settings)) as client:
+            for call in (block, complete, block):
+                call(client)
+        server.wait_until(lambda: bool(others_went_on))
+        assert others_went_on == [True]
+        assert connections_of(server) == [1, 2, 3]
+
+
 def test_a_generation_that_was_left_does_not_free_its_connection(calls):
     def answer(peer: Peer) -> None:
         if peer.request.json["response_mode"] == "streaming":
@@ -445,7 +527,7 @@ def hang_up(peer: Peer) -> None:
 
 
 @pytest.mark.parametrize("death", [hang_up, Peer.reset, None], ids=["closed", "reset", "before the request's body"])
-def test_a_connection_that_dies_under_its_call_is_the_last_that_is_used_again(calls, death):
+def test_a_connection_that_dies_under_its_call_is_the_last_that_is_used_again(calls, way, death):
     """The call may have been billed, and is not sent again."""
     heads: list[int] = []
 
@@ -453,25 +535,30 @@ def test_a_connection_that_dies_under_its_call_is_the_last_that_is_used_again(ca
         heads.append(1)
         return death is None and len(heads) == 3
 
-    with RawServer(in_order(answer_of(), answer_of(), death or answer_of(), answer_of()), at_head=at_head) as server:
-        *_, error, _, _ = calls.each(fast(server.url), block, block, failing, block, block)
+    answers = in_order(answer_of(), answer_of(), death or answer_of(), answer_of())
+    with RawServer(answers, at_head=at_head, tls=way.tls) as server:
+        *_, error, _, _ = calls.each(way.settings(server), block, block, failing, block, block)
         assert error.billed == "maybe"
         assert len(heads) == 5
         assert server.accepted == len(set(expected(calls, 1, 1, 1))) + 2
 
 
-def test_a_connection_that_dies_between_the_look_at_it_and_its_call(monkeypatch):
+def test_a_connection_that_dies_between_the_look_at_it_and_its_call(calls, monkeypatch):
     """Nothing of the request has left then; but nobody can tell that from one that died under it."""
     monkeypatch.setattr(connections._HTTP, "is_connected", True)
     monkeypatch.setattr(connections._Reader, "has_more", False)
+    monkeypatch.setattr(aiohttp_connections, "_is_quiet", lambda _: True)
     with RawServer(in_order(answer_of(), answer_of(), reset, answer_of())) as server:
-        with CompletionClient(fast(server.url)) as client:
-            for _ in range(3):
-                block(client)
+
+        def happened() -> None:
             server.note(server.go_on.set)
-            server.wait_until(lambda: server.closed == 2)
-            assert failing(client).billed == "maybe"
-        assert len(server.requests) == 3
+            server.wait_until(lambda: server.closed == 1 + (calls.name == "sync"))
+
+        *_, error, _, _ = calls.each(fast(server.url), *[block] * 3, after(happened, failing), block, block)
+        assert error.billed == "maybe"
+        assert len(server.requests) == 5
+        # And it is the last that was used again.
+        assert len(set(connections_of(server)[-3:])) == 3
 
 
 def test_a_connection_that_dies_in_the_middle_of_a_head(calls):
@@ -553,6 +640,27 @@ def test_a_client_that_is_never_closed_leaves_nothing_behind(answer):
         del client
         gc.collect()
         server.wait_until(lambda: server.closed == server.accepted)
+
+
+def test_closing_a_sync_client_lets_what_is_under_way_go_on_and_keeps_nothing_of_it():
+    def halves(peer: Peer) -> None:
+        peer.stream(message("a"))
+        peer.server.go_on.wait(PATIENCE)
+        peer.send(chunk(message("b")), chunk(END), LAST_CHUNK)
+
+    with RawServer(in_order(answer_of(), answer_of(), halves, answer_of())) as server:
+        client = CompletionClient(settings_for(server.url))
+        for _ in range(2):
+            block(client)
+        with client.stream(INPUTS) as run:
+            for event in run:
+                if event.event == "message" and not server.go_on.is_set():
+                    client.close()
+                    server.go_on.set()
+        assert run.completion.answer == "ab"
+        server.wait_until(lambda: server.closed == server.accepted == 2)
+        assert block(client).answer == "a"  # which has a connection of its own, and leaves none
+        server.wait_until(lambda: server.closed == server.accepted == 3)
 
 
 def test_closing_an_async_client_closes_what_has_not_ended():
