@@ -41,7 +41,8 @@ def journals_of(reuse: Reuse, own: Path) -> list[Path]:
         )
     found: list[Path] = []
     for each in map(Path, given):
-        journals = [path for path in _matching(each.with_name(f"{each.stem}{JOURNAL}")) if (path / INDEX).is_file()]
+        names = (f"{each.stem}{JOURNAL}", f"{each.stem}.shard-*-of-*{JOURNAL}")
+        journals = [path for name in names for path in _matching(each.with_name(name)) if (path / INDEX).is_file()]
         if not journals:
             log.warning("reuse: there is no journal of an earlier output %s, so none of its answers are used.", each)
         found += sorted(journals, reverse=True)

@@ -184,6 +184,8 @@ EVERY: list[tuple[str, list[str], Any, Any]] = [
     ("total_seconds", ["2.5"], 2.5, 2),
     ("accept", ["suspect"], ["suspect"], ["complete", "suspect"]),
     ("on_maybe_billed", ["retry"], "retry", "retry"),
+    ("shards", ["8"], 8, 8),
+    ("shard", ["3"], 3, 3),
 ]
 
 
