@@ -345,7 +345,7 @@ class Batch:
             if self._share:
                 siblings.check_rows(journal.facts)
             if count := siblings.take_over(self._spool, journal):
-                log.info("Of %d rows the journals of other splits of this output knew more.", count)
+                log.info("%d rows are known from the journals of other splits of this output.", count)
         if self._earlier.journals:
             with self._earlier:
                 count = take_over(self._spool, journal, self._earlier)

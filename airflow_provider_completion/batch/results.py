@@ -103,7 +103,13 @@ class Results:
         tally, samples = Tally(this_round, self._on_maybe_billed), Samples(self._samples, self._shown)
         with _explained(), NewFile(self._places.output) as output, NewFile(self._places.failed) as failed:
             self._pass(spool, journal, tally, samples, output, failed)
-            problem = why_not_published(tally.counts, checked.rows, max_failed=self._max_failed, stopped=stopped)
+            problem = why_not_published(
+                tally.counts,
+                checked.rows,
+                max_failed=self._max_failed,
+                stopped=stopped,
+                whole=share.rows if share else None,
+            )
             any_failed = any(tally.counts[status] for status in BAD)
             if any_failed:
                 failed.publish()
