@@ -30,6 +30,8 @@ pytestmark = [
 ]
 
 CEILING, SHARDS, TENTH = 10, 4, 0.1
+#: How many calls of a shard are in flight at most.
+IN_FLIGHT = 32
 
 
 @dataclass(frozen=True)
@@ -174,11 +176,13 @@ def test_after_a_worker_is_killed_each_row_is_there_once(workers: Workers) -> No
     assert_whole(workers, "killed", manifest)
     posts = workers.posts("killed")
     twice = {text for text, count in posts.items() if count > 1}
-    assert 0 < len(twice) <= 2 * CEILING
-    assert set(posts.values()) == {1, 2}
-    assert {row["text"] for row in workers.records("killed") if row["possibly_billed_twice"]} == twice
+    marked = {row["text"] for row in workers.records("killed") if row["possibly_billed_twice"]}
+    assert set(posts.values()) <= {1, 2}
+    # Those that were noted, and had not come to the app, are among them.
+    assert twice <= marked
+    assert 0 < len(marked) <= 2 * IN_FLIGHT
     rows = workers.work.of("killed")
-    survivors = {row.shard for row in rows} - {int(text.split()[1]) % SHARDS for text in twice}
+    survivors = {row.shard for row in rows} - {int(text.split()[1]) % SHARDS for text in marked}
     own = [row for row in rows if row.shard in survivors and row.ended > killed_at]
     seconds = max(row.ended for row in own) - killed_at
     told("the shards that survived", seconds, sum(row.ended - max(row.begun, killed_at) for row in own) / CEILING)
