@@ -45,7 +45,7 @@ class Share(BaseModel):
     :param task: Dag, run and task, which all shards have in common; empty in a shell
     :param max_failed: how many rows may have no answer
     :param columns: of the results
-    :param waiting: how long rows have waited, see :class:`~.quantiles.Quantiles`
+    :param waiting: how many rows have waited how long, by the logarithm of that
     :param running: how long their last calls have taken
     """
 

@@ -93,7 +93,7 @@ def test_each_row_is_one_shards(kind: str, count: int, tmp_path: Path) -> None:
     assert [row.columns["sku"] for row in whole] == [row["sku"] for row in rows]
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(
     texts=st.lists(st.sampled_from(["a", "b", "", "c"]), max_size=12),
     count=st.integers(1, 5),
@@ -164,6 +164,7 @@ def test_there_is_no_other_shard(number: Any, of: Any) -> None:
 # -- what one may spend ----------------------------------------------------------------------------------------------
 
 
+@settings(max_examples=50, deadline=None)
 @given(of=st.integers(1, 40), more=st.integers(0, 1000), price=st.decimals("0.01", "10000", places=3))
 def test_the_parts_of_bounds_are_the_whole(of: int, more: int, price: Decimal) -> None:
     whole = Rules(concurrency=7, max_price=price, max_tokens=of + more, requests_per_minute=of + more, max_failed=3)

@@ -300,7 +300,7 @@ def cases() -> Iterator[Case]:
         yield Case(f"ceiling, {says}, constant", _ceiling(named, "constant"), {"wall": 1.10})
         yield Case(f"ceiling, {says}, half held by another", _half_held(named), {"wall": 1.1}, ("ours 100",))
         yield Case(f"ceiling, {says}, two batches", _two(named), {"wall": 1.1, "first row": 30}, ("ours 100",))
-        yield Case(f"ceiling, {says}, four shards", _four(named), {"wall": 1.15, "first row": 30}, ("ours 32",))
+        yield Case(f"ceiling, {says}, four shards", _four(named), {"wall": 1.15, "first row": 30}, ("ours 100",))
     for streams in (True, False):
         mode = "streaming" if streams else "blocking"
         peers = ("AIMD 100", "as asked 100") if streams else ()
