@@ -1,6 +1,7 @@
 # Each target makes the virtual environment that it needs, once, under .venv/. Nothing is installed elsewhere.
 
 PYTHON ?= python3
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 UV := .venv/uv/bin/uv
 # The oldest and the newest Airflow that are tested here. Airflow 2.11 has no Python 3.13.
 NEWEST := 3.3.2
@@ -20,7 +21,7 @@ unexport PYTHONPATH
 unexport PYTHONDONTWRITEBYTECODE
 PACKAGE := $(shell find airflow_provider_completion -name __pycache__ -prune -o -print)
 
-.PHONY: demo test check docs $(NEWEST:%=test-%) $(OLDEST:%=test-%) bench soak clean
+.PHONY: demo test test-all test-celery check docs $(NEWEST:%=test-%) $(OLDEST:%=test-%) bench soak clean
 .SECONDARY:
 
 demo: .venv/airflow-$(NEWEST)/.ready ## run the example Dag, against a local app or AIRFLOW_CONN_COMPLETION_DEFAULT
@@ -28,6 +29,12 @@ demo: .venv/airflow-$(NEWEST)/.ready ## run the example Dag, against a local app
 
 test: ## everything that CI runs, at once, since much of it waits: some sixteen minutes on two cores
 	@$(MAKE) $(AT_ONCE) $(NEWEST:%=test-%) $(OLDEST:%=test-%) check docs
+
+test-all: test test-celery ## that, and what needs more than Python packages; it says what it installs
+
+test-celery: .venv/airflow-celery/.ready ## shards on two Celery workers, one of which is killed; needs redis-server
+	@command -v redis-server || { echo "Installs redis-server with apt-get."; $(SUDO) apt-get install --yes --quiet redis-server; }
+	.venv/airflow-celery/bin/pytest -q -s tests/airflow/test_celery.py
 
 check: .venv/airflow-$(NEWEST)/.ready ## lint and types
 	.venv/airflow-$(NEWEST)/bin/ruff check .
@@ -56,6 +63,7 @@ soak: .venv/airflow-$(NEWEST)/.ready ## 100,000 calls with random faults; batche
 	$(SOAK) tests.batch.killing --kills 1000 --store slow
 	$(SOAK) tests.batch.interrupting --times 100 --rows 1000
 	$(SOAK) tests.batch.many_rows --rows 100000
+	$(SOAK) tests.batch.many_shards --shards 8 --rows 50000
 
 clean: ## remove what the targets above made
 	rm -rf .venv .airflow docs/_build .mypy_cache .pytest_cache .ruff_cache
@@ -73,6 +81,14 @@ $(UV):
 .venv/airflow-%/.needed: tests/constraints/airflow-%.txt pyproject.toml | .venv/dist/.built
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(@D)
 	$(UV) pip install --quiet --python $(@D)/bin/python --constraints $< apache-airflow==$* "$$(ls .venv/dist/*.whl)[$(if $(filter $(NEWEST),$*),dev,test)]"
+	@rm -f $(@D)/migrated.db
+	@touch $@
+
+# The newest Airflow, with Celery. The other tests do without.
+.venv/airflow-celery/.needed: tests/constraints/airflow-$(NEWEST).txt pyproject.toml | .venv/dist/.built
+	@echo "Installs apache-airflow-providers-celery and redis into $(@D)."
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(@D)
+	$(UV) pip install --quiet --python $(@D)/bin/python --constraints $< apache-airflow==$(NEWEST) apache-airflow-providers-celery redis "$$(ls .venv/dist/*.whl)[test]"
 	@rm -f $(@D)/migrated.db
 	@touch $@
 

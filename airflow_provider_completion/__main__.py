@@ -112,7 +112,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     commands.add_parser("template", parents=[or_default], help=text, description=text)
 
     arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments[:2] == ["batch", "export"]:
+    if arguments[:2] in (["batch", "export"], ["batch", "merge"]):
         arguments = [" ".join(arguments[:2]), *arguments[2:]]
     # argparse takes inputs and paths only in one row; what stands behind an option comes back as not known.
     options, rest = parser.parse_known_args(arguments)
@@ -149,6 +149,12 @@ def _add_batch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     export.add_argument("--overwrite", action="store_true", help="replace an OUTPUT that is there")
     add_options(export, "output_type", "accept")
 
+    text = "write one table of what all shards of a batch have written, in input order"
+    merge = commands.add_parser("batch merge", help=text, description=text, allow_abbrev=False)
+    merge.add_argument("output", metavar="OUTPUT", help="the file of the results, as the shards were told it")
+    merge.add_argument("--shards", metavar="NUMBER", type=int, required=True, help="how many shards there are")
+    merge.add_argument("--json", dest="as_json", action="store_true", help="end with the manifest, in one line")
+
 
 def _silence_airflow() -> None:
     os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "CRITICAL")
@@ -161,6 +167,11 @@ def _run(options: argparse.Namespace, out: TextIO) -> int:
     match options.command:
         case "batch":
             return _run_batch(options, out)
+        case "batch merge":
+            from airflow_provider_completion.cli.merge import merge
+
+            log_to_stderr()
+            return merge(options.output, options.shards, out, as_json=options.as_json)
         case "batch export":
             from airflow_provider_completion.cli.export import export
 

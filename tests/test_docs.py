@@ -113,7 +113,7 @@ def test_an_example_is_run_by_a_test(example: Path) -> None:
 def test_the_options_of_the_command_line_are_documented(help_of: Callable[..., str]) -> None:
     page = (DOCS / "command-line.md").read_text()
     the_operators = {f"--{no}{option.flag[2:]}" for option in OPTIONS for no in ("", "no-")}
-    for command in ("check", "form", "ask", "batch", "batch export", "template"):
+    for command in ("check", "form", "ask", "batch", "batch export", "batch merge", "template"):
         words = ("-m", "airflow_provider_completion", *command.split())
         options = set(re.findall(r"--[\w-]+", help_of("python", *words))) - {"--help"}
         if command == "batch":  # what is the operator's is documented there

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_completion.api.errors import BrokenAnswerError, CompletionError, InvalidRequestError
+from airflow_provider_completion.api.errors import BrokenAnswerError, CompletionError, InvalidRequestError, Retry
 from airflow_provider_completion.api.input_form import InputForm
 from airflow_provider_completion.batch.asking import Asking
 from airflow_provider_completion.batch.columns import ColumnPlan, FilesOf
@@ -18,7 +18,7 @@ from airflow_provider_completion.batch.ending import Ending, Why
 from airflow_provider_completion.batch.entries import JournalError, TakenOverError
 from airflow_provider_completion.batch.journal import Journal
 from airflow_provider_completion.batch.looking import looking_at
-from airflow_provider_completion.batch.manifest import Manifest
+from airflow_provider_completion.batch.manifest import Manifest, Share
 from airflow_provider_completion.batch.new_files import is_local, name_of
 from airflow_provider_completion.batch.outcomes import Reading
 from airflow_provider_completion.batch.places import JOURNAL, Places, uri_of
@@ -29,6 +29,8 @@ from airflow_provider_completion.batch.results import Results
 from airflow_provider_completion.batch.reuse import Earlier, Reuse, has_journal, journals_of, take_over
 from airflow_provider_completion.batch.rows import NOT_SENT, Recipient
 from airflow_provider_completion.batch.rules import Rules
+from airflow_provider_completion.batch.shards import Shard
+from airflow_provider_completion.batch.siblings import Siblings
 from airflow_provider_completion.batch.sources import Rows, source_of
 from airflow_provider_completion.batch.spool import BadRows, Checked, Spool
 from airflow_provider_completion.client.files import FilePath
@@ -97,7 +99,9 @@ class Batch:
     :param form: the app's, None if nothing is held against it
     :param recipient: who is asked
     :param rules: what holds for all rows
-    :param facts: who runs it, for the journal: ``run`` and ``round`` at least
+    :param facts: who runs it, for the journal: ``run`` and ``round`` at least; of shards also the ``task`` that is one
+        for all of them
+    :param shard: which rows are asked here, None for all; its results, and all else, have names of their own
     :raises InvalidRequestError: one of them is wrong; nothing was sent
     """
 
@@ -117,16 +121,21 @@ class Batch:
         keep: Keep = "all",
         answer_column: str = "answer",
         report_samples: int = 0,
+        shard: Shard | None = None,
     ) -> None:
         self._begun_at = datetime.now(UTC)
-        self._settings, self._rules, self._facts, self._recipient = settings, rules, facts, recipient
-        self._ask = ask
+        self._settings, self._facts, self._recipient = settings, facts, recipient
+        self._rules = rules = shard.rules(rules) if shard else rules
+        self._ask, self._shard = ask, shard
+        self._share: Share | None = None
         places = Places(output, rows)
-        #: The URI of the results of all rows, whose journal it is.
-        self.output_uri = uri_of(places.output)
+        self._unsplit = _journal_at(journal, places)
+        sample = places if _checked_limit(ask.limit) is None else places.of_sample()
+        self._places = sample.of(shard) if shard else sample
+        #: The URI of the results of all rows that are asked here, whose journal it is.
+        self.output_uri = uri_of(shard.place(places.output) if shard else places.output)
         #: The folder of the journal.
-        self.journal = _journal_at(journal, places)
-        self._places = places if _checked_limit(ask.limit) is None else places.of_sample()
+        self.journal = shard.place(self._unsplit) if shard else self._unsplit
         self._earlier = Earlier(journals_of(reuse, self.journal), Reading(rules.accept, rules.output))
         self._asking: Asking | None = None
         self._stops: list[tuple[str, bool]] = []
@@ -227,8 +236,19 @@ class Batch:
             bad_rows=self._ask.bad_rows,
             dedupe=self._ask.dedupe,
             limit=self._ask.limit,
+            shard=self._shard,
             report=self._places.beside(_PROBLEMS),
         )
+        if self._shard:
+            rows, digest = self._spool.told()
+            self._share = Share(
+                shard=self._shard.number,
+                shards=self._shard.of,
+                rows=rows,
+                digest=digest,
+                task=str(self._facts.get("task", "")),
+            )
+            log.info("Of %d rows in all, here are those of %s.", rows, self._shard)
         log.info(
             "%d rows: %d to ask, %d rejected, %d ask what an earlier one asks%s.",
             checked.rows,
@@ -246,8 +266,9 @@ class Batch:
         """
         with ExitStack() as stack:
             look = stack.enter_context(looking_at(self.journal, self.output_uri)) if self.has_journal else None
+            siblings = stack.enter_context(self._siblings())
             earlier = stack.enter_context(self._earlier)
-            found = preview(self._spool, look, self._rules, self._facts, earlier=earlier)
+            found = preview(self._spool, siblings.beside(look), self._rules, self._facts, earlier=earlier)
         log.info(
             "Of these, %d have an answer already, %d stay without one, and %d would be asked%s.",
             found.done,
@@ -285,7 +306,8 @@ class Batch:
         :raises BatchError: it was stopped, or could not go on; there are no results
         """
         try:
-            with Journal(self.journal, self.output_uri, self._facts) as journal:
+            facts = {**self._facts, "digest": self._share.digest} if self._share else self._facts
+            with Journal(self.journal, self.output_uri, facts) as journal:
                 self._take_over(journal)
                 ending = self._asked(journal, tell)
                 self._raise_if_halted(ending)
@@ -299,6 +321,7 @@ class Batch:
                     journal_uri=self.journal_uri,
                     stopped=_why(ending),
                     course=ending.course,
+                    share=self._share,
                 )
         except JournalError as error:
             retry = "never" if isinstance(error, TakenOverError) else "delay"
@@ -311,7 +334,15 @@ class Batch:
         if self._asking is not None:
             self._asking.stop(why, at_once=at_once)
 
+    def _siblings(self) -> Siblings:
+        return Siblings(self.journal, self._unsplit, Reading(self._rules.accept, self._rules.output))
+
     def _take_over(self, journal: Journal) -> None:
+        with self._siblings() as siblings:
+            if self._share:
+                siblings.check_rows(journal.facts)
+            if count := siblings.take_over(self._spool, journal):
+                log.info("%d rows are known from the journals of other splits of this output.", count)
         if self._earlier.journals:
             with self._earlier:
                 count = take_over(self._spool, journal, self._earlier)
@@ -334,23 +365,23 @@ class Batch:
         raise BatchError(ending.error.message, retry=ending.error.retry) from None
 
     def _failure_of(self, manifest: Manifest, ending: Ending) -> BatchError | None:
-        if manifest.published:
-            return None
-        if manifest.maybe_billed:
+        if manifest.maybe_billed and not manifest.published:
             log.warning(
                 "%d rows were, or may have been, billed and have no answer; on_maybe_billed='retry' or clearing the "
                 "task asks them again, and pays again.",
                 manifest.maybe_billed,
             )
-        where = f" Rows without an answer are in {manifest.failed}." if manifest.failed else ""
         passes = ending.error is None and manifest.may_pass > 0
-        reasons = "".join(f" {reason}." for reason in manifest.reasons[:_REASONS])
-        return BatchError(
-            f"{manifest.problem}{reasons}{where}",
-            hint=_HINTS.get(ending.why),
-            retry="delay" if passes else "never",
-            billed="no",
-        )
+        return not_published(manifest, hint=_HINTS.get(ending.why), retry="delay" if passes else "never")
+
+
+def not_published(manifest: Manifest, *, hint: str | None = None, retry: Retry = "never") -> BatchError | None:
+    """Return the error of a batch without results, None if it has some."""
+    if manifest.published:
+        return None
+    where = f" Rows without an answer are in {manifest.failed}." if manifest.failed else ""
+    reasons = "".join(f" {reason}." for reason in manifest.reasons[:_REASONS])
+    return BatchError(f"{manifest.problem}{reasons}{where}", hint=hint, retry=retry, billed="no")
 
 
 def _journal_at(journal: FilePath | None, places: Places) -> Any:

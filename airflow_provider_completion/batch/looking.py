@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,6 +37,8 @@ class Look:
         committed: dict[int, int] = {}
         for number, facts, last in index.execute("SELECT number, facts, committed FROM sessions"):
             self._facts[number], committed[number] = json.loads(facts), last
+        #: Of the last session.
+        self.facts: Mapping[str, Any] = self._facts[max(self._facts)] if self._facts else {}
         #: Whose journal it is: the URI of its output.
         ((self.output,),) = index.execute("SELECT output FROM facts").fetchall()
         self._newer: dict[RowId, Entry] = {}

@@ -16,7 +16,7 @@ from airflow_provider_completion.batch.rows import Row
 from airflow_provider_completion.paying import OnMaybeBilled, may_pass
 
 #: Sums of prices are exact, as those are (see ``Money``).
-_EXACT, _ZERO = Context(prec=60), Decimal()
+EXACT, _ZERO = Context(prec=60), Decimal()
 
 
 class Spent(BaseModel):
@@ -33,6 +33,37 @@ class Spent(BaseModel):
     completion_tokens: int = 0
     total_tokens: int = 0
     prices: dict[str, str] = {}
+
+
+class Share(BaseModel):
+    """Of a shard's manifest: which part of the batch it is of, and what the manifest of the whole is made of.
+
+    :param shard: its number, from 0 on
+    :param shards: how many there are
+    :param rows: those of all shards
+    :param digest: of the whole source, in its order: all shards must have read the same
+    :param task: Dag, run and task, which all shards have in common; empty in a shell
+    :param max_failed: how many rows may have no answer
+    :param columns: of the results
+    :param waiting: how many rows have waited how long, by the logarithm of that
+    :param running: how long their last calls have taken
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    shard: int
+    shards: int
+    rows: int
+    digest: str
+    task: str = ""
+    max_failed: int | float = 0
+    columns: list[str] = []
+    waiting: dict[str, Any] = {}
+    running: dict[str, Any] = {}
+
+
+#: What nobody but a merge reads.
+_FOR_A_MERGE = {"share": {"columns", "waiting", "running"}}
 
 
 class Manifest(BaseModel):
@@ -58,6 +89,7 @@ class Manifest(BaseModel):
     :param waiting: seconds that asked rows waited before their last call, None if none was asked
     :param running: seconds of their last call
     :param seconds: from the begin to the end of this try
+    :param share: which part of the rows it is of, None if it is of all
     """
 
     model_config = ConfigDict(frozen=True)
@@ -84,10 +116,11 @@ class Manifest(BaseModel):
     begun_at: datetime
     ended_at: datetime
     seconds: float
+    share: Share | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain JSON data."""
-        return self.model_dump(mode="json")
+        """Return plain JSON data, as people and XCom have it."""
+        return self.model_dump(mode="json", exclude=_FOR_A_MERGE)
 
     @property
     def other_reasons(self) -> int:
@@ -99,8 +132,9 @@ class Manifest(BaseModel):
         """What people want to know of it, in some lines."""
         counts = ", ".join(f"{count} {status}" for status, count in self.counts.items() if count)
         cost = ", ".join(f"{price} {currency}".rstrip() for currency, price in self.asked.prices.items())
+        what = f"Shard {self.share.shard} of {self.share.shards}, with" if self.share else "Batch of"
         lines = [
-            f"Batch of {self.rows} rows: {counts or 'none'}; {self.asked.rows} asked, {self.found.rows} known from "
+            f"{what} {self.rows} rows: {counts or 'none'}; {self.asked.rows} asked, {self.found.rows} known from "
             f"before; {self.asked.total_tokens} tokens, {cost or 'no price'}; {self.seconds:.1f} s.",
         ]
         lines += [str(reason) for reason in self.reasons]
@@ -179,7 +213,7 @@ class _Sum:
             self._total += usage.get("total_tokens", 0)
             if (price := usage.get("total_price")) is not None:
                 currency = usage.get("currency") or ""
-                self._prices[currency] = _EXACT.add(self._prices.get(currency, _ZERO), Decimal(price))
+                self._prices[currency] = EXACT.add(self._prices.get(currency, _ZERO), Decimal(price))
 
     def spent(self) -> Spent:
         return Spent(

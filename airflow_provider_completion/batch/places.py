@@ -12,6 +12,7 @@ from urllib.parse import unquote
 from airflow_provider_completion.api.errors import CompletionError, InvalidRequestError
 from airflow_provider_completion.batch.new_files import NewFile, is_local, name_of
 from airflow_provider_completion.batch.rows import NOT_SENT
+from airflow_provider_completion.batch.shards import Shard
 from airflow_provider_completion.batch.sinks import SUFFIXES, sink_for
 from airflow_provider_completion.batch.sources import is_path, suffix_of
 from airflow_provider_completion.client.files import FilePath
@@ -72,6 +73,10 @@ class Places:
         """Return the files of a sample of the rows: those of the output ``described.sample.csv``."""
         return Places(self.beside(f".sample{PurePath(self.output.name).suffix}"), self._rows)
 
+    def of(self, shard: Shard) -> Places:
+        """Return the files of a shard of the rows: those of the output ``described.shard-3-of-8.csv``."""
+        return Places(shard.place(self.output), self._rows)
+
     def old_failed(self, any_failed: bool) -> list[Any]:
         """Return where dead letters of earlier tries can be, whose rows may have had another format.
 
@@ -82,7 +87,7 @@ class Places:
 
     def beside(self, suffix: str) -> Any:
         """Return the place of what stands beside the output."""
-        return self.output.with_name(PurePath(self.output.name).stem + suffix)
+        return beside(self.output, suffix)
 
     def _check_against(self, rows: FilePath) -> None:
         if are_same(self.output, rows):
@@ -108,6 +113,11 @@ class Places:
                 hint=f"{NOT_SENT} Give this one a name that differs in more than the suffix, or delete the manifest if "
                 "the other is not written any more.",
             )
+
+
+def beside(output: Any, suffix: str) -> Any:
+    """Return the place of what stands beside an output, which has the methods of a path."""
+    return output.with_name(PurePath(output.name).stem + suffix)
 
 
 def uri_of(path: FilePath) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import ceil, exp, log
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -42,6 +43,16 @@ class Quantiles:
         self._counts[ceil(log(seconds) / _GROWTH) if seconds > _SMALLEST else _BUCKET_OF_SMALLEST] += 1
         if seconds > self._max:
             self._max = seconds
+
+    def add_all(self, counted: Mapping[str, Any]) -> None:
+        """Count what others have counted, as :meth:`as_json` tells it: as if each value were added."""
+        for bucket, count in counted["counts"].items():
+            self._counts[int(bucket)] += count
+        self._max = max(self._max, counted["max"])
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        return {"max": self._max, "counts": {str(bucket): count for bucket, count in sorted(self._counts.items())}}
 
     @property
     def counts(self) -> Iterator[tuple[float, int]]:

@@ -85,6 +85,23 @@ class Reasons:
         return groups.setdefault((status, "others", ""), _Group(""))
 
 
+def merged(reasons: Iterable[Reason]) -> list[Reason]:
+    """Return the most frequent of reasons that several have told, each of its own rows."""
+    groups: dict[tuple[Status, str, str], list[Reason]] = {}
+    for reason in reasons:
+        groups.setdefault((reason.status, reason.code, _VARYING.sub("0", reason.message)), []).append(reason)
+    whole = [
+        alike[0].model_copy(
+            update={
+                "rows": sum(reason.rows for reason in alike),
+                "first": sorted(number for reason in alike for number in reason.first)[:_ROWS],
+            }
+        )
+        for alike in groups.values()
+    ]
+    return sorted(whole, key=lambda reason: -reason.rows)[:_TOLD]
+
+
 def _unquoted(message: str, sent: Iterable[Any]) -> str:
     """Return a message without the server's own words, if these quote what was sent: models' providers do."""
     own, colon, words = message.partition(": ")

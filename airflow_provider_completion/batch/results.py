@@ -11,7 +11,7 @@ from typing import Protocol
 from airflow_provider_completion.api.errors import CompletionError
 from airflow_provider_completion.batch.course import Course
 from airflow_provider_completion.batch.journal import Entry, RowId
-from airflow_provider_completion.batch.manifest import Manifest, Tally
+from airflow_provider_completion.batch.manifest import Manifest, Share, Tally
 from airflow_provider_completion.batch.new_files import NewFile
 from airflow_provider_completion.batch.outcomes import BAD, Outcome, Reading, rejected
 from airflow_provider_completion.batch.places import Places, uri_of
@@ -86,6 +86,7 @@ class Results:
         journal_uri: str | None = None,
         stopped: str | None = None,
         course: Course | None = None,
+        share: Share | None = None,
     ) -> Manifest:
         """Write results, dead letters, manifest and report, in one pass, and return the manifest.
 
@@ -96,12 +97,19 @@ class Results:
         :param journal_uri: of the journal, for the manifest
         :param stopped: why the batch ended before every row had, if it did
         :param course: how it went, for the report
+        :param share: which part of the rows it is of, and what else is known of that
         :raises CompletionError: they cannot be written; what was there before is there still
         """
         tally, samples = Tally(this_round, self._on_maybe_billed), Samples(self._samples, self._shown)
         with _explained(), NewFile(self._places.output) as output, NewFile(self._places.failed) as failed:
             self._pass(spool, journal, tally, samples, output, failed)
-            problem = why_not_published(tally.counts, checked.rows, max_failed=self._max_failed, stopped=stopped)
+            problem = why_not_published(
+                tally.counts,
+                checked.rows,
+                max_failed=self._max_failed,
+                stopped=stopped,
+                whole=share.rows if share else None,
+            )
             any_failed = any(tally.counts[status] for status in BAD)
             if any_failed:
                 failed.publish()
@@ -122,10 +130,11 @@ class Results:
                 begun_at=begun_at,
                 ended_at=ended_at,
                 seconds=round((ended_at - begun_at).total_seconds(), 3),
+                share=share and self._for_a_merge(share, tally),
                 **tally.told(),
             )
             with NewFile(self._places.manifest) as file:
-                file.write(json.dumps(manifest.as_json(), indent=2).encode() + b"\n")
+                file.write(json.dumps(manifest.model_dump(mode="json"), indent=2).encode() + b"\n")
                 file.publish()
             with NewFile(self._places.report) as file:
                 file.write(
@@ -140,6 +149,10 @@ class Results:
                 )
                 file.publish()
         return manifest
+
+    def _for_a_merge(self, share: Share, tally: Tally) -> Share:
+        told = {name: getattr(tally, name).as_json() for name in ("waiting", "running")}
+        return share.model_copy(update={**told, "max_failed": self._max_failed, "columns": [*self._records.names]})
 
     def _pass(
         self, spool: Spool, journal: Entries, tally: Tally, samples: Samples, output: NewFile, failed: NewFile

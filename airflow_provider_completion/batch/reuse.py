@@ -47,8 +47,10 @@ def journals_of(reuse: Reuse, own: FilePath) -> list[Any]:
     found: dict[str, Any] = {}
     for each in given:
         path = Path(each) if is_local(each) else each
-        pattern = path.with_name(f"{PurePath(path.name).stem}{JOURNAL}")
-        if not (journals := [journal for journal in _matching(pattern) if has_journal(journal)]):
+        stem = PurePath(path.name).stem
+        patterns = [path.with_name(name) for name in (f"{stem}{JOURNAL}", f"{stem}.shard-*-of-*{JOURNAL}")]
+        journals = [journal for pattern in patterns for journal in _matching(pattern) if has_journal(journal)]
+        if not journals:
             what = "reuse: there is no journal of an earlier output %s, so none of its answers are used."
             log.warning(what, name_of(each))
         found |= {uri_of(journal): journal for journal in sorted(journals, key=uri_of, reverse=True)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import pickle
 import sqlite3
@@ -16,6 +17,7 @@ from airflow_provider_completion.batch.cells import json_of
 from airflow_provider_completion.batch.columns import ColumnPlan
 from airflow_provider_completion.batch.kinds import ColumnKind, kinds_of
 from airflow_provider_completion.batch.rows import NOT_SENT, Recipient, Row, Source, key_of_equals, place_of
+from airflow_provider_completion.batch.shards import Shard
 from airflow_provider_completion.client.files import FilePath
 
 log = logging.getLogger(__name__)
@@ -35,7 +37,7 @@ CREATE TABLE as_read (idx INTEGER PRIMARY KEY, value BLOB);
 CREATE TABLE marks (idx INTEGER PRIMARY KEY, key TEXT, fingerprint BLOB);
 CREATE TABLE problems (idx INTEGER, what TEXT);
 CREATE INDEX problem_of ON problems (idx);
--- Rows that ask what an earlier one asks; nth of them, from 1 on.
+-- Rows that ask what an earlier one asks; nth of them, from 1 on. The first is that of the shard, NULL for itself.
 CREATE TABLE twins (idx INTEGER PRIMARY KEY, first INTEGER, nth INTEGER);
 """
 
@@ -49,33 +51,38 @@ INSERT INTO problems SELECT idx, (
 """
 
 _TWINS = """
-INSERT INTO twins SELECT idx, first, nth FROM (
-    SELECT idx, first_value(idx) OVER same AS first, row_number() OVER same - 1 AS nth
+INSERT INTO twins SELECT idx, nullif(first, idx), nth FROM (
+    SELECT idx, first_value(idx) OVER (PARTITION BY fingerprint{shard} ORDER BY idx) AS first,
+        row_number() OVER (PARTITION BY fingerprint ORDER BY idx) - 1 AS nth
     FROM marks WHERE fingerprint IS NOT NULL AND idx NOT IN (SELECT idx FROM problems)
-    WINDOW same AS (PARTITION BY fingerprint ORDER BY idx)
 ) WHERE nth > 0;
 """
 
 _ROWS = """
 SELECT idx, line, columns, key, fingerprint, first, nth,
     (SELECT group_concat(what, '; ') FROM problems WHERE problems.idx = rows.idx)
-FROM rows LEFT JOIN marks USING (idx) LEFT JOIN twins USING (idx) WHERE idx BETWEEN ? AND ?
+FROM rows LEFT JOIN marks USING (idx) LEFT JOIN twins USING (idx) WHERE idx BETWEEN ? AND ? AND idx % ? = ?
 """
 
 _PROBLEMS = "SELECT idx, line, what FROM problems JOIN rows USING (idx) ORDER BY idx, problems.rowid"
 
-#: Of the rows before one.
+#: Of a shard's rows before one.
 _COUNTS = """
-SELECT (SELECT count(*) FROM rows WHERE idx < ?1), (SELECT count(DISTINCT idx) FROM problems WHERE idx < ?1),
-    (SELECT count(*) FROM twins WHERE idx < ?1)
+SELECT (SELECT count(*) FROM rows WHERE idx < ?1 AND idx % ?2 = ?3),
+    (SELECT count(DISTINCT idx) FROM problems WHERE idx < ?1 AND idx % ?2 = ?3),
+    (SELECT count(first) FROM twins WHERE idx < ?1 AND idx % ?2 = ?3)
 """
 _ALL = 2**63 - 1
+#: The shard that has all rows: how many there are, and its number.
+_UNSPLIT = (1, 0)
+
+_TOLD = "SELECT key, fingerprint, columns FROM rows LEFT JOIN marks USING (idx) ORDER BY idx"
 
 
 class Checked(NamedTuple):
     """What a check has found, in rows.
 
-    :param rows: all of them
+    :param rows: all of them, or all that a shard has
     :param rejected: cannot be sent
     :param equal: of the others, those that ask what an earlier one asks
     :param to_send: all but those that are rejected and, with ``dedupe``, the equal ones
@@ -101,7 +108,7 @@ class Spool:
     def __init__(self, source: Source) -> None:
         self._db = sqlite3.connect("", check_same_thread=False)  # SQLite's name for such a file
         self._db.create_function("place_of", 2, place_of)
-        self._dedupe, self._limit = False, _ALL
+        self._dedupe, self._limit, self._shard = False, _ALL, _UNSPLIT
         try:
             #: The names of all columns, in the order in which they were seen.
             self.columns = self._read(source)
@@ -127,6 +134,7 @@ class Spool:
         bad_rows: BadRows = "fail",
         dedupe: bool = False,
         limit: int | None = None,
+        shard: Shard | None = None,
         report: FilePath | None = None,
     ) -> Checked:
         """Hold all rows against the plan and its form, and tell them apart. Once, before rows are asked for.
@@ -136,6 +144,7 @@ class Spool:
         :param bad_rows: refuse the batch if some rows cannot be sent (``fail``), or leave them out (``skip``)
         :param dedupe: ask only once for rows that ask the same
         :param limit: how many rows, from the first on, there are from now on; all are checked. None for all
+        :param shard: whose rows there are from now on; all are checked. With ``dedupe`` it asks once for its equal ones
         :param report: a file for all problems, a line for each
         :raises InvalidRequestError: some rows cannot be sent, or a file that one names cannot be read now
         """
@@ -145,20 +154,19 @@ class Spool:
         with _on_disk():
             self._mark(plan, recipient)
             self._db.executescript(_SAME_KEYS if plan.key else "")
-            self._db.executescript(_TWINS)
-            rows, rejected, _ = self._db.execute(_COUNTS, (_ALL,)).fetchone()
+            self._db.executescript(_TWINS.format(shard=f", idx % {shard.of}" if shard else ""))
+            rows, rejected, _ = self._db.execute(_COUNTS, (_ALL, *_UNSPLIT)).fetchone()
         if rejected:
             self._tell(rows, rejected, bad_rows, report)
         self._limit = _ALL if limit is None else limit
+        self._shard = (shard.of, shard.number) if shard else _UNSPLIT
         with _on_disk():
-            rows, rejected, equal = self._db.execute(_COUNTS, (self._limit,)).fetchone()
+            rows, rejected, equal = self._db.execute(_COUNTS, (self._limit, *self._shard)).fetchone()
         return Checked(rows, rejected, equal, rows - rejected - (equal if dedupe else 0))
 
     def rows(self) -> Iterator[Row]:
-        """Iterate over all rows, in input order."""
-        with _on_disk():
-            for found in self._db.execute(f"{_ROWS} ORDER BY idx", (0, self._limit - 1)):
-                yield self._row(found)
+        """Iterate over all rows, or all that the shard has, in input order."""
+        return self._rows(self._shard)
 
     def to_send(self) -> Iterator[Row]:
         """Iterate over the rows that are to be sent, in input order."""
@@ -170,7 +178,7 @@ class Spool:
         :raises IndexError: there is none of this index
         """
         with _on_disk():
-            found = self._db.execute(_ROWS, (index, index)).fetchone()
+            found = self._db.execute(_ROWS, (index, index, *_UNSPLIT)).fetchone()
         if found is None:
             raise IndexError(f"There is no row of the index {index}.")
         return self._row(found)
@@ -182,14 +190,30 @@ class Spool:
         return found and _loaded(found[0])
 
     def kinds(self) -> Mapping[str, ColumnKind]:
-        """Return the kinds of the columns: what the source says, else what a pass over all rows finds."""
-        return kinds_of(row.columns for row in self.rows()) if self._kinds is None else self._kinds
+        """Return the kinds of the columns: what the source says, else what a pass over the rows of all shards finds."""
+        return kinds_of(row.columns for row in self._rows(_UNSPLIT)) if self._kinds is None else self._kinds
+
+    def told(self) -> tuple[int, str]:
+        """Return how many rows all shards have, and a digest of the whole source: who reads the same rows in the same
+        order has the same. A row counts with its key and what it asks, without a key with its columns.
+        """
+        digest = hashlib.sha256()
+        with _on_disk():
+            for key, fingerprint, columns in self._db.execute(_TOLD):
+                own = json_of(_loaded(columns)) if key is None else key.encode()
+                digest.update(b"%d %s%s" % (len(own), own, fingerprint or b""))
+            return self._db.execute(_COUNTS, (self._limit, *_UNSPLIT)).fetchone()[0], digest.hexdigest()
 
     def problems(self) -> Iterator[str]:
         """Iterate over what is wrong with rows, in input order: a line for each problem, without values."""
         with _on_disk():
             for index, line, what in self._db.execute(_PROBLEMS):
                 yield f"{place_of(index, line)}: {what}"
+
+    def _rows(self, shard: tuple[int, int]) -> Iterator[Row]:
+        with _on_disk():
+            for found in self._db.execute(f"{_ROWS} ORDER BY idx", (0, self._limit - 1, *shard)):
+                yield self._row(found)
 
     def _read(self, source: Source) -> list[str]:
         with _on_disk():

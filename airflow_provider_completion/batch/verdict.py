@@ -25,7 +25,12 @@ def checked_max_failed(max_failed: float) -> float:
 
 
 def why_not_published(
-    counts: Mapping[Status, int], rows: int, *, max_failed: float = 0, stopped: str | None = None
+    counts: Mapping[Status, int],
+    rows: int,
+    *,
+    max_failed: float = 0,
+    stopped: str | None = None,
+    whole: int | None = None,
 ) -> str | None:
     """Return why results are not published, None if they are.
 
@@ -33,7 +38,9 @@ def why_not_published(
     :param rows: all there are
     :param max_failed: see :func:`checked_max_failed`
     :param stopped: why the batch ended early, if it did
+    :param whole: of a shard, the rows of all shards: it fails only if the whole fails for what it has alone
     """
+    whole = rows if whole is None else whole
     if (counted := sum(counts.values())) != rows:
         return f"There are {rows} rows, and {counted} were counted. This is a bug: please report it."
     if skipped := counts.get("skipped", 0):
@@ -41,8 +48,8 @@ def why_not_published(
     bad = {status: count for status, count in counts.items() if status in BAD and count}
     failed = sum(bad.values())
     told = ", ".join(f"{count} {status}" for status, count in bad.items())
-    if failed and failed == rows:
+    if failed and failed == whole:
         return f"No row has an answer: {told}."
-    if failed > (max_failed if type(max_failed) is int else Fraction(str(max_failed)) * rows):
+    if failed > (max_failed if type(max_failed) is int else Fraction(str(max_failed)) * whole):
         return f"{failed} of {rows} rows have no answer, and max_failed is {max_failed}: {told}."
     return None

@@ -23,15 +23,16 @@ def export(
     :raises CompletionError: it cannot be written
     """
     with refusing():
-        place = _path(output)
+        place = path_in(output)
         kind: Any = None if output_type is None else type_named(output_type)
         if place.exists() and not overwrite:
             raise CommandError(f"{output} is there. --overwrite lets it be replaced.")
-        count = write(_path(journal), place, output_type=kind, accept=checked_accept(accept or WHOLE))
+        count = write(path_in(journal), place, output_type=kind, accept=checked_accept(accept or WHOLE))
     sys.stderr.write(f"{count} rows that have ended: {output}\n")
 
 
-def _path(text: str) -> Any:
+def path_in(text: str) -> Any:
+    """Return the path that a text is."""
     if "://" not in text:
         return Path(text)
     from airflow_provider_completion.hooks.files import path_of

@@ -123,6 +123,8 @@ OPTIONS = (
         "whether a row whose call may have been billed is sent again, once (default: fail)",
         ("fail", "retry"),
     ),
+    Option("shards", WHOLE, "into how many parts the rows are split, each of which another command asks"),
+    Option("shard", WHOLE, "which of them this command asks, from 0 on"),
 )
 
 

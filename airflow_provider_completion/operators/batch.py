@@ -99,6 +99,9 @@ class CompletionBatchOperator(CallingOperator):
     :param accept: which ends of a generation are an answer
     :param on_maybe_billed: ``fail``: a row whose call may have been billed is not sent again, and fails; ``retry``: it
         is sent again once, and its record says so
+    :param shards: into how many parts the rows are split, each of which is another task's; see
+        :class:`~airflow_provider_completion.operators.merge.CompletionMergeOperator`
+    :param shard: which of them is this task's, from 0 on; it is the map index of a mapped task
     """
 
     template_fields: Sequence[str] = (
@@ -152,6 +155,8 @@ class CompletionBatchOperator(CallingOperator):
         total_seconds: float | None = None,
         accept: Collection[Finish] = _WHOLE,
         on_maybe_billed: OnMaybeBilled = "fail",
+        shards: int | None = None,
+        shard: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -193,6 +198,8 @@ class CompletionBatchOperator(CallingOperator):
         self.total_seconds = total_seconds
         self.accept = accept
         self.on_maybe_billed = on_maybe_billed
+        self.shards = shards
+        self.shard = shard
         self._check_arguments()
 
     def _check_arguments(self) -> None:
@@ -205,13 +212,15 @@ class CompletionBatchOperator(CallingOperator):
         # What a Dag file loads stays small where nothing but numbers is to be checked.
         usual = (self.response_mode, self.accept, self.output_type, self.output_retries, self.feedback_input)
         numbers = type(self.concurrency) is int and self.concurrency > 0 and self.max_failed == 0
-        bounds = (self.max_tokens, self.requests_per_minute)
-        if usual == ("streaming", _WHOLE, None, 0, None) and numbers and bounds == (None, None):
+        others = (self.max_tokens, self.requests_per_minute, self.shards, self.shard)
+        if usual == ("streaming", _WHOLE, None, 0, None) and numbers and others == (None,) * len(others):
             return
-        from airflow_provider_completion.operators.parameters import rules_of
+        from airflow_provider_completion.operators.parameters import rules_of, shard_of
 
         with refusing():
-            rules_of(self, max_price=None, deadline=None)
+            rules, shard = rules_of(self, max_price=None, deadline=None), shard_of(self)
+            if shard is not None:
+                shard.rules(rules)
 
     @failing_briefly
     def execute(self, context: Context) -> Any:

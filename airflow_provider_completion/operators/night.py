@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import XCOM_RETURN_KEY, conf
+from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_completion.api.errors import InvalidRequestError
 from airflow_provider_completion.api.files import checked_url
-from airflow_provider_completion.batch.batch import Batch, BatchError
-from airflow_provider_completion.batch.manifest import Manifest
+from airflow_provider_completion.batch.batch import Batch
 from airflow_provider_completion.batch.new_files import is_local
 from airflow_provider_completion.batch.places import uri_of
 from airflow_provider_completion.batch.rows import NOT_SENT
@@ -19,6 +18,7 @@ from airflow_provider_completion.exceptions import failing_for_good
 from airflow_provider_completion.hooks.trace import trace_id_of
 from airflow_provider_completion.keeping.journals import JournalNotes
 from airflow_provider_completion.operators.parameters import batch_of, path_in
+from airflow_provider_completion.operators.pushing import push_manifest
 from airflow_provider_completion.operators.spanning import collect_lineage, spanning
 
 if TYPE_CHECKING:
@@ -64,9 +64,11 @@ class Night:
             if manifest.published:
                 source = uri_of(path_in(rows)) if is_path(rows) else None
                 collect_lineage(self._operator.hook, rows=source, output=manifest.output)
-            self._push(manifest)
+            self._operator.log.info("%s", manifest.summary)
+            if self._operator.do_xcom_push:
+                push_manifest(self._context["ti"], manifest, fails=failure is not None)
             if failure is not None:
-                self._end_with(manifest, failure)
+                raise failure
             return manifest.as_json()
 
     def stop(self, why: str) -> None:
@@ -89,7 +91,9 @@ class Night:
                 # A clear adds the tries that there were.
                 "cleared": self._max_tries > (self._operator.retries or 0),
                 "try": ti.try_number,
+                "task": self._task,
             },
+            map_index=self._map_index,
             trace_id=trace_id_of(ti),
             trace_session_id=self._run,
         )
@@ -123,9 +127,17 @@ class Night:
 
     @property
     def _run(self) -> str:
+        return self._task + (f"/{self._map_index}" if self._map_index >= 0 else "")
+
+    @property
+    def _task(self) -> str:
         ti = self._context["ti"]
-        index = -1 if ti.map_index is None else ti.map_index
-        return f"{ti.dag_id}/{ti.run_id}/{ti.task_id}" + (f"/{index}" if index >= 0 else "")
+        return f"{ti.dag_id}/{ti.run_id}/{ti.task_id}"
+
+    @property
+    def _map_index(self) -> int:
+        index = self._context["ti"].map_index
+        return -1 if index is None else int(index)
 
     @property
     def _round(self) -> str:
@@ -135,23 +147,6 @@ class Night:
     @property
     def _max_tries(self) -> int:
         return int(getattr(self._context["ti"], "max_tries", 0))  # a stand-in in a user's test may have none
-
-    def _push(self, manifest: Manifest) -> None:
-        told = manifest.as_json()
-        self._operator.log.info("%s", manifest.summary)
-        if not self._operator.do_xcom_push:
-            return
-        ti = self._context["ti"]
-        if manifest.published:
-            ti.xcom_push(key="output", value=manifest.output)
-        if manifest.failed:
-            ti.xcom_push(key="failed", value=manifest.failed)
-        ti.xcom_push(key="usage", value=told["asked"])
-
-    def _end_with(self, manifest: Manifest, failure: BatchError) -> None:
-        if self._operator.do_xcom_push:
-            self._context["ti"].xcom_push(key=XCOM_RETURN_KEY, value=manifest.as_json())
-        raise failure
 
 
 def _check_url(url: str | None) -> None:

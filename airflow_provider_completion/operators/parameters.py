@@ -11,6 +11,7 @@ from airflow_provider_completion.api.errors import InvalidRequestError
 from airflow_provider_completion.batch.batch import Ask, Batch
 from airflow_provider_completion.batch.rows import NOT_SENT, Recipient
 from airflow_provider_completion.batch.rules import Rules
+from airflow_provider_completion.batch.shards import Shard
 from airflow_provider_completion.client.files import FilePath
 from airflow_provider_completion.hooks.files import files_of, path_of
 from airflow_provider_completion.operators.failing import wrong_inputs
@@ -27,6 +28,7 @@ def batch_of(
     *,
     hook: CompletionHook,
     facts: Mapping[str, Any],
+    map_index: int = -1,
     trace_id: str = "",
     trace_session_id: str = "",
 ) -> Batch:
@@ -36,10 +38,12 @@ def batch_of(
     :param rows: what it was given, or a function has returned
     :param hook: through which the app is called
     :param facts: who runs it, see :class:`~airflow_provider_completion.batch.batch.Batch`
+    :param map_index: that of a mapped task
     :param trace_id: what each row's trace id begins with
     :param trace_session_id: joins all rows
     :raises InvalidRequestError: it cannot be; nothing was sent
     """
+    shard = shard_of(operator, map_index, is_known=True)
     client = hook.get_conn()
     settings = client.settings
     app = client.info().name
@@ -81,6 +85,7 @@ def batch_of(
         keep=operator.keep,
         answer_column=operator.answer_column,
         report_samples=operator.report_samples,
+        shard=shard,
     )
 
 
@@ -112,6 +117,29 @@ def rules_of(
         trace_id=trace_id,
         trace_session_id=trace_session_id,
     )
+
+
+def shard_of(operator: CompletionBatchOperator, map_index: int = -1, *, is_known: bool = False) -> Shard | None:
+    """Return which of the rows are an operator's, None if all are.
+
+    :param map_index: that of a mapped task; any other shard is refused there, as two tasks would have the same one
+    :param is_known: whether there is no map index to come any more
+    :raises InvalidRequestError: there is no such shard
+    """
+    number = operator.shard
+    if operator.shards is None:
+        if number is None:
+            return None
+        raise InvalidRequestError("shard is of no use without shards, which says how many there are.", hint=NOT_SENT)
+    if number is None:
+        number = map_index if map_index >= 0 or is_known else 0
+    shard = Shard(number, operator.shards)
+    if map_index >= 0 and number != map_index:
+        raise InvalidRequestError(
+            f"shard is {number}, and the map index of this task {map_index}: they have to be the same.",
+            hint=f"{NOT_SENT} Map over all shards and nothing else: .expand(shard=list(range({operator.shards}))).",
+        )
+    return shard
 
 
 def path_in(value: Any) -> FilePath | Any:

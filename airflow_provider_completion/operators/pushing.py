@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+from airflow.providers.common.compat.sdk import XCOM_RETURN_KEY
 
 from airflow_provider_completion.api.errors import CompletionError
 from airflow_provider_completion.api.words import excerpt
+
+if TYPE_CHECKING:
+    from airflow_provider_completion.batch.manifest import Manifest
 
 
 class Pushing(Protocol):
@@ -29,6 +34,18 @@ def push(instance: Pushing, key: str, value: Any, *, kept: Callable[[], bool]) -
             hint="It is kept: a retry stores it again, and nothing is billed." if kept() else "",
             retry="delay",
         ) from None  # which would quote the value
+
+
+def push_manifest(instance: Pushing, manifest: Manifest, *, fails: bool) -> None:
+    """Push what XCom has of a batch beside its task's result; of one that fails, that as well."""
+    if manifest.published:
+        instance.xcom_push(key="output", value=manifest.output)
+    if manifest.failed:
+        instance.xcom_push(key="failed", value=manifest.failed)
+    told = manifest.as_json()
+    instance.xcom_push(key="usage", value=told["asked"])
+    if fails:
+        instance.xcom_push(key=XCOM_RETURN_KEY, value=told)
 
 
 def _reason(error: Exception) -> str:

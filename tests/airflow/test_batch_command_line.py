@@ -184,6 +184,8 @@ EVERY: list[tuple[str, list[str], Any, Any]] = [
     ("total_seconds", ["2.5"], 2.5, 2),
     ("accept", ["suspect"], ["suspect"], ["complete", "suspect"]),
     ("on_maybe_billed", ["retry"], "retry", "retry"),
+    ("shards", ["8"], 8, 8),
+    ("shard", ["3"], 3, 3),
 ]
 
 
@@ -200,6 +202,23 @@ def test_every_option(name: str, words: list[str], value: Any, in_file: Any, fol
     assert given(flag, *words, config="batch.json") == {**paths, name: both}
     if value is True:
         assert given(f"--no-{flag[2:]}", config="batch.json")[name] is False
+
+
+def test_shards_are_asked_and_merged(
+    completion_server: LocalCompletionServer, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("rows.csv").write_text("text\na\nb\nc\n")
+    for shard in ("0", "1"):
+        early = ran("batch", "merge", "out.csv", "--shards", "2")
+        assert (early.code, "has no results" in early.errors) == (2, True)
+        done = ran("batch", "rows.csv", "out.csv", "--shards", "2", "--shard", shard, "--json")
+        assert (done.code, manifest(done)["share"]["shard"]) == (0, int(shard))
+    done = ran("batch", "merge", "out.csv", "--shards", "2", "--json")
+    assert (done.code, manifest(done)["counts"]["complete"]) == (0, 3)
+    assert [line.split(",")[0] for line in Path("out.csv").read_text().splitlines()] == ["text", "a", "b", "c"]
+    for wrong, said in ((("--shard", "1"), "without shards"), (("--shards", "2"), "shard is no whole number")):
+        done = ran("batch", "rows.csv", "out.csv", *wrong)
+        assert (done.code, said in done.errors) == (2, True), done.errors
 
 
 def test_every_option_is_tried() -> None:

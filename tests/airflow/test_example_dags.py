@@ -144,6 +144,18 @@ class TestBatch:
         assert [inputs["text"] for inputs in asked(completion_server)[4:]] == ["A lamp. It hums."]
         assert (ended.xcom("describe")["asked"]["rows"], ended.xcom("describe")["found"]["rows"]) == (1, 1)
 
+    def test_many_workers(self, bag: Any, completion_server: LocalCompletionServer, tmp_path: Path) -> None:
+        rows = [f"K-{number},Kettle {number}. It is quick.\n" for number in range(6)]
+        (tmp_path / "products.csv").write_text("".join(["sku,description\n", *rows]))
+        ended = run(bag, "example_many_workers", folder=str(tmp_path))
+        assert all_succeeded(ended)
+        described = [json.loads(line) for line in (tmp_path / "described.jsonl").read_text().splitlines()]
+        assert [row["sku"] for row in described] == [f"K-{number}" for number in range(6)]
+        assert len(completion_server.generations) == 6
+        assert [ended.xcom("describe", map_index=number)["rows"] for number in range(4)] == [2, 2, 1, 1]
+        assert ended.xcom("merge")["counts"]["complete"] == 6
+        assert ended.xcom("merge", "output") == (tmp_path / "described.jsonl").as_uri()
+
 
 class TestFiles:
     @pytest.fixture

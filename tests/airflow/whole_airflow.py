@@ -42,12 +42,13 @@ class Airflow:
     :param home: an empty folder
     :param connection: the connection ``completion_default``, as JSON
     :param dag_file: name of a file beside this one
+    :param others: variables of its environment that differ
     """
 
     scheduler: Part
     api: Part | None = None
 
-    def __init__(self, home: Path, connection: str, dag_file: str) -> None:
+    def __init__(self, home: Path, connection: str, dag_file: str, **others: str) -> None:
         self.home = home
         (home / "dags").mkdir()
         (home / "config").mkdir()  # where Airflow finds modules: for the test's own
@@ -89,6 +90,7 @@ class Airflow:
             # Airflow 2 would run one task after the other.
             "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
             "_AIRFLOW__SKIP_DATABASE_EXECUTOR_COMPATIBILITY_CHECK": "1",
+            **others,
         }
         self.parts: list[Part] = []
         if airflow_version >= "3":

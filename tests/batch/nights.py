@@ -45,6 +45,7 @@ def batch_of(
     max_price: str | None = None,
     rules: Mapping[str, Any] | None = None,
     recipient: Any = RECIPIENT,
+    facts: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> Any:
     """Make a batch, and check its rows."""
@@ -56,7 +57,7 @@ def batch_of(
         recipient=recipient,
         settings=settings_for(server),
         rules=Rules(**{"concurrency": 4, "max_price": max_price and Decimal(max_price), **(rules or {})}),
-        facts={"run": run, "round": f"{run}#0", "cleared": False},
+        facts={"run": run, "round": f"{run}#0", "cleared": False, **(facts or {})},
         **more,
     ) as batch:
         batch.check()

@@ -50,7 +50,8 @@ class Work:
 
     :param rows: their texts
     :param truth: how many calls the server takes from us
-    :param late: when each batch after the first begins, with the same number of rows
+    :param late: when each batch after the first begins
+    :param parts: how many rows each of them has, and the first; by default the same number
     """
 
     kind: Kind
@@ -58,6 +59,12 @@ class Work:
     truth: int
     streams: bool = False
     late: tuple[float, ...] = ()
+    parts: tuple[int, ...] = ()
+
+    @property
+    def each(self) -> tuple[int, ...]:
+        """How many rows each batch has."""
+        return self.parts or (self.rows,) * (1 + len(self.late))
 
 
 # -- the ways: each returns the seconds of each row's last call, in the order in which they ended ---------------------
@@ -122,17 +129,18 @@ async def _peer(name: str, work: Work, url: str, asked: int) -> list[float]:
                 took.append(time.perf_counter() - begun)
             return response.status
 
-        await _LOOPS[name](iter(map(str, range(work.rows * (1 + len(work.late))))), asked, call)
+        await _LOOPS[name](iter(map(str, range(sum(work.each)))), asked, call)
     return took
 
 
-def _ours(work: Work, url: str, asked: int, user: str = "0") -> list[float]:
+def _ours(work: Work, url: str, asked: int, number: int = 0) -> list[float]:
+    rows = work.each[number]
     with tempfile.TemporaryDirectory(prefix="completion-bench-") as folder:
         output = Path(folder) / "out.jsonl"
         with Batch(
-            ({"sku": str(number)} for number in range(work.rows)),
+            ({"sku": str(number)} for number in range(rows)),
             output,
-            ask=Ask(key="sku", user=user, columns={"text": "sku"}),
+            ask=Ask(key="sku", user=str(number), columns={"text": "sku"}),
             form=None,
             recipient=Recipient(url, "bench"),
             settings=ClientSettings(base_url=url, api_key=many.KEY, check_inputs=False),
@@ -142,14 +150,14 @@ def _ours(work: Work, url: str, asked: int, user: str = "0") -> list[float]:
             batch.check()
             manifest, failure = batch.run()
             assert failure is None, failure
-            assert manifest.counts["complete"] == work.rows, manifest.counts
+            assert manifest.counts["complete"] == rows, manifest.counts
         # Rows begin in their order.
         return [json.loads(line)["running_seconds"] for line in output.read_text().splitlines()]
 
 
-def _later(seconds: float, work: Work, url: str, asked: int, user: str) -> None:
+def _later(seconds: float, work: Work, url: str, asked: int, number: int) -> None:
     time.sleep(seconds)
-    _ours(work, url, asked, user)
+    _ours(work, url, asked, number)
 
 
 def run(way: str, work: Work) -> dict[str, Any]:
@@ -159,13 +167,13 @@ def run(way: str, work: Work) -> dict[str, Any]:
     :return: seconds in all; what the server has seen; the 95th percentile of the rows' seconds after the first 100, and
         of what the server worked on them; when each batch after the first got its first row, from its begin on
     """
-    rows = work.rows * (1 + len(work.late))
+    rows = sum(work.each)
     name, _, number = way.rpartition(" ")
     asked = int(number)
     with serving(work.kind, rows) as (url, seen):
         begun, clock = time.perf_counter(), time.monotonic()
         if name == "ours":
-            others = [Process(target=_later, args=(s, work, url, asked, f"{n + 1}")) for n, s in enumerate(work.late)]
+            others = [Process(target=_later, args=(s, work, url, asked, n + 1)) for n, s in enumerate(work.late)]
             for other in others:
                 other.start()
             took = _ours(work, url, asked)
@@ -175,7 +183,7 @@ def run(way: str, work: Work) -> dict[str, Any]:
         else:
             took = asyncio.run(_peer(name, work, url, asked))
         wall = time.perf_counter() - begun
-    assert len(took) == (work.rows if name == "ours" else rows)
+    assert len(took) == (work.each[0] if name == "ours" else rows)
     assert seen["taken"] == rows, "a row was lost, or sent twice"
     services = [work.kind.seconds_of(str(number)) for number in range(work.rows)]
     return {
@@ -241,6 +249,19 @@ def _two(named: bool) -> Callable[[random.Random], Work]:
     return make
 
 
+def _four(named: bool) -> Callable[[random.Random], Work]:
+    """Shards of which one is done first, and another is left."""
+
+    def make(dice: random.Random) -> Work:
+        ceiling = dice.randint(8, 40)
+        kind = Kind(ceiling=ceiling, named=named, seed=dice.randrange(1000))
+        each = tuple(ceiling * WAVES * part // 20 for part in dice.sample((2, 4, 6, 8), 4))
+        late = tuple(dice.uniform(0, 5) for _ in range(3))
+        return Work(kind, each[0], ceiling, late=late, parts=each)
+
+    return make
+
+
 def _queue(spread: Any, *, streams: bool) -> Callable[[random.Random], Work]:
     def make(dice: random.Random) -> Work:
         workers = dice.randint(8, 40)
@@ -281,6 +302,7 @@ def cases() -> Iterator[Case]:
         yield Case(f"ceiling, {says}, constant", _ceiling(named, "constant"), {"wall": 1.10})
         yield Case(f"ceiling, {says}, half held by another", _half_held(named), {"wall": 1.1}, ("ours 100",))
         yield Case(f"ceiling, {says}, two batches", _two(named), {"wall": 1.1, "first row": 30}, ("ours 100",))
+        yield Case(f"ceiling, {says}, four shards", _four(named), {"wall": 1.15, "first row": 30}, ("ours 100",))
     for streams in (True, False):
         mode = "streaming" if streams else "blocking"
         peers = ("AIMD 100", "as asked 100") if streams else ()

@@ -1,0 +1,188 @@
+"""Shards on Celery's workers, over one app that takes ten calls at a time; one of the workers is killed.
+
+It needs the provider of Celery, and redis-server: ``make test-all`` has both.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_completion.testing import App, LocalCompletionServer, Prompt
+from tests.airflow.whole_airflow import Airflow
+
+pytest.importorskip("airflow.providers.celery")
+pytestmark = [
+    pytest.mark.whole_airflow,
+    pytest.mark.skipif(shutil.which("redis-server") is None, reason="there is no redis-server"),
+]
+
+CEILING, SHARDS, TENTH = 10, 4, 0.1
+#: How many calls of a shard are in flight at most.
+IN_FLIGHT = 32
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the app has done for a row: who it is of, and from when to when it worked on it."""
+
+    text: str
+    begun: float
+    ended: float
+
+    @property
+    def shard(self) -> int:
+        return int(self.text.split()[1]) % SHARDS
+
+
+@dataclass
+class Work:
+    """The app's generator, and what it has seen."""
+
+    rows: list[Row] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __call__(self, prompt: Prompt) -> Iterator[str]:
+        text, begun = str(prompt.inputs["text"]), time.monotonic()
+        for _ in range(int(text.split()[2])):
+            yield "word "  # the app pauses after each
+        with self.lock:
+            self.rows.append(Row(text, begun, time.monotonic()))
+
+    def of(self, name: str) -> list[Row]:
+        with self.lock:
+            return [row for row in self.rows if row.text.startswith(f"{name} ")]
+
+
+@dataclass
+class Workers:
+    airflow: Airflow
+    server: LocalCompletionServer
+    work: Work
+    parts: list[Any]
+
+    def posts(self, name: str) -> Counter[str]:
+        """How often each row was taken."""
+        return Counter(
+            generation.prompt.inputs["text"]
+            for generation in self.server.generations
+            if generation.prompt.inputs["text"].startswith(f"{name} ")
+        )
+
+    def records(self, name: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.airflow.home / f"{name}.jsonl").read_text().splitlines()]
+
+    def run(self, name: str) -> None:
+        """Begin a Dag run, once its file was read."""
+        query = "SELECT dag_id FROM dag WHERE dag_id = ?"
+        self.airflow.eventually("the Dag", lambda: self.airflow.query(query, name))
+        self.airflow.run("dags", "trigger", name)
+
+    def end(self, name: str) -> dict[str, Any]:
+        """Wait for the merge, and return its manifest."""
+        merge = f"{name}_merged"
+        self.airflow.eventually("the end", lambda: self.airflow.dag_run_has_ended(name))
+        assert self.airflow.state(merge) == "success", self.airflow.task_log(name)[-5000:]
+        manifest: dict[str, Any] = self.airflow.xcom(merge)
+        return manifest
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
+    work, port = Work(), free_port()
+    form = [{"type": "paragraph", "variable": "text"}]
+    app = App(prompt="{{text}}", form=form, generator=work, pause_seconds=TENTH, max_active_requests=CEILING)
+    home: Path = tmp_path_factory.mktemp("airflow")
+    command = ["redis-server", "--port", str(port), "--save", "", "--dir", str(home)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as redis, LocalCompletionServer(app) as server:
+        airflow = Airflow(
+            home,
+            server.connection_json(),
+            "many_workers_dag.py",
+            AIRFLOW__CORE__EXECUTOR="CeleryExecutor",
+            AIRFLOW__CORE__PARALLELISM="8",
+            AIRFLOW__CELERY__BROKER_URL=f"redis://127.0.0.1:{port}/0",
+            AIRFLOW__CELERY__RESULT_BACKEND=f"redis://127.0.0.1:{port}/1",
+            AIRFLOW__CELERY__WORKER_PREFETCH_MULTIPLIER="1",
+            # How long a killed worker is not missed.
+            AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT="40",
+            AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL="2",
+        )
+        try:
+            parts = [
+                airflow.start("celery", "worker", "--skip-serve-logs", "--concurrency", "2", "-H", f"{name}@localhost")
+                for name in ("one", "other")
+            ]
+            yield Workers(airflow, server, work, parts)
+        finally:
+            airflow.close()
+            redis.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                redis.wait(10)
+            redis.kill()
+
+
+def told(what: str, seconds: float, ideal: float) -> None:
+    print(f"\n{what}: {seconds:.1f} s, {seconds / ideal:.2f} times the ideal {ideal:.1f} s")
+
+
+def assert_whole(workers: Workers, name: str, manifest: dict[str, Any]) -> None:
+    """Each row once, in input order."""
+    records = workers.records(name)
+    assert [int(record["text"].split()[1]) for record in records] == list(range(len(records)))
+    assert {record["completion_status"] for record in records} == {"complete"}
+    assert (manifest["rows"], manifest["counts"]["complete"]) == (len(records), len(records))
+    assert workers.server.traffic().most_running <= CEILING
+
+
+def test_shards_of_unequal_length_share_the_ceiling(workers: Workers) -> None:
+    workers.run("unequal")
+    manifest = workers.end("unequal")
+    assert_whole(workers, "unequal", manifest)
+    assert set(workers.posts("unequal").values()) == {1}
+    rows = workers.work.of("unequal")
+    # From where all shards are there: when a worker begins its tasks is not ours.
+    since = max(min(row.begun for row in rows if row.shard == shard) for shard in range(SHARDS))
+    seconds = max(row.ended for row in rows) - since
+    ideal = sum(row.ended - max(row.begun, since) for row in rows if row.ended > since) / CEILING
+    told("four shards of unequal length", seconds, ideal)
+
+
+def test_after_a_worker_is_killed_each_row_is_there_once(workers: Workers) -> None:
+    workers.run("killed")
+    workers.airflow.eventually(
+        "rows of all shards", lambda: {row.shard for row in workers.work.of("killed")} == {*range(SHARDS)}
+    )
+    killed_at = time.monotonic()
+    workers.parts[0].kill()
+    manifest = workers.end("killed")
+    assert_whole(workers, "killed", manifest)
+    posts = workers.posts("killed")
+    twice = {text for text, count in posts.items() if count > 1}
+    marked = {row["text"] for row in workers.records("killed") if row["possibly_billed_twice"]}
+    assert set(posts.values()) <= {1, 2}
+    # Those that were noted, and had not come to the app, are among them.
+    assert twice <= marked
+    assert 0 < len(marked) <= 2 * IN_FLIGHT
+    rows = workers.work.of("killed")
+    survivors = {row.shard for row in rows} - {int(text.split()[1]) % SHARDS for text in marked}
+    own = [row for row in rows if row.shard in survivors and row.ended > killed_at]
+    seconds = max(row.ended for row in own) - killed_at
+    told("the shards that survived", seconds, sum(row.ended - max(row.begun, killed_at) for row in own) / CEILING)
