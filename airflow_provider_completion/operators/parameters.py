@@ -14,6 +14,7 @@ from airflow_provider_completion.batch.rules import Rules
 from airflow_provider_completion.client.files import FilePath
 from airflow_provider_completion.hooks.files import files_of, path_of
 from airflow_provider_completion.operators.failing import wrong_inputs
+from airflow_provider_completion.operators.sql import SqlRows, SqlTable
 from airflow_provider_completion.structured.output import Output
 
 if TYPE_CHECKING:
@@ -48,9 +49,10 @@ def batch_of(
     if not isinstance(inputs, Mapping):
         raise wrong_inputs(inputs, "Write a template for each value: inputs={'language': '{{ ... }}'}.")
     user = settings.user if operator.user is None else operator.user
+    output = operator.output_path
     return Batch(
-        path_in(rows),
-        path_in(operator.output_path),
+        rows.source() if isinstance(rows, SqlRows) else path_in(rows),
+        output.target() if isinstance(output, SqlTable) else path_in(output),
         ask=Ask(
             columns=operator.columns or {},
             inputs=inputs,
