@@ -7,6 +7,8 @@ from copy import copy
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
+from airflow.providers.common.compat.sdk import XComArg
+
 from airflow_provider_completion.api.errors import InvalidRequestError
 from airflow_provider_completion.operators.failing import failing_briefly, refusing
 from airflow_provider_completion.operators.links import (
@@ -165,6 +167,8 @@ class CompletionBatchOperator(CallingOperator):
         self.rows = rows if given else GivenRows(rows)
         self.output_path = output  # Airflow has an attribute "output": what the task pushes
         self._own_tables()
+        if isinstance(rows, SqlRows):  # into which Airflow does not look
+            XComArg.apply_upstream_relationship(self, [rows.sql, rows.parameters])
         self.columns = columns
         self.inputs = inputs
         self.key = key
