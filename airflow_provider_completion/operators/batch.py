@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from copy import copy
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
-
-from airflow.providers.common.compat.sdk import XComArg
 
 from airflow_provider_completion.api.errors import InvalidRequestError
 from airflow_provider_completion.operators.failing import failing_briefly, refusing
@@ -17,7 +14,7 @@ from airflow_provider_completion.operators.links import (
     CompletionLogsLink,
     CompletionReportLink,
 )
-from airflow_provider_completion.operators.sql import SqlRows, SqlTable
+from airflow_provider_completion.operators.sql import SqlTable, owned, taken
 from airflow_provider_completion.paying import OnMaybeBilled, checked_on_maybe_billed
 
 if TYPE_CHECKING:
@@ -32,19 +29,6 @@ if TYPE_CHECKING:
 
 #: As :data:`~airflow_provider_completion.api.answers.WHOLE`, without loading pydantic.
 _WHOLE: tuple[Finish, ...] = ("complete",)
-
-
-class GivenRows:
-    """Rows that the Dag file has itself. Airflow renders no templates in them, and shows none of them.
-
-    :param rows: mappings of columns to values
-    """
-
-    def __init__(self, rows: Any) -> None:
-        self.rows = rows
-
-    def __repr__(self) -> str:
-        return f"<{len(self.rows)} rows>" if hasattr(self.rows, "__len__") else "<rows>"
 
 
 class CompletionBatchOperator(CallingOperator):
@@ -163,12 +147,8 @@ class CompletionBatchOperator(CallingOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        given = isinstance(rows, str | SqlRows) or hasattr(rows, "resolve") or hasattr(rows, "open")
-        self.rows = rows if given else GivenRows(rows)
-        self.output_path = output  # Airflow has an attribute "output": what the task pushes
-        self._own_tables()
-        if isinstance(rows, SqlRows):  # into which Airflow does not look
-            XComArg.apply_upstream_relationship(self, [rows.sql, rows.parameters])
+        self.rows = taken(self, rows)
+        self.output_path = owned(output)  # Airflow has an attribute "output": what the task pushes
         self.columns = columns
         self.inputs = inputs
         self.key = key
@@ -229,16 +209,9 @@ class CompletionBatchOperator(CallingOperator):
         with refusing():
             rules_of(self, max_price=None, deadline=None)
 
-    def _own_tables(self) -> None:
-        """Airflow renders templates in the very objects that it finds, which other tasks, and other runs, may have."""
-        if isinstance(self.rows, SqlRows):
-            self.rows = copy(self.rows)
-        if isinstance(self.output_path, SqlTable):
-            self.output_path = copy(self.output_path)
-
     def render_template_fields(self, *args: Any, **kwargs: Any) -> None:
         """Render templates, as Airflow calls it."""
-        self._own_tables()
+        self.rows, self.output_path = owned(self.rows), owned(self.output_path)
         super().render_template_fields(*args, **kwargs)
 
     @failing_briefly
@@ -247,7 +220,7 @@ class CompletionBatchOperator(CallingOperator):
         from airflow_provider_completion.operators.night import Night
 
         self._night = Night(self, context)
-        return self._night.run(self.rows.rows if isinstance(self.rows, GivenRows) else self.rows)
+        return self._night.run(self.rows)
 
     def show_report(self, ti: Any) -> None:
         """Let the link lead to the report.

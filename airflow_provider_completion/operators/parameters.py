@@ -14,7 +14,7 @@ from airflow_provider_completion.batch.rules import Rules
 from airflow_provider_completion.client.files import FilePath
 from airflow_provider_completion.hooks.files import files_of, path_of
 from airflow_provider_completion.operators.failing import wrong_inputs
-from airflow_provider_completion.operators.sql import SqlRows, SqlTable
+from airflow_provider_completion.operators.sql import GivenRows, SqlRows, SqlTable
 from airflow_provider_completion.structured.output import Output
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def batch_of(
     user = settings.user if operator.user is None else operator.user
     output = operator.output_path
     return Batch(
-        rows.source() if isinstance(rows, SqlRows) else path_in(rows),
+        rows_in(rows),
         output.target() if isinstance(output, SqlTable) else path_in(output),
         ask=Ask(
             columns=operator.columns or {},
@@ -114,6 +114,13 @@ def rules_of(
         trace_id=trace_id,
         trace_session_id=trace_session_id,
     )
+
+
+def rows_in(rows: Any) -> Any:
+    """Return the rows that an operator was given, or a function has returned, as a batch takes them."""
+    if isinstance(rows, SqlRows):
+        return rows.source()
+    return rows.rows if isinstance(rows, GivenRows) else path_in(rows)
 
 
 def path_in(value: Any) -> FilePath | Any:

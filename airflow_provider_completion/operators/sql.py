@@ -1,13 +1,32 @@
-"""Tables of databases as rows and as output of a batch. Dag files import this: it loads nothing but what is here."""
+"""What an operator takes as rows, and tables of databases as rows and as output. Dag files load this."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from copy import copy
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow.providers.common.compat.sdk import XComArg
 
 if TYPE_CHECKING:
     from airflow_provider_completion.batch.outputs import Table
     from airflow_provider_completion.batch.rows import Source
+
+
+Value = TypeVar("Value")
+
+
+class GivenRows:
+    """Rows that the Dag file has itself. Airflow renders no templates in them, and shows none of them.
+
+    :param rows: mappings of columns to values
+    """
+
+    def __init__(self, rows: Any) -> None:
+        self.rows = rows
+
+    def __repr__(self) -> str:
+        return f"<{len(self.rows)} rows>" if hasattr(self.rows, "__len__") else "<rows>"
 
 
 class SqlRows:
@@ -91,3 +110,18 @@ class SqlTable:
             create=self.create,
             insert=self.insert,
         )
+
+
+def taken(operator: Any, rows: Any) -> Any:
+    """Return what an operator is given as rows, as it keeps it: see :class:`GivenRows` and :func:`owned`."""
+    if isinstance(rows, SqlRows):  # into which Airflow does not look for other tasks
+        XComArg.apply_upstream_relationship(operator, [rows.sql, rows.parameters])
+    is_rendered = isinstance(rows, str | SqlRows) or hasattr(rows, "resolve") or hasattr(rows, "open")
+    return owned(rows) if is_rendered else GivenRows(rows)
+
+
+def owned(value: Value) -> Value:
+    """Return a query or a table as an operator's own: Airflow renders templates in the very object that it finds, which
+    other tasks, and other runs, have as well. Anything else stays what it is.
+    """
+    return copy(value) if isinstance(value, SqlRows | SqlTable) else value
