@@ -20,7 +20,7 @@ unexport PYTHONPATH
 unexport PYTHONDONTWRITEBYTECODE
 PACKAGE := $(shell find airflow_provider_completion -name __pycache__ -prune -o -print)
 
-.PHONY: demo test check docs $(NEWEST:%=test-%) $(OLDEST:%=test-%) bench soak clean
+.PHONY: demo test test-all test-long check docs $(NEWEST:%=test-%) $(OLDEST:%=test-%) bench soak clean
 .SECONDARY:
 
 demo: .venv/airflow-$(NEWEST)/.ready ## run the example Dag, against a local app or AIRFLOW_CONN_COMPLETION_DEFAULT
@@ -28,6 +28,11 @@ demo: .venv/airflow-$(NEWEST)/.ready ## run the example Dag, against a local app
 
 test: ## everything that CI runs, at once, since much of it waits: some sixteen minutes on two cores
 	@$(MAKE) $(AT_ONCE) $(NEWEST:%=test-%) $(OLDEST:%=test-%) check docs
+
+test-all: test test-long ## that, and what takes minutes
+
+test-long: .venv/airflow-$(NEWEST)/.ready ## 20,000 rows from a table into a table, through two kills; needs PostgreSQL
+	.venv/airflow-$(NEWEST)/bin/pytest -q -m long
 
 check: .venv/airflow-$(NEWEST)/.ready ## lint and types
 	.venv/airflow-$(NEWEST)/bin/ruff check .

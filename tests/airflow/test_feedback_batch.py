@@ -59,6 +59,20 @@ def test_a_nights_review_goes_back_and_again_changes_nothing(
     assert set(kept(completion_server)) == {ids[1]}
 
 
+def test_the_operator_of_the_documents(
+    completion_server: LocalCompletionServer, ids: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "reviewed.csv").write_text(f"message_id,verdict\n{ids[0]},like\n")
+    with new_dag(params={"folder": str(tmp_path)}) as dag:
+        CompletionFeedbackBatchOperator(
+            task_id="rate",
+            rows="{{ params.folder }}/reviewed.csv",
+            columns={"rating": "verdict"},
+        )
+    assert states_of(dag) == {"rate": "success"}
+    assert kept(completion_server) == {ids[0]: ("like", None)}
+
+
 def test_from_a_task_and_from_a_table(
     completion_server: LocalCompletionServer, ids: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

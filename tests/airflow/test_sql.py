@@ -88,6 +88,21 @@ def test_from_a_table_into_a_table_with_templates(
     assert len(completion_server.generations) == 2
 
 
+def test_the_operator_of_the_documents(
+    completion_server: LocalCompletionServer, shop: sqlite3.Connection, tmp_path: Path
+) -> None:
+    folder = tmp_path
+    with new_dag(params={"day": "2026-02-21"}) as dag:
+        described = CompletionBatchOperator(
+            task_id="describe",
+            rows=SqlRows("shop", "SELECT sku, text FROM products WHERE day = :day", {"day": "{{ params.day }}"}),
+            output=SqlTable("shop", "described", key="sku", create=True),
+            journal=folder / "described.journal",
+        )
+    assert states_of(dag) == {described.task_id: "success"}
+    assert shop.execute("SELECT sku, answer FROM described").fetchall() == [("K-1", "THING 1")]
+
+
 def test_what_another_task_returns_is_a_parameter(
     completion_server: LocalCompletionServer, shop: sqlite3.Connection, tmp_path: Path
 ) -> None:
