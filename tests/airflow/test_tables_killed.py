@@ -42,15 +42,9 @@ class Tries:
     """Processes that each run the same batch."""
 
     def __init__(self, database: Engine, home: Path) -> None:
-        self.journal = home / "described.journal"
+        self._journal, self._log = home / "described.journal", home / "log"
         url = database.url
-        shop = {
-            "conn_type": "postgres",
-            "host": url.host,
-            "port": url.port,
-            "login": url.username,
-            "schema": "postgres",
-        }
+        shop = {"conn_type": "postgres", "host": url.host, "port": url.port, "login": "airflow", "schema": "postgres"}
         self._environment = {
             **os.environ,
             "AIRFLOW_HOME": str(home),
