@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from pydantic import BaseModel
+from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.engine import Engine
 
 from airflow_provider_completion.api.errors import CompletionError, InvalidRequestError
@@ -118,7 +119,7 @@ class TestRows:
             return peak
 
         most(10)
-        assert most(20_000) < 2 * most(4_000)
+        assert most(10_000) < 2 * most(2_500)
 
 
 class TestTable:
@@ -477,11 +478,31 @@ def test_which_kinds_fit_in_which_columns(kind: Any, fitting: list[str], not_fit
         assert fits(kind, type_for(kind, dialect, is_key=True), dialect)
 
 
+@pytest.mark.parametrize(
+    ("dialect", "told"),
+    [
+        (
+            mysql.dialect(),
+            "INSERT INTO shop.described (sku, answer) VALUES (%s, %s) ON DUPLICATE KEY UPDATE answer = VALUES(answer)",
+        ),
+        (
+            postgresql.dialect(),
+            "INSERT INTO shop.described (sku, answer) VALUES (%(value_0)s, %(value_1)s) ON CONFLICT (sku) "
+            "DO UPDATE SET answer = excluded.answer WHERE shop.described.answer IS DISTINCT FROM excluded.answer",
+        ),
+    ],
+    ids=["mysql", "postgresql"],
+)
+def test_each_database_has_its_statement(dialect: Any, told: str) -> None:
+    columns = upserts.Columns("described", "shop", {"sku": sa.Text(), "answer": sa.Text()}, ["sku"])
+    statement = upserts._STATEMENTS[dialect.name](columns)
+    assert " ".join(str(statement.compile(dialect=dialect)).split()) == told
+
+
 def test_prices_are_exact_where_a_database_has_decimals() -> None:
     dialect = sa.create_engine("sqlite://").dialect
     assert sql_table.converter_for(sa.Text(), dialect)(Decimal("0.10")) == "0.10"
-    postgresql: Any = sa.dialects.postgresql.dialect()
-    converted = sql_table.converter_for(sa.Numeric(), postgresql)("0.0000150")
+    converted = sql_table.converter_for(sa.Numeric(), postgresql.dialect())("0.0000150")
     assert (type(converted), converted) == (Decimal, Decimal("0.0000150"))
 
 
