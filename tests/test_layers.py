@@ -60,7 +60,7 @@ THIRD_PARTIES = {
     "following": set(),
     "paying": set(),
     "client": {"pydantic", "requests", "urllib3", "aiohttp", "certifi", "opentelemetry", "tenacity"},
-    "batch": {"jinja2", "markupsafe", "pydantic", "pydantic_core", "pyarrow"},
+    "batch": {"jinja2", "markupsafe", "pydantic", "pydantic_core", "pyarrow", "sqlalchemy"},
     "keeping": {"pydantic", "airflow", "asgiref"},
     "testing": {"pydantic", "aiohttp", "pytest"},
 }

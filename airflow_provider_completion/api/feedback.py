@@ -17,6 +17,27 @@ from airflow_provider_completion.api.fields import (
 Rating: TypeAlias = Literal["like", "dislike"] | None
 
 
+#: What people, templates and upstream tasks may say, in small letters, and the API's own word for it.
+_SAID: dict[str, Rating] = {
+    "like": "like",
+    "true": "like",
+    "dislike": "dislike",
+    "false": "dislike",
+    "withdraw": None,
+}
+
+
+def rating_of(said: object) -> Rating:
+    """Return the rating that somebody has said.
+
+    :raises ValueError: it is none; says what it must be
+    """
+    text = str(said).strip().lower()
+    if text not in _SAID:
+        raise ValueError(f"is neither 'like' nor 'dislike' nor 'withdraw' (nor True or False), but {text[:40]!r}")
+    return _SAID[text]
+
+
 class Feedback(ApiModel):
     """One piece of feedback, of any end user of the app.
 

@@ -17,10 +17,12 @@ from airflow_provider_completion.batch.columns import ColumnPlan, FilesOf
 from airflow_provider_completion.batch.ending import Ending, Why
 from airflow_provider_completion.batch.entries import JournalError, TakenOverError
 from airflow_provider_completion.batch.journal import Journal
+from airflow_provider_completion.batch.kinds import kinds_of
 from airflow_provider_completion.batch.looking import looking_at
 from airflow_provider_completion.batch.manifest import Manifest, Share
 from airflow_provider_completion.batch.new_files import is_local, name_of
 from airflow_provider_completion.batch.outcomes import Reading
+from airflow_provider_completion.batch.outputs import Table
 from airflow_provider_completion.batch.places import JOURNAL, Places, uri_of
 from airflow_provider_completion.batch.preview import Preview, preview
 from airflow_provider_completion.batch.progress import Progress
@@ -90,8 +92,8 @@ class Batch:
     """A batch. Making it checks where results go; :meth:`check` and :meth:`run` do the rest. Use it in a ``with``.
 
     :param rows: see :func:`~.sources.source_of`; they are read once, here
-    :param output: see :class:`~.places.Places`
-    :param journal: the journal's folder, by default one beside the output
+    :param output: see :class:`~.places.Places`; or a table, whose key is the rows' too
+    :param journal: the journal's folder, by default one beside the output; a table has nothing beside it
     :param reuse: earlier outputs whose answers to the same rows are taken over
     :param keep: the rows' columns that stand in the results
     :param answer_column: where answers stand
@@ -108,7 +110,7 @@ class Batch:
     def __init__(
         self,
         rows: Rows,
-        output: FilePath,
+        output: FilePath | Table,
         *,
         ask: Ask,
         form: InputForm | None,
@@ -128,12 +130,16 @@ class Batch:
         self._rules = rules = shard.rules(rules) if shard else rules
         self._ask, self._shard = ask, shard
         self._share: Share | None = None
-        places = Places(output, rows)
+        table = output if isinstance(output, Table) else None
+        places = Places.of_table(output, journal, rows) if isinstance(output, Table) else Places(output, rows)
         self._unsplit = _journal_at(journal, places)
-        sample = places if _checked_limit(ask.limit) is None else places.of_sample()
-        self._places = sample.of(shard) if shard else sample
+        split = places.of(shard) if shard else places
         #: The URI of the results of all rows that are asked here, whose journal it is.
-        self.output_uri = uri_of(shard.place(places.output) if shard else places.output)
+        self.output_uri = split.uri
+        self._places, self._table = split, table
+        if _checked_limit(ask.limit) is not None:
+            self._places, self._table = places.of_sample(), None
+            self._places = self._places.of(shard) if shard else self._places
         #: The folder of the journal.
         self.journal = shard.place(self._unsplit) if shard else self._unsplit
         self._earlier = Earlier(journals_of(reuse, self.journal), Reading(rules.accept, rules.output))
@@ -150,7 +156,7 @@ class Batch:
                 user=ask.user,
                 columns=ask.columns,
                 inputs=ask.inputs,
-                key=ask.key,
+                key=_key_of(ask, table),
                 user_column=ask.user_column,
                 query_column=ask.query_column,
                 files_column=ask.files_column,
@@ -165,11 +171,14 @@ class Batch:
                 answer_column=answer_column,
                 fields=data.fields if data else None,
             )
+            if table is not None:
+                table.check(records.names, {**kinds_of(row.columns for row in self._spool.rows()), **records.kinds})
             self._results = Results(
                 self._places,
                 columns,
                 records,
                 Reading(rules.accept, rules.output),
+                table=self._table,
                 max_failed=rules.max_failed,
                 on_maybe_billed=rules.on_maybe_billed,
                 encoding=ask.encoding,
@@ -306,6 +315,8 @@ class Batch:
         :raises BatchError: it was stopped, or could not go on; there are no results
         """
         try:
+            if self._table is not None:
+                self._table.make()
             facts = {**self._facts, "digest": self._share.digest} if self._share else self._facts
             with Journal(self.journal, self.output_uri, facts) as journal:
                 self._take_over(journal)
@@ -399,6 +410,18 @@ def _journal_at(journal: FilePath | None, places: Places) -> Any:
             hint=f"{NOT_SENT} Name a folder that all workers share as journal=.",
         ) from None
     return folder
+
+
+def _key_of(ask: Ask, table: Table | None) -> str | Sequence[str]:
+    if table is None:
+        return ask.key
+    key = (ask.key,) if isinstance(ask.key, str) else tuple(ask.key)
+    if key and key != tuple(table.key):
+        raise InvalidRequestError(
+            f"The rows' key and the table's are not the same: {', '.join(key)}; {', '.join(table.key)}.",
+            hint=f"{NOT_SENT} A table is written by the key of the rows; that of the table alone is enough.",
+        )
+    return table.key
 
 
 def _checked_limit(limit: int | None) -> int | None:

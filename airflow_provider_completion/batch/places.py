@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 from airflow_provider_completion.api.errors import CompletionError, InvalidRequestError
 from airflow_provider_completion.batch.new_files import NewFile, is_local, name_of
+from airflow_provider_completion.batch.outputs import Table
 from airflow_provider_completion.batch.rows import NOT_SENT
 from airflow_provider_completion.batch.shards import Shard
 from airflow_provider_completion.batch.sinks import SUFFIXES, sink_for
@@ -19,6 +20,8 @@ from airflow_provider_completion.client.files import FilePath
 
 #: What a journal's folder is called, beside its output.
 JOURNAL = ".journal"
+_NO_PLACE = "The output is a table, beside which there is no place for the journal."
+_NAME_ONE = "journal= names a folder for it; dead letters, manifest and report stand beside that."
 #: The suffix of dead letters of rows that come from no file.
 _OF_MAPPINGS = ".jsonl"
 
@@ -36,11 +39,13 @@ class Places:
 
     :param output: a path, or what has the methods of one
     :param rows: as for :func:`~.sources.source_of`
+    :param table: the URI of the table that the results go to. The output is then the file that they would go to, and
+        only a sample of them does
     :raises InvalidRequestError: they cannot be written, or one is the file that the rows come from
     :raises CompletionError: the storage fails just now
     """
 
-    def __init__(self, output: FilePath, rows: Any = None) -> None:
+    def __init__(self, output: FilePath, rows: Any = None, table: str | None = None) -> None:
         if isinstance(output, str):
             if not output.strip() or output.endswith("/"):
                 raise InvalidRequestError(f"The output {output!r} is no path of a file.", hint=NOT_SENT)
@@ -49,9 +54,11 @@ class Places:
                     f"The output {name_of(output)!r} is the text of a URI, not a path.",
                     hint=f"{NOT_SENT} ObjectStoragePath(...) makes a path of it.",
                 )
-        self._rows = rows
+        self._rows, self._table = rows, table
         path: Any = output
         self.output: Any = Path(path) if is_local(path) else path
+        #: The URI of what has the results.
+        self.uri = table or uri_of(self.output)
         #: Makes the sink of the output.
         self.sink = sink_for(self.output.name)
         is_file = is_path(rows)
@@ -69,13 +76,24 @@ class Places:
                 error.hint = f"{NOT_SENT} The results are to be written there."
                 raise
 
+    @classmethod
+    def of_table(cls, table: Table, journal: FilePath | None, rows: Any) -> Places:
+        """Return the files of a batch whose results go to a table: they stand beside its journal.
+
+        :param journal: the journal's folder
+        """
+        if journal is None:
+            raise InvalidRequestError(_NO_PLACE, hint=f"{NOT_SENT} {_NAME_ONE}")
+        folder: Any = Path(journal) if is_local(journal) else journal
+        return cls(folder.with_name(folder.name.removesuffix(JOURNAL) + _OF_MAPPINGS), rows, table.uri)
+
     def of_sample(self) -> Places:
         """Return the files of a sample of the rows: those of the output ``described.sample.csv``."""
         return Places(self.beside(f".sample{PurePath(self.output.name).suffix}"), self._rows)
 
     def of(self, shard: Shard) -> Places:
         """Return the files of a shard of the rows: those of the output ``described.shard-3-of-8.csv``."""
-        return Places(shard.place(self.output), self._rows)
+        return Places(shard.place(self.output), self._rows, self._table)
 
     def old_failed(self, any_failed: bool) -> list[Any]:
         """Return where dead letters of earlier tries can be, whose rows may have had another format.
@@ -103,7 +121,7 @@ class Places:
 
     def _check_others(self) -> None:
         """Refuse to share what stands beside outputs that differ in nothing but their suffixes."""
-        own = uri_of(self.output).rpartition("/")[2]
+        own = self.uri.rpartition("/")[2]
         other = own
         with suppress(Exception), self.manifest.open("rb") as file:  # or there is none, or none of a batch
             other = str(json.load(file)["output"]).rpartition("/")[2]

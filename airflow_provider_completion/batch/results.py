@@ -14,6 +14,7 @@ from airflow_provider_completion.batch.journal import Entry, RowId
 from airflow_provider_completion.batch.manifest import Manifest, Share, Tally
 from airflow_provider_completion.batch.new_files import NewFile
 from airflow_provider_completion.batch.outcomes import BAD, Outcome, Reading, rejected
+from airflow_provider_completion.batch.outputs import NewFileOfRecords, NewRecords, Table
 from airflow_provider_completion.batch.places import Places, uri_of
 from airflow_provider_completion.batch.records import Records
 from airflow_provider_completion.batch.report import report_of
@@ -39,6 +40,7 @@ class Results:
     """How a batch's results are made. Everything that can be wrong with it is, before anything is sent.
 
     :param places: where they go
+    :param table: the table that records go to, in the place of a file
     :param columns: the names of the rows' columns
     :param records: what they look like
     :param reading: how answers are read
@@ -59,6 +61,7 @@ class Results:
         records: Records,
         reading: Reading,
         *,
+        table: Table | None = None,
         max_failed: float = 0,
         on_maybe_billed: OnMaybeBilled = "fail",
         encoding: str | None = None,
@@ -67,6 +70,7 @@ class Results:
         bounds: Mapping[str, str] | None = None,
     ) -> None:
         self._places, self._columns, self._records, self._reading = places, columns, records, reading
+        self._table = table
         self._max_failed, self._on_maybe_billed = checked_max_failed(max_failed), on_maybe_billed
         self._samples, self._shown, self._bounds = checked_samples(samples), shown, bounds
         # The encoding that the rows' file has is named again when these are read; a mark says it better.
@@ -101,7 +105,7 @@ class Results:
         :raises CompletionError: they cannot be written; what was there before is there still
         """
         tally, samples = Tally(this_round, self._on_maybe_billed), Samples(self._samples, self._shown)
-        with _explained(), NewFile(self._places.output) as output, NewFile(self._places.failed) as failed:
+        with _explained(), self._new_records(spool) as output, NewFile(self._places.failed) as failed:
             self._pass(spool, journal, tally, samples, output, failed)
             problem = why_not_published(
                 tally.counts,
@@ -119,7 +123,7 @@ class Results:
                 path.unlink(missing_ok=True)
             ended_at = datetime.now(UTC)
             manifest = Manifest(
-                output=uri_of(self._places.output),
+                output=self._places.uri,
                 published=problem is None,
                 problem=problem,
                 failed=uri_of(self._places.failed) if any_failed else None,
@@ -154,13 +158,19 @@ class Results:
         told = {name: getattr(tally, name).as_json() for name in ("waiting", "running")}
         return share.model_copy(update={**told, "max_failed": self._max_failed, "columns": [*self._records.names]})
 
+    def _new_records(self, spool: Spool) -> NewRecords:
+        if self._table is not None:
+            return self._table.new_records()
+        records = self._records
+        return NewFileOfRecords(
+            self._places.output, self._places.sink, records.names, lambda: {**spool.kinds(), **records.kinds}
+        )
+
     def _pass(
-        self, spool: Spool, journal: Entries, tally: Tally, samples: Samples, output: NewFile, failed: NewFile
+        self, spool: Spool, journal: Entries, tally: Tally, samples: Samples, output: NewRecords, failed: NewFile
     ) -> None:
         """Write and count all rows."""
-        records = self._records
-        sink = self._places.sink(output.write, records.names, lambda: {**spool.kinds(), **records.kinds})
-        record_of, write = records.record, sink.write
+        record_of, write = self._records.record, output.write
         failed.write(self._mark)
         letters = self._letters(failed.write, self._columns, spool.kinds)
         for row, outcome in self._outcomes(spool, journal):
@@ -177,8 +187,6 @@ class Results:
                 letters.write(row.columns)
             else:
                 letters.write_as_read(as_read)
-        if output.is_open:
-            sink.end()
         letters.end()
 
     def _outcomes(self, spool: Spool, journal: Entries) -> Iterator[tuple[Row, Outcome]]:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
+from airflow_provider_completion.api.errors import InvalidRequestError
 from airflow_provider_completion.operators.failing import failing_briefly, refusing
 from airflow_provider_completion.operators.links import (
     REPORT_KEY,
@@ -13,6 +14,7 @@ from airflow_provider_completion.operators.links import (
     CompletionLogsLink,
     CompletionReportLink,
 )
+from airflow_provider_completion.operators.sql import SqlTable, owned, taken
 from airflow_provider_completion.paying import OnMaybeBilled, checked_on_maybe_billed
 
 if TYPE_CHECKING:
@@ -29,33 +31,22 @@ if TYPE_CHECKING:
 _WHOLE: tuple[Finish, ...] = ("complete",)
 
 
-class GivenRows:
-    """Rows that the Dag file has itself. Airflow renders no templates in them, and shows none of them.
-
-    :param rows: mappings of columns to values
-    """
-
-    def __init__(self, rows: Any) -> None:
-        self.rows = rows
-
-    def __repr__(self) -> str:
-        return f"<{len(self.rows)} rows>" if hasattr(self.rows, "__len__") else "<rows>"
-
-
 class CompletionBatchOperator(CallingOperator):
     """Ask a completion app for each row of a table, in one task and one worker slot, and write a table of results.
 
-    Rows go in from a CSV, JSON-lines or Parquet file, or from a list or an XCom of mappings; each is paid for once,
-    through crashes, retries, clears and later runs with the same ``output``: what was answered is in a journal beside
-    it. The return value is the manifest: counts that add up to the rows, tokens, prices, seconds. Beside the results
-    there is a report, a page for people. XCom also has ``usage``, ``output``, the URI of the results if they were
-    written, and ``failed``, that of the rows without an answer if there are some.
+    Rows go in from a CSV, JSON-lines or Parquet file, from a list or an XCom of mappings, or from a query; each is paid
+    for once, through crashes, retries, clears and later runs with the same ``output``: what was answered is in a
+    journal beside it. The return value is the manifest: counts that add up to the rows, tokens, prices, seconds. Beside
+    the results there is a report, a page for people. XCom also has ``usage``, ``output``, the URI of the results if
+    they were written, and ``failed``, that of the rows without an answer if there are some.
 
     The task fails if more rows than ``max_failed`` have no answer; ``output`` is then left as it was. A retry asks only
     for what is missing.
 
-    :param rows: a path as text or as an ``ObjectStoragePath``, or mappings of columns to values (templated if text)
-    :param output: where the results go, ``.csv``, ``.jsonl`` or ``.parquet``; it appears when it is whole (templated)
+    :param rows: a path as text or as an ``ObjectStoragePath``, mappings of columns to values, or
+        :class:`~airflow_provider_completion.operators.sql.SqlRows` (templated if text)
+    :param output: where the results go, ``.csv``, ``.jsonl`` or ``.parquet``; it appears when it is whole (templated).
+        Or a :class:`~airflow_provider_completion.operators.sql.SqlTable`
     :param columns: the column that an input comes from, by the input's name; other inputs come from columns of their
         names, or of their labels
     :param inputs: what is the same for all rows, by name (templated)
@@ -70,7 +61,8 @@ class CompletionBatchOperator(CallingOperator):
     :param report_samples: how many rows the report shows with what they ask and got, of those with and of those without
         an answer; without it no prompt and no answer is in it
     :param report_url: where a browser finds the report, for the task's link (templated)
-    :param journal: the journal's folder, by default one beside ``output`` (templated)
+    :param journal: the journal's folder, by default one beside ``output``. A table needs one, beside which the rest is
+        (templated)
     :param reuse: earlier outputs, as paths or patterns such as ``described-*.jsonl``, whose answers to the same rows
         are taken over, at no cost (templated)
     :param app_version: your word for what is published in the app: another one asks all rows anew (templated)
@@ -119,7 +111,7 @@ class CompletionBatchOperator(CallingOperator):
         self,
         *,
         rows: Any,
-        output: str | os.PathLike[str] | ObjectStoragePath,
+        output: str | os.PathLike[str] | ObjectStoragePath | SqlTable,
         columns: Mapping[str, str] | None = None,
         inputs: Mapping[str, Any] | None = None,
         key: str | Sequence[str] = (),
@@ -160,9 +152,8 @@ class CompletionBatchOperator(CallingOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        given = isinstance(rows, str) or hasattr(rows, "resolve") or hasattr(rows, "open")
-        self.rows = rows if given else GivenRows(rows)
-        self.output_path = output  # Airflow has an attribute "output": what the task pushes
+        self.rows = taken(self, rows)
+        self.output_path = owned(output)  # Airflow has an attribute "output": what the task pushes
         self.columns = columns
         self.inputs = inputs
         self.key = key
@@ -209,6 +200,11 @@ class CompletionBatchOperator(CallingOperator):
         """
         with refusing():
             checked_on_maybe_billed(self.on_maybe_billed)
+            if isinstance(self.output_path, SqlTable) and self.journal is None:
+                raise InvalidRequestError(
+                    "The output is a table, beside which there is no place for the journal.",
+                    hint="journal= names a folder for it; dead letters, manifest and report stand beside that.",
+                )
         # What a Dag file loads stays small where nothing but numbers is to be checked.
         usual = (self.response_mode, self.accept, self.output_type, self.output_retries, self.feedback_input)
         numbers = type(self.concurrency) is int and self.concurrency > 0 and self.max_failed == 0
@@ -222,13 +218,18 @@ class CompletionBatchOperator(CallingOperator):
             if shard is not None:
                 shard.rules(rules)
 
+    def render_template_fields(self, *args: Any, **kwargs: Any) -> None:
+        """Render templates, as Airflow calls it."""
+        self.rows, self.output_path = owned(self.rows), owned(self.output_path)
+        super().render_template_fields(*args, **kwargs)
+
     @failing_briefly
     def execute(self, context: Context) -> Any:
         """Ask for all rows, write the results, push the side keys, return the manifest."""
         from airflow_provider_completion.operators.night import Night
 
         self._night = Night(self, context)
-        return self._night.run(self.rows.rows if isinstance(self.rows, GivenRows) else self.rows)
+        return self._night.run(self.rows)
 
     def show_report(self, ti: Any) -> None:
         """Let the link lead to the report.

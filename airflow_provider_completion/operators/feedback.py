@@ -1,29 +1,21 @@
-"""The operator that rates an answer."""
+"""The operators that rate answers: one, or many."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseOperator
+from airflow.providers.common.compat.sdk import XCOM_RETURN_KEY, BaseOperator
 
 from airflow_provider_completion.operators.failing import failing_briefly
+from airflow_provider_completion.operators.sql import owned, taken
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_completion.api.feedback import Rating
     from airflow_provider_completion.hooks.completion import CompletionHook
-
-#: What templates and upstream tasks may say, in lower case, and the API's own word for it.
-_RATINGS: dict[str, Rating] = {
-    "like": "like",
-    "true": "like",
-    "dislike": "dislike",
-    "false": "dislike",
-    "withdraw": None,
-}
 
 
 class CompletionFeedbackOperator(BaseOperator):
@@ -93,16 +85,13 @@ class CompletionFeedbackOperator(BaseOperator):
         return rating
 
     def _checked_rating(self) -> Rating:
+        from airflow_provider_completion.api.feedback import rating_of
         from airflow_provider_completion.exceptions import InvalidRequestError
 
-        said = str(self.rating).strip().lower()
-        if said not in _RATINGS:
-            # None too: often what is left of an upstream task that said nothing.
-            raise InvalidRequestError(
-                f"rating is neither 'like' nor 'dislike' nor 'withdraw' (nor True or False), but {said[:40]!r}.",
-                hint="Nothing was sent.",
-            )
-        return _RATINGS[said]
+        try:
+            return rating_of(self.rating)
+        except ValueError as error:  # None too: often what is left of an upstream task that said nothing
+            raise InvalidRequestError(f"rating {error}.", hint="Nothing was sent.") from None
 
     def _check_content(self) -> None:
         from airflow_provider_completion.exceptions import InvalidRequestError
@@ -117,3 +106,69 @@ class CompletionFeedbackOperator(BaseOperator):
             )
         if self.content == "None":
             self.log.warning("The comment is the word None, as a template makes of a value that is not there.")
+
+
+class CompletionFeedbackBatchOperator(BaseOperator):
+    """Rate many answers: each row that has a rating says which answer, what rating, and perhaps why.
+
+    All rows are checked before the first rating is sent; then one that is not taken does not stop the others. Sending
+    all again changes nothing. Returns counts that add up to the rows: ``like``, ``dislike``, ``withdraw``, ``unrated``
+    (rows without a rating, which are left out), ``failed``, ``not_sent``; also if the task fails, which it does if
+    ratings were not taken.
+
+    :param rows: a path, mappings of columns to values, or
+        :class:`~airflow_provider_completion.operators.sql.SqlRows`, as for a batch (templated if text). The columns are
+        ``message_id`` and ``rating`` as for :class:`CompletionFeedbackOperator`, and ``content`` and ``user``, if they
+        are there
+    :param columns: names of columns that are called otherwise, such as ``{"rating": "verdict"}``
+    :param user: the end user that the answers were made for, where a row has none; by default the connection's
+        (templated)
+    :param conn_id: the connection that they were made through (templated)
+    """
+
+    template_fields: Sequence[str] = ("rows", "user", "conn_id")
+    ui_color = "#e8eaf6"
+
+    def __init__(
+        self,
+        *,
+        rows: Any,
+        columns: Mapping[str, str] | None = None,
+        user: str | None = None,
+        conn_id: str = "completion_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.rows = taken(self, rows)
+        self.columns = columns
+        self.user = user
+        self.conn_id = conn_id
+
+    def render_template_fields(self, *args: Any, **kwargs: Any) -> None:
+        """Render templates, as Airflow calls it."""
+        self.rows = owned(self.rows)
+        super().render_template_fields(*args, **kwargs)
+
+    @failing_briefly
+    def execute(self, context: Context) -> dict[str, int]:
+        """Send the ratings.
+
+        :raises InvalidRequestError: a row is wrong, and nothing was sent
+        :raises CompletionError: some ratings were not taken
+        """
+        from airflow_provider_completion.batch.ratings import ratings_in, send
+        from airflow_provider_completion.batch.sources import source_of
+        from airflow_provider_completion.exceptions import failing_for_good
+        from airflow_provider_completion.hooks.completion import CompletionHook
+        from airflow_provider_completion.operators.parameters import rows_in
+
+        with failing_for_good():
+            settings = CompletionHook(self.conn_id).get_conn().settings
+            ratings = ratings_in(source_of(rows_in(self.rows)), self.columns or {}, user=self.user or settings.user)
+            sent = send(ratings, settings)
+            self.log.info("%s", sent)
+            if sent.failure is not None:
+                if self.do_xcom_push:
+                    context["ti"].xcom_push(key=XCOM_RETURN_KEY, value=sent.counts)
+                raise sent.failure
+        return sent.counts

@@ -15,6 +15,7 @@ from airflow_provider_completion.batch.shards import Shard
 from airflow_provider_completion.client.files import FilePath
 from airflow_provider_completion.hooks.files import files_of, path_of
 from airflow_provider_completion.operators.failing import wrong_inputs
+from airflow_provider_completion.operators.sql import GivenRows, SqlRows, SqlTable
 from airflow_provider_completion.structured.output import Output
 
 if TYPE_CHECKING:
@@ -52,9 +53,10 @@ def batch_of(
     if not isinstance(inputs, Mapping):
         raise wrong_inputs(inputs, "Write a template for each value: inputs={'language': '{{ ... }}'}.")
     user, reuse = settings.user if operator.user is None else operator.user, operator.reuse
+    output = operator.output_path
     return Batch(
-        path_in(rows),
-        path_in(operator.output_path),
+        rows_in(rows),
+        output.target() if isinstance(output, SqlTable) else path_in(output),
         ask=Ask(
             columns=operator.columns or {},
             inputs=inputs,
@@ -117,6 +119,13 @@ def rules_of(
         trace_id=trace_id,
         trace_session_id=trace_session_id,
     )
+
+
+def rows_in(rows: Any) -> Any:
+    """Return the rows that an operator was given, or a function has returned, as a batch takes them."""
+    if isinstance(rows, SqlRows):
+        return rows.source()
+    return rows.rows if isinstance(rows, GivenRows) else path_in(rows)
 
 
 def shard_of(operator: CompletionBatchOperator, map_index: int = -1, *, is_known: bool = False) -> Shard | None:

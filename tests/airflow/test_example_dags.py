@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -155,6 +156,38 @@ class TestBatch:
         assert [ended.xcom("describe", map_index=number)["rows"] for number in range(4)] == [2, 2, 1, 1]
         assert ended.xcom("merge")["counts"]["complete"] == 6
         assert ended.xcom("merge", "output") == (tmp_path / "described.jsonl").as_uri()
+
+
+class TestCompare:
+    @pytest.fixture
+    def completion_app(self) -> App:
+        return App(generator=lambda prompt: str(prompt.inputs["text"]).upper())
+
+    def test_compare(
+        self, bag: Any, completion_server: LocalCompletionServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "reviews.csv").write_text("id,text\n1,a kettle\n2,A LAMP\n3,socks\n")
+
+        def candidate(prompt: Prompt) -> str:
+            if prompt.inputs["text"] == "socks":
+                raise GenerationError("[model] Bad Request Error, 400")
+            return str(prompt.inputs["text"]).upper().replace("KETTLE", "POT")
+
+        with LocalCompletionServer(App(generator=candidate)) as other:
+            monkeypatch.setenv("AIRFLOW_CONN_COMPLETION_CANDIDATE", other.connection_json())
+            ended = run(bag, "example_compare", rows=str(tmp_path / "reviews.csv"), folder=str(tmp_path))
+        assert all_succeeded(ended)
+        assert ended.xcom("compare") == {"rows": 3, "different": 2}
+        with (tmp_path / "compared.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        told = ("text", "differs", "first_answer", "second_answer", "second_completion_status")
+        assert [tuple(row[name] for name in told) for row in rows] == [
+            ("a kettle", "True", "A KETTLE", "A POT", "complete"),
+            ("A LAMP", "False", "A LAMP", "A LAMP", "complete"),
+            ("socks", "True", "SOCKS", "", "failed"),
+        ]
+        for fact in ("total_tokens", "total_price", "running_seconds"):
+            assert all(float(row[f"{which}_{fact}"]) > 0 for row in rows[:2] for which in ("first", "second"))
 
 
 class TestFiles:

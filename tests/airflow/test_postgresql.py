@@ -4,53 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
-import shutil
-import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.postgresql import running_postgresql
+
 _ROOT = Path(__file__).parents[2]
-_BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin")) or [Path(shutil.which("initdb") or "nowhere").parent]
 
 
 @pytest.fixture(scope="module")
 def postgresql() -> Iterator[str]:
     """The address of a new database."""
     pytest.importorskip("psycopg2", reason="needs psycopg2-binary")
-    if not (_BINARIES[-1] / "initdb").exists():
-        pytest.skip("needs PostgreSQL's server, such as Debian's package postgresql")
-    # It does not run as root.
-    user = {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid, "extra_groups": []} if os.getuid() == 0 else {}
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    folder = Path(tempfile.mkdtemp(prefix="completion-postgresql-"))
-    try:
-        if user:
-            shutil.chown(folder, "nobody")
-        made = subprocess.run(
-            [_BINARIES[-1] / "initdb", "-D", folder / "data", "-U", "airflow", "-A", "trust", "-N", "-E", "UTF8"],
-            capture_output=True, cwd=folder, check=False, text=True, **user,
-        )  # fmt: skip
-        assert made.returncode == 0, made.stderr
-        options = f"-c port={port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off"
-        control = [_BINARIES[-1] / "pg_ctl", "-D", folder / "data", "-w", "-l", folder / "log"]
-        subprocess.run([*control, "start", "-o", options], cwd=folder, check=True, stdout=subprocess.DEVNULL, **user)
-        try:
-            yield f"postgresql+psycopg2://airflow@127.0.0.1:{port}/postgres"
-        finally:
-            subprocess.run(
-                [*control, "stop", "-m", "immediate"], cwd=folder, check=True, stdout=subprocess.DEVNULL, **user
-            )
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with running_postgresql() as port:
+        yield f"postgresql+psycopg2://airflow@127.0.0.1:{port}/postgres"
 
 
 @pytest.fixture(scope="module")

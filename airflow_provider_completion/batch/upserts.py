@@ -1,0 +1,149 @@
+"""Rows into a table by their key, some at a time: those that are there are changed, the others inserted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.engine import Connection
+
+from airflow_provider_completion.batch.cells import cell_of
+from airflow_provider_completion.batch.sql_columns import bound_as
+
+#: What a statement calls its values: names of columns can have anything in them.
+_VALUE = "value_{}".format
+_KEY = "key_{}".format
+
+#: Writes rows, each a tuple of values in the order of the columns, and returns how many are not there to be changed.
+Upsert: TypeAlias = Callable[[Connection, Sequence[tuple[Any, ...]]], int]
+
+
+class Columns:
+    """The columns of a table that are written.
+
+    :param table: its name
+    :param types: of the columns, by their names
+    :param key: those that are its key
+    """
+
+    def __init__(
+        self, table: str, schema: str | None, types: Mapping[str, sa.types.TypeEngine[Any]], key: Sequence[str]
+    ) -> None:
+        columns: list[Any] = [sa.column(name) for name in types]
+        self.table = sa.table(table, *columns, schema=schema)
+        self.names, self.types, self.key = tuple(types), types, tuple(key)
+        #: Those that are not.
+        self.others = tuple(name for name in types if name not in key)
+        self._key_places = [self.names.index(name) for name in key]
+
+    def values(self) -> dict[str, Any]:
+        """Return the marks in a statement for the values of all columns."""
+        return {
+            name: sa.bindparam(_VALUE(place), type_=bound_as(self.types[name])) for place, name in enumerate(self.names)
+        }
+
+    def bound(self, rows: Sequence[tuple[Any, ...]]) -> list[dict[str, Any]]:
+        """Return what goes in the place of all marks."""
+        marks = [_VALUE(place) for place in range(len(self.names))]
+        keys = [(_KEY(nth), place) for nth, place in enumerate(self._key_places)]
+        return [{**dict(zip(marks, row, strict=True)), **{mark: row[place] for mark, place in keys}} for row in rows]
+
+    def of_key(self) -> Any:
+        """Return the condition that a row has the key in the marks."""
+        return sa.and_(*[self.table.c[name] == sa.bindparam(_KEY(nth)) for nth, name in enumerate(self.key)])
+
+    def key_of(self, row: Sequence[Any]) -> tuple[Any, ...]:
+        """Return the key in a row of values."""
+        return tuple(row[place] for place in self._key_places)
+
+    def differ(self, others: Mapping[str, Any]) -> Any:
+        """Return the condition that some column has another value than is named here."""
+        return sa.or_(*[self._differs(name, others[name]) for name in self.others])
+
+    def _differs(self, name: str, other: Any) -> Any:
+        column: Any = self.table.c[name]
+        if isinstance(self.types[name], sa.types.JSON):  # of which not every database knows what is equal
+            column, other = sa.cast(column, sa.Text), sa.cast(other, sa.Text)
+        return column.is_distinct_from(other)
+
+
+def upsert_for(dialect: str, columns: Columns, *, insert: bool) -> Upsert:
+    """Return how rows get into a table.
+
+    In a database with a statement of its own for it, a row that has all its values already is left alone: no trigger
+    sees it.
+
+    :param insert: also those that are not there
+    """
+    if not insert or dialect not in _STATEMENTS:
+        return _by_reading(columns, insert=insert, only_other_values=dialect in _STATEMENTS)
+    statement = _STATEMENTS[dialect](columns)
+
+    def upsert(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> int:
+        connection.execute(statement, columns.bound(rows))
+        return 0
+
+    return upsert
+
+
+def _on_conflict(insert: Callable[[Any], Any]) -> Callable[[Columns], Any]:
+    def statement(columns: Columns) -> Any:
+        new = insert(columns.table).values(columns.values())
+        if not columns.others:
+            return new.on_conflict_do_nothing(index_elements=list(columns.key))
+        theirs = new.excluded
+        return new.on_conflict_do_update(
+            index_elements=list(columns.key),
+            set_={name: theirs[name] for name in columns.others},
+            where=columns.differ(theirs),
+        )
+
+    return statement
+
+
+def _on_duplicate_key(columns: Columns) -> Any:
+    new = mysql.insert(columns.table).values(columns.values())
+    return new.on_duplicate_key_update({name: new.inserted[name] for name in columns.others or columns.key})
+
+
+_STATEMENTS: dict[str, Callable[[Columns], Any]] = {
+    "postgresql": _on_conflict(postgresql.insert),
+    "sqlite": _on_conflict(sqlite.insert),
+    "mysql": _on_duplicate_key,
+    "mariadb": _on_duplicate_key,
+}
+
+
+def _by_reading(columns: Columns, *, insert: bool, only_other_values: bool = False) -> Upsert:
+    """Return the way for any database: it looks which keys are there."""
+    table, values = columns.table, columns.values()
+    keys = [table.c[name] for name in columns.key]
+    change: Any = sa.update(table).where(columns.of_key()).values({name: values[name] for name in columns.others})
+    if only_other_values and columns.others:
+        change = change.where(columns.differ(values))
+    add = sa.insert(table).values(values)
+
+    def upsert(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> int:
+        wanted = [columns.key_of(row) for row in rows]
+        if len(keys) == 1:
+            condition: Any = keys[0].in_([key for (key,) in wanted])
+        else:
+            condition = sa.or_(
+                *[sa.and_(*[at == value for at, value in zip(keys, key, strict=True)]) for key in wanted]
+            )
+        found = {_as_text(key) for key in connection.execute(sa.select(*keys).where(condition))}
+        there = [row for row in rows if _as_text(columns.key_of(row)) in found]
+        missing = [row for row in rows if _as_text(columns.key_of(row)) not in found]
+        if there and columns.others:
+            connection.execute(change, columns.bound(there))
+        if missing and insert:
+            connection.execute(add, columns.bound(missing))
+        return 0 if insert else len(missing)
+
+    return upsert
+
+
+def _as_text(key: Sequence[Any]) -> tuple[str, ...]:
+    return tuple(map(cell_of, key))
