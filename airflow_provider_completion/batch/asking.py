@@ -12,7 +12,7 @@ from airflow_provider_completion.batch.ending import Ending
 from airflow_provider_completion.batch.engine import Engine
 from airflow_provider_completion.batch.journal import Journal
 from airflow_provider_completion.batch.loop import run_in_thread
-from airflow_provider_completion.batch.preview import preview
+from airflow_provider_completion.batch.preview import Preview, preview
 from airflow_provider_completion.batch.progress import Progress
 from airflow_provider_completion.batch.rules import Rules
 from airflow_provider_completion.batch.spending import Spent
@@ -56,12 +56,15 @@ class Asking:
         if self._engine is not None:
             self._engine.stop(why, at_once=at_once)
 
-    def run(self, journal: Journal) -> Ending:
-        """Ask for what the journal does not have, unless that surely costs more than ``max_price``."""
+    def run(self, journal: Journal, known: Preview | None = None) -> Ending:
+        """Ask for what the journal does not have, unless that surely costs more than ``max_price``.
+
+        :param known: what the journal knows of the rows, if somebody has looked
+        """
         most = self._rules.max_price
         if most is None:
             return self._ask(journal)
-        expected = preview(self._spool, journal, self._rules, journal.facts)
+        expected = known or preview(self._spool, journal, self._rules, journal.facts)
         if expected.estimate is None and expected.sample:
             log.info("The first rows are asked alone: they tell what the others will cost.")
             ending = self._ask(journal, first=expected.sample)

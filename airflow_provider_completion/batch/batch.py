@@ -18,7 +18,7 @@ from airflow_provider_completion.batch.ending import Ending, Why
 from airflow_provider_completion.batch.entries import JournalError, TakenOverError
 from airflow_provider_completion.batch.journal import Journal
 from airflow_provider_completion.batch.kinds import kinds_of
-from airflow_provider_completion.batch.looking import looking_at
+from airflow_provider_completion.batch.looking import last_facts, looking_at
 from airflow_provider_completion.batch.manifest import Manifest, Share
 from airflow_provider_completion.batch.new_files import is_local, name_of
 from airflow_provider_completion.batch.outcomes import Reading
@@ -31,6 +31,7 @@ from airflow_provider_completion.batch.results import Results
 from airflow_provider_completion.batch.reuse import Earlier, Reuse, has_journal, journals_of, take_over
 from airflow_provider_completion.batch.rows import NOT_SENT, Recipient
 from airflow_provider_completion.batch.rules import Rules
+from airflow_provider_completion.batch.same_app import SameApp
 from airflow_provider_completion.batch.shards import Shard
 from airflow_provider_completion.batch.siblings import Siblings
 from airflow_provider_completion.batch.sources import Rows, source_of
@@ -142,7 +143,8 @@ class Batch:
             self._places = self._places.of(shard) if shard else self._places
         #: The folder of the journal.
         self.journal = shard.place(self._unsplit) if shard else self._unsplit
-        self._earlier = Earlier(journals_of(reuse, self.journal), Reading(rules.accept, rules.output))
+        self._same_app = SameApp(recipient, settings.api_key)
+        self._earlier = Earlier(journals_of(reuse, self.journal), Reading(rules.accept, rules.output), self._same_app)
         self._asking: Asking | None = None
         self._stops: list[tuple[str, bool]] = []
         #: Why it has ended, once it has.
@@ -273,6 +275,7 @@ class Batch:
 
         :raises InvalidRequestError: it is another output's, or cannot be read
         """
+        self._expect_same_app()
         with ExitStack() as stack:
             look = stack.enter_context(looking_at(self.journal, self.output_uri)) if self.has_journal else None
             siblings = stack.enter_context(self._siblings())
@@ -315,12 +318,17 @@ class Batch:
         :raises BatchError: it was stopped, or could not go on; there are no results
         """
         try:
+            is_new = not Journal.is_at(self.journal)
+            self._expect_same_app()
             if self._table is not None:
                 self._table.make()
-            facts = {**self._facts, "digest": self._share.digest} if self._share else self._facts
+            facts = {**self._facts, **self._same_app.facts(self.output_uri)}
+            if self._share:
+                facts["digest"] = self._share.digest
             with Journal(self.journal, self.output_uri, facts) as journal:
                 self._take_over(journal)
-                ending = self._asked(journal, tell)
+                known = None if is_new else self._known(journal)
+                ending = self._asked(journal, known, tell)
                 self._raise_if_halted(ending)
                 journal.flush()
                 manifest = self._results.write(
@@ -345,6 +353,22 @@ class Batch:
         if self._asking is not None:
             self._asking.stop(why, at_once=at_once)
 
+    def _expect_same_app(self) -> None:
+        self._same_app.expect(last_facts(self.journal), self.output_uri)
+
+    def _known(self, journal: Journal) -> Preview:
+        """Say what is known of the rows before anything is sent."""
+        known = preview(self._spool, journal, self._rules, journal.facts)
+        found = "The journal is there. Of the rows to ask, %d have an answer in it, %d stay without one, %d are asked."
+        log.info(found, known.done, known.left, known.to_ask)
+        if known.to_ask and not known.done:
+            log.warning(
+                "The journal %s has no answer to any of the rows as they are asked now. If it has answers, they are to "
+                "other rows, keys or inputs, or of another user, address, app or app_version.",
+                self.journal,
+            )
+        return known
+
     def _siblings(self) -> Siblings:
         return Siblings(self.journal, self._unsplit, Reading(self._rules.accept, self._rules.output))
 
@@ -359,12 +383,12 @@ class Batch:
                 count = take_over(self._spool, journal, self._earlier)
             log.info("%d rows have their answers from earlier outputs.", count)
 
-    def _asked(self, journal: Journal, tell: Callable[[str], None]) -> Ending:
+    def _asked(self, journal: Journal, known: Preview | None, tell: Callable[[str], None]) -> Ending:
         total = self._checked.to_send
         asking = self._asking = Asking(self._spool, self._plan, self._settings, self._rules, total=total, tell=tell)
         for why, at_once in self._stops:
             asking.stop(why, at_once=at_once)
-        ending = asking.run(journal)
+        ending = asking.run(journal, known)
         self.why = ending.why
         return ending
 

@@ -16,7 +16,7 @@ from airflow_provider_completion.api.errors import InvalidRequestError
 from airflow_provider_completion.batch.entries import Entry, JournalError, Line, RowId, lines_in
 from airflow_provider_completion.batch.index import FORMAT, INDEX, found_in
 from airflow_provider_completion.batch.new_files import is_local, name_of
-from airflow_provider_completion.batch.objects import Objects
+from airflow_provider_completion.batch.objects import Objects, TornError, unsealed
 from airflow_provider_completion.batch.replay import Replay
 from airflow_provider_completion.batch.rows import NOT_SENT
 from airflow_provider_completion.client.files import FilePath
@@ -79,6 +79,29 @@ class Look:
                 one = 1 if line.kind == "sent" else -1
                 entry = Entry(entry.calls + one, entry.unanswered + one, None, facts, entry.written)
             self._newer[row] = entry
+
+
+def last_facts(journal: FilePath) -> Mapping[str, Any]:
+    """Return the facts of the last session of a journal, without reading its rows; nothing if there is none.
+
+    :raises JournalError: an object storage does not tell
+    :raises InvalidRequestError: it cannot be read
+    """
+    if is_local(journal):
+        if not (Path(journal) / INDEX).is_file():
+            return {}
+        with _opened(Path(journal), str(journal), None) as look:
+            return look.facts
+    where: Any = journal
+    objects = Objects(where)
+    last = max(objects.pieces(), key=lambda piece: (piece.session, -piece.first), default=None)
+    data = objects.read(last.name) if last else None
+    if data is None:
+        return {}
+    try:
+        return unsealed(data, objects.name)[0].facts
+    except TornError:
+        return {}
 
 
 @contextmanager

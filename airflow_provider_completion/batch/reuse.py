@@ -17,6 +17,7 @@ from airflow_provider_completion.batch.new_files import is_local, name_of
 from airflow_provider_completion.batch.outcomes import Reading
 from airflow_provider_completion.batch.places import JOURNAL, are_same, uri_of
 from airflow_provider_completion.batch.rows import NOT_SENT, in_lots
+from airflow_provider_completion.batch.same_app import SameApp
 from airflow_provider_completion.batch.sources import is_path
 from airflow_provider_completion.batch.spool import Spool
 from airflow_provider_completion.client.files import FilePath
@@ -62,20 +63,31 @@ class Earlier:
 
     :param journals: their folders; the first that has an answer counts
     :param reading: says what is one
+    :param same_app: says whose; those of what may be another app are not used, and the log says so
     """
 
-    def __init__(self, journals: Sequence[FilePath], reading: Reading) -> None:
-        self.journals, self._reading, self._looks = journals, reading, list[Look]()
+    def __init__(self, journals: Sequence[FilePath], reading: Reading, same_app: SameApp) -> None:
+        self.journals, self._reading, self._same_app = journals, reading, same_app
+        self._looks: list[Look] = []
         self._stack = ExitStack()
 
     def __enter__(self) -> Earlier:
         with self._stack as stack:
-            self._looks = [stack.enter_context(looking_at(journal)) for journal in self.journals]
+            looks = [stack.enter_context(looking_at(journal)) for journal in self.journals]
+            self._looks = [look for look in looks if self._is_of_same_app(look)]
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    def _is_of_same_app(self, look: Look) -> bool:
+        try:
+            self._same_app.expect(look.facts, look.output)
+        except InvalidRequestError as error:
+            log.warning("reuse: %s None of its answers are used.", error.message)
+            return False
+        return True
 
     def records(self, rows: Sequence[RowId]) -> dict[RowId, dict[str, Any]]:
         """Return the records of those of these rows that are complete, some hundred at a time; they say where from."""

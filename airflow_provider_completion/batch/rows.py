@@ -144,12 +144,14 @@ class Recipient:
     :param base_url: of the server
     :param app: what tells the app from others there. Not its API key, nor a digest of that, which would let its
         readers test guesses
+    :param conn_id: the connection through which, for :class:`~.same_app.SameApp`; not of what is asked
     :param app_version: the user's word for what is published there at the time; the server has none
     """
 
     base_url: str
     app: str
     app_version: str = ""
+    conn_id: str = ""
 
     def fingerprint(self, asked: Asked) -> str:
         """Return the digest (SHA-256, in hex) of what is asked, and whom: equal ones would get equal answers.

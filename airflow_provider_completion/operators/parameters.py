@@ -72,7 +72,7 @@ def batch_of(
             encoding=operator.encoding,
         ),
         form=form,
-        recipient=Recipient(settings.base_url, app, operator.app_version),
+        recipient=Recipient(settings.base_url, app, operator.app_version, hook.conn_id),
         settings=settings,
         rules=rules_of(
             operator,

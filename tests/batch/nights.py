@@ -46,6 +46,7 @@ def batch_of(
     rules: Mapping[str, Any] | None = None,
     recipient: Any = RECIPIENT,
     facts: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> Any:
     """Make a batch, and check its rows."""
@@ -55,7 +56,7 @@ def batch_of(
         ask=replace(_ASK, **(ask or {})),
         form=None,
         recipient=recipient,
-        settings=settings_for(server),
+        settings=settings_for(server, **(settings or {})),
         rules=Rules(**{"concurrency": 4, "max_price": max_price and Decimal(max_price), **(rules or {})}),
         facts={"run": run, "round": f"{run}#0", "cleared": False, **(facts or {})},
         **more,

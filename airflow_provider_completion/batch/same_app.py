@@ -1,0 +1,59 @@
+"""Whether a journal's answers are those of the app that is asked now: of an app servers tell no more than its name, and
+two on one server can have the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from airflow_provider_completion.api.errors import InvalidRequestError
+from airflow_provider_completion.batch.rows import NOT_SENT, Recipient
+
+log = logging.getLogger(__name__)
+
+#: What an attempt to guess a key costs who has its digest: 4 MiB, and some 10 ms.
+_WORK: dict[str, int] = {"n": 2**12, "r": 8, "p": 1, "dklen": 16}
+_HINT = "If it is another app, app_version='...' asks all rows anew."
+
+
+class SameApp:
+    """Knows the app by the connection and the API key that it is asked with. Each key is that of one app.
+
+    :param recipient: who is asked
+    :param api_key: with which
+    """
+
+    def __init__(self, recipient: Recipient, api_key: str) -> None:
+        self._recipient, self._key = recipient, api_key
+
+    def facts(self, output: str) -> dict[str, Any]:
+        """Return what a session notes in the journal of an output: no key, but what tells whether it is the same."""
+        asked = self._recipient
+        if not asked.conn_id:
+            return {}
+        key = hashlib.scrypt(self._key.encode(), salt=output.encode(), **_WORK).hex()
+        return {"app": [asked.base_url, asked.app, asked.app_version], "conn_id": asked.conn_id, "key": key}
+
+    def expect(self, noted: Mapping[str, Any], output: str) -> None:
+        """Refuse answers that may be another app's. If only the key of a connection has changed, the log says so.
+
+        :param noted: the facts of the last session of the output's journal
+        :raises InvalidRequestError: another connection has asked, with another key
+        """
+        if "key" not in noted or not (own := self.facts(output)) or noted.get("app") != own["app"]:
+            return  # rows of another app are other rows
+        if noted["key"] == own["key"]:
+            return
+        what = f"The journal of {output} was written with another API key"
+        if noted.get("conn_id") == own["conn_id"]:
+            log.warning("%s of the connection %s: its answers count, as the app's name is the same. %s", what,
+                        own["conn_id"], _HINT)  # fmt: skip
+            return
+        raise InvalidRequestError(
+            f"{what}, that of the connection {noted.get('conn_id')!r}: an app of the same name, perhaps another one.",
+            hint=f"{NOT_SENT} {_HINT} If it is the same, ask it through the connection {noted.get('conn_id')!r}, or "
+            "through both with the same key.",
+        )
