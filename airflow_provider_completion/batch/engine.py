@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -19,8 +18,9 @@ from airflow_provider_completion.api.errors import CompletionError, UnfinishedAn
 from airflow_provider_completion.batch.admission import Flow
 from airflow_provider_completion.batch.bounds import ended
 from airflow_provider_completion.batch.climb import Call
+from airflow_provider_completion.batch.closing import Closing
 from airflow_provider_completion.batch.columns import ColumnPlan
-from airflow_provider_completion.batch.ending import Ending, Why
+from airflow_provider_completion.batch.ending import Ending
 from airflow_provider_completion.batch.entries import JournalError
 from airflow_provider_completion.batch.history import Found, History, Job, seconds_after, seconds_after_refusal
 from airflow_provider_completion.batch.journal import Journal
@@ -97,16 +97,9 @@ class Engine:
             if journal.is_slow
             else AtOnce(self._queue, self._turns, journal)
         )
-        self._halted = asyncio.Event()
-        self._why: Why = "complete"
-        self._error: Exception | None = None
-        #: Whether no more rows are sent, and whether there was one that would have been.
-        self._is_over = self._left = False
-        # A stop can come from any thread, before the loop is there and after it is gone; and in a signal handler that
-        # interrupts another.
-        self._lock = threading.RLock()
-        self._stop_wanted = self._end_wanted = ""
-        self._running: asyncio.AbstractEventLoop | None = None
+        self._closing = Closing(self._leave_rest)
+        #: Whether there was a row that would have been sent.
+        self._left = False
 
     def stop(self, why: str, *, at_once: bool = True) -> None:
         """End the batch before its last row. From any thread, also before it runs.
@@ -114,13 +107,7 @@ class Engine:
         :param why: is said in the ending's error
         :param at_once: what is in flight is stopped, on the server too; else no more rows are sent, and it goes on
         """
-        with self._lock:
-            if at_once:
-                self._stop_wanted = self._stop_wanted or why or "no reason given"
-            else:
-                self._end_wanted = self._end_wanted or why or "no reason given"
-            if self._running is not None:
-                self._running.call_soon_threadsafe(self._end_as_wanted)
+        self._closing.want(why, at_once=at_once)
 
     async def run(self) -> Ending:
         """Ask all rows, until the last has ended or something ends the batch, and say how it ended.
@@ -129,9 +116,7 @@ class Engine:
         """
         self._loop = asyncio.get_running_loop()
         self._moved_at = self._loop.time()
-        with self._lock:
-            self._running = self._loop
-        self._end_as_wanted()
+        self._closing.begin()
         self._look()
         self.progress.mark(self._moved_at)
         watches = (self._tell_lines(), self._watch_stalling(), self._watch_deadline())
@@ -141,15 +126,14 @@ class Engine:
         try:
             await self._end_of(working)
         finally:
-            with self._lock:
-                self._running = None
+            self._closing.end()
             await self._close(watching, working)
         progress = self.progress
         progress.mark(self._loop.time(), always=True)
         self._tell(progress.line(self._loop.time()))
         return Ending(
-            why=self._why,
-            error=self._error,
+            why=self._closing.why,
+            error=self._closing.error,
             asked=progress.asked,
             found=progress.found,
             calls=progress.calls,
@@ -184,7 +168,7 @@ class Engine:
             elif self._has_files or self._is_known(decided):
                 jobs.append(decided)
         self._look()
-        if self._is_over:
+        if self._closing.is_over:
             for job in jobs:
                 self._leave(job)
             return []
@@ -241,7 +225,7 @@ class Engine:
         job.waiting, job.running = call.sent_at - job.since, now - call.sent_at
         if isinstance(outcome, CompletionError):
             self._take_failure(job, outcome, call.sent_at)
-        elif outcome.finish == "stopped" and self._halted.is_set():
+        elif outcome.finish == "stopped" and self._closing.halted.is_set():
             self._take_failure(job, _stopped(outcome), call.sent_at)  # it was us: nobody has accepted that
         else:
             self._take_answer(job, outcome)
@@ -249,7 +233,7 @@ class Engine:
 
     def _take_refusal(self, job: Job, error: CompletionError) -> None:
         seconds = seconds_after_refusal(job, error, self.progress.calls)
-        if seconds and not self._is_over:
+        if seconds and not self._closing.is_over:
             self._queue.put_later(job, seconds, behind=1)  # or it would be all that is asked of a server that takes one
         elif seconds is None and job.failure is not None:
             self._moved_at = self._loop.time()
@@ -266,7 +250,7 @@ class Engine:
         return miss == "nobody" or (miss == "gateway" and self._flow.is_out)
 
     def _take_miss(self, job: Job, error: CompletionError) -> None:
-        if not self._is_over:
+        if not self._closing.is_over:
             job.hindered(error)
         self._ask_again(job, last=True)
 
@@ -284,11 +268,11 @@ class Engine:
             self._journal.unbilled(job.id)
         else:
             job.unseen += 1
-        if not self._is_over and (seconds := self._seconds_after(job, error, sent_at)) is not None:
+        if not self._closing.is_over and (seconds := self._seconds_after(job, error, sent_at)) is not None:
             job.failure = error
             self._queue.put_later(job, seconds)
             return
-        if not (self._halted.is_set() and error.billed == "no"):  # or we have hindered it
+        if not (self._closing.halted.is_set() and error.billed == "no"):  # or we have hindered it
             self._ledger.fail(job, error)
         self._queue.done()
 
@@ -297,7 +281,7 @@ class Engine:
         return seconds_after(job, error, said, self._settings, sent_at=sent_at, now=now)
 
     def _ask_again(self, job: Job, *, last: bool = False) -> None:
-        if self._is_over:
+        if self._closing.is_over:
             self._leave(job)
             self._queue.done()
         else:
@@ -315,49 +299,31 @@ class Engine:
 
     def _look(self) -> None:
         """End the batch if a bound is reached."""
-        if not self._is_over and (reached := self._ledger.reached):
-            self._drain(*reached)
+        if not self._closing.is_over and (reached := self._ledger.reached):
+            self._closing.drain(*reached)
 
-    def _drain(self, why: Why, error: Exception) -> None:
+    def _leave_rest(self) -> None:
         """Send no more rows; those in flight go on to their ends."""
-        if self._is_over:
-            return
-        self._is_over, self._why, self._error = True, why, error
         self._turns.close()
         for job in self._queue.close():
             self._leave(job)
-
-    def _halt(self, why: Why, error: Exception) -> None:
-        """Let nothing go on."""
-        if self._halted.is_set():
-            return
-        self._halted.set()
-        with suppress(JournalError):  # which may be what ends it
-            self._drain(why, error)
-        self._why, self._error = why, error
-
-    def _end_as_wanted(self) -> None:
-        if self._stop_wanted:
-            self._halt("stopped", CompletionError(f"The batch was stopped ({self._stop_wanted}).", retry="delay"))
-        elif self._end_wanted:
-            self._drain("interrupted", ended(f"It was interrupted ({self._end_wanted})"))
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         """Do a part of the work. What goes wrong with it is no row's failure, and nothing more is to be sent."""
         try:
             await work
         except Exception as error:
-            self._halt("error", error)
+            self._closing.halt("error", error)
 
     async def _end_of(self, working: list[asyncio.Task[None]]) -> None:
         """Wait until all rows have ended, or nothing is to go on."""
-        halted: asyncio.Future[Any] = asyncio.create_task(self._halted.wait())
+        halted: asyncio.Future[Any] = asyncio.create_task(self._closing.halted.wait())
         try:
             await asyncio.wait([asyncio.gather(*working), halted], return_when=asyncio.FIRST_COMPLETED)
-            if self._is_over and not self._halted.is_set():
+            if self._closing.is_over and not self._closing.halted.is_set():
                 await self._guarded(self._draw_rest())
         except asyncio.CancelledError:
-            self._halt("stopped", CompletionError("The batch was cancelled.", retry="delay"))
+            self._closing.halt("stopped", CompletionError("The batch was cancelled.", retry="delay"))
             raise
         finally:
             halted.cancel()
@@ -367,18 +333,18 @@ class Engine:
         while not self._left:
             if self._draw() is None:
                 if self._is_for_all:
-                    self._why, self._error = "complete", None
+                    self._closing.take_back()
                 return
             await asyncio.sleep(0)
 
     async def _close(self, watching: list[asyncio.Task[None]], working: list[asyncio.Task[None]]) -> None:
         for task in watching:
             task.cancel()
-        if self._halted.is_set():
+        if self._closing.halted.is_set():
             # What is known comes first: how long the server takes to stop what is under way, nobody can say.
             with suppress(JournalError, TimeoutError):
                 await asyncio.wait_for(asyncio.to_thread(self._journal.flush), _FLUSH_SECONDS)
-        await self._sender.close(at_once=self._halted.is_set())
+        await self._sender.close(at_once=self._closing.halted.is_set())
         await asyncio.wait(working, timeout=_LAST_SECONDS)
         for task in working:
             task.cancel()
@@ -397,12 +363,12 @@ class Engine:
         while (left := self._moved_at + longest - self._loop.time()) > 0:
             await asyncio.sleep(left)
         reason = self._flow.reason(self._loop.time())
-        self._drain("stalled", ended(f"No call has come to an end for {longest:.0f} s ({reason})"))
+        self._closing.drain("stalled", ended(f"No call has come to an end for {longest:.0f} s ({reason})"))
 
     async def _watch_deadline(self) -> None:
         if (deadline := self._rules.deadline) is not None:
             await asyncio.sleep((deadline - datetime.now(UTC)).total_seconds())
-            self._drain("deadline", ended(f"Its deadline, {deadline.isoformat(timespec='seconds')}, is over"))
+            self._closing.drain("deadline", ended(f"Its deadline, {deadline.isoformat(timespec='seconds')}, is over"))
 
 
 def _flow_of(rules: Rules) -> Flow:
