@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from airflow_provider_completion.api.errors import CompletionError
-from airflow_provider_completion.batch.entries import Entry, RowId, of_json
+from airflow_provider_completion.batch.entries import Entry, JournalError, RowId, explained, of_json
 from airflow_provider_completion.batch.index import INDEX
 from airflow_provider_completion.batch.journal import MOST_BEHIND, Journal
 from airflow_provider_completion.batch.looking import Look, looking_at
@@ -34,7 +34,7 @@ class Siblings:
     :param own: the journal of this one, which may not be there yet
     :param unsplit: that of one task for all rows
     :param reading: says what is an answer
-    :raises JournalError: their storage fails
+    :raises CompletionError: their storage fails just now
     :raises InvalidRequestError: one cannot be read
     """
 
@@ -45,7 +45,11 @@ class Siblings:
 
     def __enter__(self) -> Siblings:
         with self._stack as stack:
-            for folder in _journals(self._own, self._unsplit):
+            try:
+                folders = list(_journals(self._own, self._unsplit))
+            except JournalError as error:
+                raise CompletionError(str(error), retry="delay") from error
+            for folder in folders:
                 self._looks[folder.name] = stack.enter_context(looking_at(folder))
             self._stack = stack.pop_all()
         return self
@@ -148,7 +152,8 @@ def _journals(own: Any, unsplit: Any) -> Iterator[Any]:
     pattern = names_of_splits(unsplit.name)
     parent = unsplit.parent
     if is_local(parent):
-        names = sorted(path.name for path in Path(parent).iterdir()) if Path(parent).is_dir() else []
+        with explained(unsplit, "looked for in its other splits"):
+            names = sorted(path.name for path in Path(parent).iterdir()) if Path(parent).is_dir() else []
     else:
         names = Objects(parent).names()
     for name in names:

@@ -246,17 +246,21 @@ def test_what_may_have_been_billed_is_so_in_another_split(
     assert manifest.counts["complete"] == 4
 
 
-def test_an_answer_of_another_split_counts_more_than_an_own_failure(server: SmallServer, tmp_path: Path) -> None:
-    """Monday's shards have not got it, Tuesday's task has: Wednesday's shards pay nothing for it."""
+@pytest.mark.parametrize(("tuesday", "complete"), [(Reply(), 4), (BREAKS, 3)])
+def test_what_another_split_has_paid_for_counts_more_than_an_own_failure(
+    server: SmallServer, tmp_path: Path, tuesday: Reply, complete: int
+) -> None:
+    """Monday's shards have not got it, and Tuesday's task has, or may have: Wednesday's shards do not ask for it."""
     output, rows = tmp_path / "out.jsonl", rows_of(4)
     server.script = lambda asked: FAILED if asked.text == "row 3" else Reply()
     together(server, output, rows, 2)
-    server.script = lambda _: Reply()
+    server.script = lambda _: tuesday
     night(server, output, rows, run="tuesday")
     before = server.posts
+    server.script = lambda _: Reply()
     ended = together(server, output, rows, 2, run="wednesday")
-    assert all(failure is None for _, failure in ended)
     assert server.posts == before
+    assert sum(manifest.counts["complete"] for manifest, _ in ended) == complete
 
 
 def test_journals_of_their_own_lie_in_one_folder(server: SmallServer, tmp_path: Path) -> None:
