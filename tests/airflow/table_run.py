@@ -18,6 +18,7 @@ def described() -> CompletionBatchOperator:
         output=SqlTable("shop", "described", key="sku", create=True),
         journal=JOURNAL,
         concurrency=32,
+        check_inputs=False,
         on_maybe_billed="retry",
     )
 

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import pytest
 from sqlalchemy.engine import Engine
 
-from airflow_provider_completion.testing import App, LocalCompletionServer
+from tests.batch.small_server import SmallServer
 from tests.batch.tables import engine_at, found, with_products
 from tests.postgresql import running_postgresql
 
@@ -27,29 +26,31 @@ _ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def completion_app() -> App:
-    form = [{"type": "paragraph", "variable": "text", "required": True}]
-    return App(prompt="{{text}}", form=form, generator=lambda prompt: f"about {prompt.inputs['text']}")
-
-
-@pytest.fixture
 def database() -> Iterator[Engine]:
     with running_postgresql() as port:
         yield engine_at(f"postgresql+psycopg2://airflow@127.0.0.1:{port}/postgres")
 
 
+@pytest.fixture
+def server() -> Iterator[SmallServer]:
+    with SmallServer() as server:
+        yield server
+
+
 class Tries:
     """Processes that each run the same batch."""
 
-    def __init__(self, database: Engine, home: Path) -> None:
+    def __init__(self, database: Engine, home: Path, server: str) -> None:
         self._journal, self._log = home / "described.journal", home / "log"
         url = database.url
         shop = {"conn_type": "postgres", "host": url.host, "port": url.port, "login": "airflow", "schema": "postgres"}
+        completion = {"conn_type": "completion", "host": server, "password": "app-x"}
         self._environment = {
             **os.environ,
             "AIRFLOW_HOME": str(home),
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": str(url),
             "AIRFLOW_CONN_SHOP": json.dumps(shop),
+            "AIRFLOW_CONN_COMPLETION_DEFAULT": json.dumps(completion),
         }
         migrate = [Path(sys.executable).parent / "airflow", "db", "migrate"]
         subprocess.run(migrate, env=self._environment, check=True, capture_output=True)
@@ -78,23 +79,18 @@ class Tries:
         assert process.wait() == -signal.SIGKILL
 
 
-def test_20000_rows_and_two_kills(completion_server: LocalCompletionServer, database: Engine, tmp_path: Path) -> None:
+def test_20000_rows_and_two_kills(server: SmallServer, database: Engine, tmp_path: Path) -> None:
     with_products(database, ROWS)
-    tries = Tries(database, tmp_path)
-
-    def posts() -> Counter[str]:
-        calls = [call for call in completion_server.calls if call.path.endswith("/completion-messages")]
-        return Counter(call.body["inputs"]["text"] for call in calls)
-
-    tries.kill(lambda: len(completion_server.calls) >= ROWS // 3)
+    tries = Tries(database, tmp_path, server.url)
+    tries.kill(lambda: server.posts.total() >= ROWS // 3)
     with database.begin() as holder:  # of the last row, so that the last transaction waits
         holder.exec_driver_sql(f"INSERT INTO described (sku) VALUES ('{ROWS - 1:05}')")
         tries.kill(lambda: found(database, "SELECT count(*) FROM described") == [(ROWS - 1000,)])
         holder.rollback()
-    before = posts()
+    before = server.posts
     last = tries.begin()
     assert last.wait() == 0, tries.told[-3000:]
-    assert posts() == before  # all was answered, and nothing is asked
+    assert server.posts == before  # all was answered, and nothing is asked
 
     rows: list[tuple[Any, ...]] = found(
         database, "SELECT sku, answer, completion_status, possibly_billed_twice, tries FROM described ORDER BY sku"

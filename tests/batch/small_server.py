@@ -132,6 +132,7 @@ class SmallServer:
         app.router.add_post("/v1/completion-messages", self._complete)
         app.router.add_post("/v1/completion-messages/{task_id}/stop", self._stop)
         app.router.add_post("/v1/files/upload", self._upload)
+        app.router.add_get("/v1/info", self._info)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         await self._listen(port)
@@ -215,6 +216,9 @@ class SmallServer:
             self.stops.append(request.match_info["task_id"])
             self._changed.notify_all()
         return web.json_response({"result": "success"})
+
+    async def _info(self, _: web.Request) -> web.Response:
+        return web.json_response({"name": "Small", "description": "", "tags": [], "mode": "completion"})
 
     async def _upload(self, request: web.Request) -> web.Response:
         form = await request.post()

@@ -432,7 +432,7 @@ class TestFailing:
 
     @pytest.mark.usefixtures("at_once")
     def test_a_row_that_the_table_refuses_ends_it_without_its_words(
-        self, server: SmallServer, shop: Engine, journal: Path
+        self, server: SmallServer, shop: Engine, journal: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         """What was written in earlier transactions stays, and nothing of the one that failed."""
         server.script = lambda asked: Reply(f"{SECRET} {asked.text}")
@@ -448,6 +448,7 @@ class TestFailing:
         assert caught.value.__cause__ is None
         assert [sku for (sku,) in found(shop, "SELECT sku FROM described")] == ["00000", "00001", "00002", "00003"]
         assert not (journal.parent / "described.manifest.json").exists()
+        assert not [message for message in caplog.messages if "tried again" in message]
 
 
 @pytest.mark.parametrize(
