@@ -499,7 +499,7 @@ def taken(form: Form, inputs: Mapping[str, Any]) -> Mapping[str, Any] | None:
         return None
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=200)
 @given(st.lists(VARIABLE, max_size=4), st.dictionaries(NAMES, ANY | TEXT, max_size=3))
 def test_any_form_takes_the_same_inputs_here_as_there(variables, inputs):
     # Without the documented differences: options that are not told, names that are unknown.

@@ -484,7 +484,7 @@ PROSE = ["So:\n{}\nIs it [all right]?", "So: {}", "<think>{{</think>So:\n\n{}."]
 
 
 @given(VALUES, st.booleans(), st.sampled_from([None, 2]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_value_comes_back_from_any_wrapping(value, ascii_only, indent):
     text = json.dumps(value, ensure_ascii=ascii_only, indent=indent)
     assume("</think>" not in text)
@@ -494,7 +494,7 @@ def test_any_value_comes_back_from_any_wrapping(value, ascii_only, indent):
 
 
 @given(VALUES.filter(lambda value: isinstance(value, dict | list) and value), st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_no_part_of_a_broken_value_is_an_answer(value, data):
     text = json.dumps(value)
     cut = data.draw(st.integers(1, len(text) - 1))
@@ -508,7 +508,7 @@ SCRAPS = st.sampled_from(['{"a": 1}', "[1]", "[", "]", "{", "}", '"', "```", "``
 
 
 @given(st.lists(SCRAPS | st.text(max_size=5), max_size=25).map("".join), st.sampled_from([JsonValue, Point, int]))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_text_is_json_data_or_an_output_error(answer, kind):
     with contextlib.suppress(OutputError):
         data = OutputType(kind).read(answer)
