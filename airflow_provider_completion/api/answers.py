@@ -86,6 +86,11 @@ class Usage(ApiModel):
         return bool(self.prompt_unit_price or self.completion_unit_price)
 
     @property
+    def has_price(self) -> bool:
+        """Whether the server knows the price. Of a model without prices it tells 0."""
+        return bool(self.total_price) or (self.total_price is not None and self.has_unit_prices)
+
+    @property
     def price_text(self) -> str:
         """The price for people, ``no price`` when the server told none."""
         if self.total_price is None:

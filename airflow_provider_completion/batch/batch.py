@@ -48,13 +48,6 @@ _PROBLEMS = ".problems.txt"
 _REASONS = 3
 
 
-#: What to do about a batch that the same bound would end again.
-_HINTS: dict[Why, str] = {
-    why: f"{why} counts what this run has spent in all its tries: a higher one lets it go on. Answers are kept."
-    for why in ("max_price", "max_tokens")
-}
-
-
 class BatchError(CompletionError):
     """The batch has not come to results that are published. What was paid for is in its journal: who runs it again pays
     for none of that.
@@ -400,14 +393,15 @@ class Batch:
         raise BatchError(ending.error.message, retry=ending.error.retry) from None
 
     def _failure_of(self, manifest: Manifest, ending: Ending) -> BatchError | None:
-        if manifest.maybe_billed and not manifest.published:
+        if manifest.maybe_billed:
             log.warning(
                 "%d rows were, or may have been, billed and have no answer; on_maybe_billed='retry' or clearing the "
                 "task asks them again, and pays again.",
                 manifest.maybe_billed,
             )
         passes = ending.error is None and manifest.may_pass > 0
-        return not_published(manifest, hint=_HINTS.get(ending.why), retry="delay" if passes else "never")
+        hint = ending.error.hint if isinstance(ending.error, CompletionError) else None
+        return not_published(manifest, hint=hint or None, retry="delay" if passes else "never")
 
 
 def not_published(manifest: Manifest, *, hint: str | None = None, retry: Retry = "never") -> BatchError | None:

@@ -59,10 +59,15 @@ class Engine:
     :param rules: what holds for all rows
     :param total: how many rows there are to send, 0 if that is not known
     :param first: of how many of them nothing more is sent, as others are left for another engine; None for all
-    :param after: that engine, of whose rows there are others left: what it has learned of the server is known here
+    :param after: the engine that has left these: what it has counted and learned of the server goes on here
     :param tell: gets a line every few seconds, and at the end, in the event loop's thread
     :raises JournalError: the journal cannot be read
     """
+
+    _flow: Flow
+    _ledger: Ledger
+    #: How far it is.
+    progress: Progress
 
     def __init__(
         self,
@@ -78,17 +83,17 @@ class Engine:
         tell: Callable[[str], None] = log.info,
     ) -> None:
         self._journal, self._settings, self._rules, self._tell = journal, settings, rules, tell
-        self._rows = islice(spool.to_send(), first)
-        self._is_for_all = first is None
+        self._first = first
+        self._rows = islice(spool.to_send(), after._first if after else 0, first)
         self._history = History(rules, journal.facts)
-        self._flow: Flow = after._flow if after else _flow_of(rules)
+        if after is not None:
+            self._flow, self._ledger, self.progress = after._flow, after._ledger, after.progress
+        else:
+            self._flow = _flow_of(rules)
+            spent = Spent.of_json(journal.account_of(str(journal.facts.get("run", ""))))
+            self.progress = Progress(self._flow, spent, total)
+            self._ledger = Ledger(journal, rules, self.progress, self._history.round)
         self._turns = Turns(self._flow)
-        spent = Spent.of_json(journal.account_of(str(journal.facts.get("run", ""))))
-        #: How far it is.
-        self.progress = Progress(self._flow, spent, total)
-        if after:
-            self.progress.refused, self.progress.course = after.progress.refused, after.progress.course
-        self._ledger = Ledger(journal, rules, self.progress, self._history.round)
         self._sender = Sender(settings, rules, plan, self._turns, journal)
         self._has_files = plan.has_files
         self._queue = Queue(self._draw, self._prepare if plan.has_files else None)
@@ -332,7 +337,7 @@ class Engine:
         """Find out whether any row is left; a bound that was reached with the last one is none."""
         while not self._left:
             if self._draw() is None:
-                if self._is_for_all:
+                if self._first is None:
                     self._closing.take_back()
                 return
             await asyncio.sleep(0)

@@ -7,6 +7,8 @@ from decimal import Decimal
 from math import sqrt
 from typing import Any, NamedTuple
 
+from airflow_provider_completion.api.answers import Usage
+
 #: From so many rows on, what they have cost says something of others.
 FEWEST = 20
 #: More say no more.
@@ -59,7 +61,7 @@ class Costs:
 
         :param usage: plain JSON data; without a price it says nothing
         """
-        if usage and usage.get("total_price") is not None:
+        if usage and Usage.model_validate(usage).has_price:
             self._prices.append(float(usage["total_price"]))
             self._currencies.add(usage.get("currency") or "")
 

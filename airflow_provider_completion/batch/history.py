@@ -222,13 +222,13 @@ class History:
             job.paid_twice = True
             return job
         job.failure = CompletionError(
-            "A call for this row was sent, and how it ended is not known: its process has ended before.",
+            "A call for this row was sent, and how it ended is not known: its process was ended or taken over.",
             hint='on_maybe_billed="retry", or clearing the task, asks once more, which may be paid twice.',
             retry="delay",
             billed=UNSEEN.billed,
             task_id=entry.task_id,
         )
-        return Found(job.status, job.record(self.round), job.unseen)
+        return Found(job.status, job.record(str(sent_by.get("round", self.round))), job.unseen)
 
     def _after(self, job: Job, failure: CompletionError, record: RowRecord) -> Job | Found:
         """Decide about a row whose last call has failed."""

@@ -180,8 +180,9 @@ class Tally:
             self._found.add(outcome)
             return
         self._asked.add(outcome)
-        self.waiting.add(outcome.waiting or 0.0)
-        self.running.add(outcome.running or 0.0)
+        if outcome.running:  # or nobody has seen the end of its call
+            self.waiting.add(outcome.waiting or 0.0)
+            self.running.add(outcome.running)
 
     def told(self) -> dict[str, Any]:
         """Return what a manifest says of them."""

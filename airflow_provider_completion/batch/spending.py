@@ -53,10 +53,10 @@ class Spent:
             return
         self.metered += 1
         self.tokens += usage.total_tokens or usage.prompt_tokens + usage.completion_tokens
-        if usage.total_price is not None:
+        if usage.has_price:
             self.priced += 1
             currency = usage.currency or ""
-            self.prices[currency] = self.prices.get(currency, Decimal()) + usage.total_price
+            self.prices[currency] = self.prices.get(currency, Decimal()) + (usage.total_price or 0)
 
     @property
     def probable_tokens(self) -> int:

@@ -27,7 +27,7 @@ def server() -> Iterator[SmallServer]:
 def costs_of(*prices: float | str, currency: str | None = "USD") -> Costs:
     costs = Costs()
     for price in prices:
-        costs.add({"total_price": str(price), "currency": currency})
+        costs.add({"total_price": str(price), "currency": currency, "completion_unit_price": "1"})
     return costs
 
 
@@ -182,6 +182,8 @@ def test_a_sample_that_fails_alike_ends_the_batch(server: SmallServer, tmp_path:
     ("reply", "said"),
     [
         (Reply(usage={**CUT, "prompt_tokens": 5, "total_price": None, "currency": None}), "reports no price"),
+        # As of a model for which nobody has set prices.
+        (Reply(usage={"prompt_tokens": 5, "total_tokens": 5, "total_price": "0.0", "currency": "USD"}), "no price"),
         (None, "reports prices in EUR and USD"),
     ],
 )
@@ -193,6 +195,7 @@ def test_a_sample_without_a_price_ends_the_batch(
     _, failure = night(server, tmp_path / "out.jsonl", rows_of(100), max_price="1000", rules={"max_failed": 1.0})
     assert failure is not None
     assert said in failure.message
+    assert "Use max_tokens." in failure.hint
     assert server.posts.total() <= 20
 
 
@@ -204,6 +207,13 @@ def test_what_the_sample_has_seen_is_part_of_the_course(server: SmallServer, tmp
         assert batch.progress is not None
         first, *_, last = batch.progress.course.moments
     assert (first.prices, last.prices, last.refused) == ({}, {"USD": Decimal(40)}, 1)
+
+
+def test_rows_of_the_sample_are_asked_once_and_counted_once(server: SmallServer, tmp_path: Path) -> None:
+    with batch_of(server, tmp_path / "out.jsonl", rows_that_cost(["1"] * 40), max_price="100") as batch:
+        batch.run()
+        assert batch.progress is not None
+        assert (batch.progress.asked["complete"], batch.progress.found.total()) == (40, 0)
 
 
 def test_a_batch_that_is_stopped_in_its_sample_asks_no_others(server: SmallServer, tmp_path: Path) -> None:

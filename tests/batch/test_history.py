@@ -123,6 +123,15 @@ def test_a_lost_call_is_in_the_account_of_the_run_that_has_sent_it(run: str, uns
     assert (decided.unseen, decided.tries) == (unseen, 2)
 
 
+def test_a_lost_call_is_of_the_round_that_has_sent_it() -> None:
+    found = History(Rules(concurrency=1), {"run": "r", "round": THIS, "cleared": False}).of(
+        ROW, ID, entry(EARLIER, unanswered=1, run="another")
+    )
+    assert isinstance(found, Found)
+    assert found.record is not None
+    assert found.record["of_round"] == EARLIER
+
+
 def test_a_record_is_what_a_row_record_would_write() -> None:
     job = Job(ROW, ID, waiting=1.23456, running=2.0, tries=1)
     completion = Completion(answer="a", usage=USAGE, metadata={"usage": {}, "more": 1}, message_id="m", task_id="t")

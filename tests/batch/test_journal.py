@@ -247,6 +247,21 @@ def test_who_opens_it_takes_it_over_at_once(folder: Path, journal: Journal) -> N
     assert known(folder, RowId("sku-2", "f"))[0] == 0
 
 
+def test_who_is_taken_over_while_it_notes_a_call_does_not_send_it(
+    folder: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.write
+
+    def write_late(file: int, data: bytes) -> int:
+        monkeypatch.undo()
+        opened(folder).close()
+        return write(file, data)
+
+    monkeypatch.setattr(os, "write", write_late)
+    with pytest.raises(TakenOverError):
+        journal.sent(ROW)
+
+
 def test_what_a_session_has_left_that_was_taken_over_spoils_no_later_record(folder: Path) -> None:
     opened(folder).close()
     with opened(folder) as successor:

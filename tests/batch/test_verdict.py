@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,9 @@ from airflow_provider_completion.api.errors import InvalidRequestError
 from airflow_provider_completion.batch.outcomes import BAD, STATUSES
 from airflow_provider_completion.batch.quantiles import Quantiles
 from airflow_provider_completion.batch.verdict import checked_max_failed, why_not_published
+from tests.batch.batches import rows_of
+from tests.batch.nights import night
+from tests.batch.small_server import Reply, SmallServer
 
 
 @pytest.mark.parametrize(
@@ -107,3 +111,12 @@ def test_percentiles_are_flat_in_memory() -> None:
 
 def test_there_are_no_percentiles_of_nothing() -> None:
     assert Quantiles().percentiles is None
+
+
+def test_rows_that_may_have_been_billed_are_told_though_results_are_published(
+    server: SmallServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.script = lambda asked: Reply(breaks=asked.text == "row 1")
+    manifest, _ = night(server, tmp_path / "out.jsonl", rows_of(3), rules={"max_failed": 1})
+    assert (manifest.published, manifest.maybe_billed) == (True, 1)
+    assert "billed and have no answer; on_maybe_billed='retry' or clearing the task asks them again" in caplog.text
