@@ -18,6 +18,7 @@ def described() -> CompletionBatchOperator:
         output=SqlTable("shop", "described", key="sku", create=True),
         journal=JOURNAL,
         concurrency=32,
+        columns={"text": "text"},  # as there is no form to hold them against
         check_inputs=False,
         on_maybe_billed="retry",
     )
@@ -25,6 +26,6 @@ def described() -> CompletionBatchOperator:
 
 if __name__ == "__main__":
     outcome = dags.run(described, read=("return_value",))
-    told = outcome.read["return_value"]
     assert set(outcome.states.values()) == {"success"}, outcome
+    told = outcome.read["return_value"]
     print("told", told["asked"]["rows"], told["found"]["rows"], told["possibly_billed_twice"])
