@@ -251,6 +251,7 @@ class Batch:
                 rows=rows,
                 digest=digest,
                 task=str(self._facts.get("task", "")),
+                table=self._table.uri if self._table else None,
             )
             log.info("Of %d rows in all, here are those of %s.", rows, self._shard)
         log.info(

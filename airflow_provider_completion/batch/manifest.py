@@ -43,6 +43,7 @@ class Share(BaseModel):
     :param rows: those of all shards
     :param digest: of the whole source, in its order: all shards must have read the same
     :param task: Dag, run and task, which all shards have in common; empty in a shell
+    :param table: the URI of the table that has the results, None if they are in files
     :param max_failed: how many rows may have no answer
     :param columns: of the results
     :param waiting: how many rows have waited how long, by the logarithm of that
@@ -56,6 +57,7 @@ class Share(BaseModel):
     rows: int
     digest: str
     task: str = ""
+    table: str | None = None
     max_failed: int | float = 0
     columns: list[str] = []
     waiting: dict[str, Any] = {}

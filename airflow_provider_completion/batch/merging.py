@@ -27,9 +27,11 @@ _MARK = "\ufeff".encode()
 
 def merge(output: FilePath, shards: int, *, run: str = "") -> tuple[Manifest, BatchError | None]:
     """Write results, dead letters, manifest and report of the whole, and return the manifest and why the results are
-    not published, if they are not. The shards' files stay as they are.
+    not published, if they are not. The shards' files stay as they are. Results in a table are there already; of them
+    dead letters come one shard after the other.
 
-    :param output: of all rows, as the shards were told it; with ``limit``, that of the sample
+    :param output: of all rows, as the shards were told it; with ``limit``, that of the sample; of results in a table see
+        :func:`~.places.output_beside`
     :param shards: how many there are
     :param run: the beginning of their ``task``, see :class:`~.manifest.Share`, where it is that of the same Dag
     :raises InvalidRequestError: the shards' results are not there, or not of one batch; nothing was written
@@ -39,19 +41,28 @@ def merge(output: FilePath, shards: int, *, run: str = "") -> tuple[Manifest, Ba
     parts = [shard.place(place) for shard in (Shard(number, shards) for number in range(Shard(0, shards).of))]
     shares = Shares(parts, run)
     letters = [_letters_of(part, manifest) for part, manifest in zip(parts, shares.manifests, strict=True)]
-    places = Places(place, next(filter(None, letters), None))
+    table = shares.share.table
+    places = Places(place, next(filter(None, letters), None), table)
     problem = why_not_published(shares.counts, shares.share.rows, max_failed=shares.share.max_failed)
     any_failed = any(letters)
     with NewFile(places.output) as results, NewFile(places.failed) as failed:
-        _pass(places, shares.share, [_Records(part) for part in parts], letters, results, failed)
+        dead = [_Records(path) if path else None for path in letters]
+        graves = _sink_of(next(filter(None, dead), None), letters, failed)
+        if table is None:
+            _pass(places, shares.share, [_Records(part) for part in parts], dead, graves, results)
+        for rows in filter(None, dead):
+            while graves and rows.has_more:
+                _bury(rows.take(), graves)
+        if graves:
+            graves.end()
         if any_failed:
             failed.publish()
-        if problem is None:
+        if problem is None and table is None:
             results.publish()
         for path in places.old_failed(any_failed):
             path.unlink(missing_ok=True)
     manifest = Manifest(
-        output=uri_of(places.output),
+        output=places.uri,
         published=problem is None,
         problem=problem,
         failed=uri_of(places.failed) if any_failed else None,
@@ -92,9 +103,14 @@ class _Records:
             raise self._damaged(f"has a row that {row.problem}")
         return row
 
+    @property
+    def has_more(self) -> bool:
+        """Whether there are more."""
+        return self._next is not None
+
     def end(self) -> None:
         """Say that there are no more."""
-        if self._next is not None:
+        if self.has_more:
             raise self._damaged("has more rows than its manifest tells")
 
     def _damaged(self, what: str) -> InvalidRequestError:
@@ -106,9 +122,9 @@ def _pass(
     places: Places,
     share: Share,
     parts: Sequence[_Records],
-    letters: Sequence[Any],
+    dead: Sequence[_Records | None],
+    graves: Sink | None,
     results: NewFile,
-    failed: NewFile,
 ) -> None:
     """Write all records, and the dead letters among them."""
     names = share.columns
@@ -116,8 +132,6 @@ def _pass(
     if any(part.source.kinds != kinds for part in parts):
         raise InvalidRequestError("The results of the shards have columns of different types.", hint=ALL_ANEW)
     sink: Sink = places.sink(results.write, names, lambda: kinds or {})
-    dead = [_Records(path) if path else None for path in letters]
-    graves = _sink_of(next(filter(None, dead), None), letters, failed)
     shards = len(parts)
     for index in range(share.rows):
         row = parts[index % shards].take_whole()
@@ -125,16 +139,17 @@ def _pass(
         columns = dict(zip(names, row.columns.values(), strict=True)) if parts[0].source.columns else row.columns
         sink.write(columns)
         if columns["completion_status"] in BAD and (rows := dead[index % shards]) and graves:
-            letter = rows.take()
-            if letter.problem:
-                graves.write_as_read(letter.as_read)
-            else:
-                graves.write(letter.columns)
+            _bury(rows.take(), graves)
     for rows in (*parts, *filter(None, dead)):
         rows.end()
     sink.end()
-    if graves:
-        graves.end()
+
+
+def _bury(letter: ReadRow, graves: Sink) -> None:
+    if letter.problem:
+        graves.write_as_read(letter.as_read)
+    else:
+        graves.write(letter.columns)
 
 
 def _sink_of(first: _Records | None, letters: Sequence[Any], failed: NewFile) -> Sink | None:

@@ -84,8 +84,7 @@ class Places:
         """
         if journal is None:
             raise InvalidRequestError(_NO_PLACE, hint=f"{NOT_SENT} {_NAME_ONE}")
-        folder: Any = Path(journal) if is_local(journal) else journal
-        return cls(folder.with_name(folder.name.removesuffix(JOURNAL) + _OF_MAPPINGS), rows, table.uri)
+        return cls(output_beside(journal), rows, table.uri)
 
     def of_sample(self) -> Places:
         """Return the files of a sample of the rows: those of the output ``described.sample.csv``."""
@@ -136,6 +135,12 @@ class Places:
 def beside(output: Any, suffix: str) -> Any:
     """Return the place of what stands beside an output, which has the methods of a path."""
     return output.with_name(PurePath(output.name).stem + suffix)
+
+
+def output_beside(journal: FilePath) -> Any:
+    """Return where results would be that go to a table: what else there is of a batch stands beside its journal."""
+    folder: Any = Path(journal) if is_local(journal) else journal
+    return folder.with_name(folder.name.removesuffix(JOURNAL) + _OF_MAPPINGS)
 
 
 def uri_of(path: FilePath) -> str:

@@ -92,9 +92,10 @@ class Shares:
                 hint=f"{ALL_ANEW} A query needs an ORDER BY that leaves no doubt. Of a table that changes meanwhile "
                 "they have to read a copy.",
             )
-        if any(share.columns != shares[0].columns or share.max_failed != shares[0].max_failed for share in shares):
+        if len({(*share.columns, share.max_failed, share.table) for share in shares}) > 1:
             raise InvalidRequestError(
-                "The shards' results have different columns, or another max_failed.", hint=ALL_ANEW
+                "The shards' results have different columns, another max_failed, or are in different tables.",
+                hint=ALL_ANEW,
             )
 
 

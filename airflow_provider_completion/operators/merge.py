@@ -27,15 +27,28 @@ class CompletionMergeOperator(BaseOperator):
 
     :param output: that of the shards, as they are told it; with ``limit``, its ``.sample`` file (templated)
     :param shards: how many there are
+    :param journal: that of the shards, where their output is a table, which has the results by then; in place of
+        ``output`` (templated)
     """
 
-    template_fields: Sequence[str] = ("output_path",)
+    template_fields: Sequence[str] = ("output_path", "journal")
     ui_color = "#e8eaf6"
 
-    def __init__(self, *, output: str | os.PathLike[str] | ObjectStoragePath, shards: int, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        output: str | os.PathLike[str] | ObjectStoragePath | None = None,
+        shards: int,
+        journal: str | os.PathLike[str] | ObjectStoragePath | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.output_path = output  # Airflow has an attribute "output": what the task pushes
         self.shards = shards
+        self.journal = journal
+        if (output is None) == (journal is None):
+            with refusing():
+                refuse_both()
 
     @failing_briefly
     def execute(self, context: Context) -> Any:
