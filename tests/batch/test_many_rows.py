@@ -13,6 +13,6 @@ def test_a_thousand_rows() -> None:
 
 def test_eight_shards() -> None:
     """In input order, and without holding them."""
-    said, is_flat = many_shards.run(8, 250, ".jsonl")
-    assert said.startswith(".jsonl: 8 shards of 250 rows")
+    said, is_flat = many_shards.run(8, 100, ".jsonl")
+    assert said.startswith(".jsonl: 8 shards of 100 rows")
     assert is_flat, said

@@ -39,8 +39,10 @@ def fails(*texts: str) -> Any:
     return script
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".tsv", ".parquet"])
-@pytest.mark.parametrize(("rows", "shards"), [(7, 3), (2, 4), (0, 2)])
+@pytest.mark.parametrize(
+    ("suffix", "rows", "shards"),
+    [(".jsonl", 7, 3), (".csv", 7, 3), (".tsv", 2, 3), (".parquet", 7, 3), (".csv", 0, 2), (".parquet", 0, 2)],
+)
 def test_the_whole_is_what_one_task_would_have_written(
     server: SmallServer, tmp_path: Path, suffix: str, rows: int, shards: int
 ) -> None:
