@@ -30,8 +30,8 @@ def merge(output: FilePath, shards: int, *, run: str = "") -> tuple[Manifest, Ba
     not published, if they are not. The shards' files stay as they are. Results in a table are there already; of them
     dead letters come one shard after the other.
 
-    :param output: of all rows, as the shards were told it; with ``limit``, that of the sample; of results in a table see
-        :func:`~.places.output_beside`
+    :param output: of all rows, as the shards were told it; with ``limit``, that of the sample. Of results in a
+        table see :func:`~.places.output_beside`
     :param shards: how many there are
     :param run: the beginning of their ``task``, see :class:`~.manifest.Share`, where it is that of the same Dag
     :raises InvalidRequestError: the shards' results are not there, or not of one batch; nothing was written

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_completion.operators.failing import failing_briefly
+from airflow_provider_completion.api.errors import InvalidRequestError
+from airflow_provider_completion.operators.failing import failing_briefly, refusing
 
 if TYPE_CHECKING:
     import os
@@ -48,19 +49,21 @@ class CompletionMergeOperator(BaseOperator):
         self.journal = journal
         if (output is None) == (journal is None):
             with refusing():
-                refuse_both()
+                raise InvalidRequestError("A merge needs either output= or, where that is a table, journal=.")
 
     @failing_briefly
     def execute(self, context: Context) -> Any:
         """Write all of it, push the side keys, return the manifest."""
         from airflow_provider_completion.batch.merging import merge
+        from airflow_provider_completion.batch.places import output_beside
         from airflow_provider_completion.exceptions import failing_for_good
         from airflow_provider_completion.operators.parameters import path_in
         from airflow_provider_completion.operators.pushing import push_manifest
 
         ti = context["ti"]
         with failing_for_good():
-            manifest, failure = merge(path_in(self.output_path), self.shards, run=f"{ti.dag_id}/{ti.run_id}")
+            output = output_beside(path_in(self.journal)) if self.journal else path_in(self.output_path)
+            manifest, failure = merge(output, self.shards, run=f"{ti.dag_id}/{ti.run_id}")
             self.log.info("%s", manifest.summary)
             if self.do_xcom_push:
                 push_manifest(ti, manifest, fails=failure is not None)

@@ -347,7 +347,8 @@ def test_the_manifest_in_xcom_has_nothing_that_only_a_merge_reads(server: SmallS
     manifest, _ = night(server, tmp_path / "out.jsonl", rows_of(4), shard=Shard(1, 2))
     share = manifest.as_json()["share"]
     assert share == {
-        "shard": 1, "shards": 2, "rows": 4, "digest": share["digest"], "task": "", "max_failed": 0,
+        "shard": 1, "shards": 2, "rows": 4, "digest": share["digest"], "task": "", "table": None,
+            "max_failed": 0,
     }  # fmt: skip
     kept = json.loads((tmp_path / "out.shard-1-of-2.manifest.json").read_text(encoding="utf-8"))["share"]
     assert sum(kept["running"]["counts"].values()) == 2

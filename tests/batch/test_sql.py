@@ -21,7 +21,10 @@ from sqlalchemy.engine import Engine
 from airflow_provider_completion.api.errors import CompletionError, InvalidRequestError
 from airflow_provider_completion.batch import sql_table, upserts
 from airflow_provider_completion.batch.kinds import Kind, ListOf
+from airflow_provider_completion.batch.merging import merge
+from airflow_provider_completion.batch.places import output_beside
 from airflow_provider_completion.batch.records import FACTS
+from airflow_provider_completion.batch.shards import Shard
 from airflow_provider_completion.batch.sql_columns import fits, type_for
 from airflow_provider_completion.structured.output import Output
 from tests.batch import rows_out
@@ -225,6 +228,36 @@ class TestTable:
         assert (failure, manifest.asked.rows) == (None, 1)
         assert len(described(shop)) == 3
         assert listed(journal.parent) == ["described.journal", "described.manifest.json", "described.report.html"]
+
+    def test_shards_write_their_rows_and_a_merge_tells_of_all(
+        self, server: SmallServer, engine: Engine, journal: Path
+    ) -> None:
+        with_products(engine, 7)
+        server.script = lambda asked: FAILED if asked.text == "row 4" else Reply()
+        for number in range(3):
+            target = table(engine, create=True)
+            _, failure = night(
+                server,
+                target,
+                query(engine),
+                journal=journal,
+                shard=Shard(number, 3),
+                rules={"max_failed": 1},
+            )
+            assert failure is None
+        assert [answer for _, answer, _ in described(engine)] == [
+            None if number == 4 else f"about row {number}" for number in range(7)
+        ]
+        manifest, failure = merge(output_beside(journal), 3)
+        assert failure is None
+        assert (manifest.rows, manifest.counts["complete"], manifest.counts["failed"]) == (7, 6, 1)
+        assert manifest.output == target.uri
+        (letter,) = rows_out.read(journal.parent / "described.failed.jsonl")
+        assert letter["sku"] == "00004"
+        assert not (journal.parent / "described.jsonl").exists()
+        # Another night in one task takes over what the shards know.
+        manifest, _ = night(server, target, query(engine), journal=journal, run="tuesday", rules={"max_failed": 1})
+        assert (manifest.found.rows, manifest.asked.rows, server.posts["row 0"]) == (6, 1, 1)
 
     def test_a_sample_is_a_file_and_checks_make_nothing(self, server: SmallServer, shop: Engine, journal: Path) -> None:
         sample = {"journal": journal, "ask": {"limit": 2}}
