@@ -23,7 +23,7 @@ from airflow_provider_completion.batch.manifest import Manifest, Share
 from airflow_provider_completion.batch.new_files import is_local, name_of
 from airflow_provider_completion.batch.outcomes import Reading
 from airflow_provider_completion.batch.outputs import Table
-from airflow_provider_completion.batch.places import JOURNAL, Places, uri_of
+from airflow_provider_completion.batch.places import JOURNAL, MANIFEST, Places, beside, uri_of
 from airflow_provider_completion.batch.preview import Preview, preview
 from airflow_provider_completion.batch.progress import Progress
 from airflow_provider_completion.batch.records import Keep, Records
@@ -134,6 +134,10 @@ class Batch:
         places = Places.of_table(output, journal, rows) if isinstance(output, Table) else Places(output, rows)
         self._unsplit = _journal_at(journal, places)
         split = places.of(shard) if shard else places
+        sample = shard.place(places.sample) if shard else places.sample
+        #: What this batch may replace, of all rows or of a sample, and the manifests that tell of its journal.
+        self.outputs = (split.output, sample) if ask.limit else (split.output,)
+        self.manifests = (split.manifest, beside(sample, MANIFEST))
         #: The URI of the results of all rows that are asked here, whose journal it is.
         self.output_uri = split.uri
         self._places, self._table = split, table
@@ -223,10 +227,14 @@ class Batch:
         """
         return has_journal(self.journal)
 
-    @property
-    def would_replace_another(self) -> bool:
-        """Whether there is an output that no journal here has made."""
-        return not self.has_journal and bool(self._places.output.exists())
+    def expect_own_files(self) -> None:
+        """Refuse to replace what stands beside the results, but is not of an earlier run of them.
+
+        :raises InvalidRequestError: there is such a file
+        :raises CompletionError: the storage fails just now
+        """
+        if not self.has_journal:
+            self._places.check_own()
 
     @property
     def progress(self) -> Progress | None:

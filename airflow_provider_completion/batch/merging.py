@@ -15,7 +15,7 @@ from airflow_provider_completion.batch.batch import BatchError, not_published
 from airflow_provider_completion.batch.manifest import EXACT, Manifest, Share, Spent
 from airflow_provider_completion.batch.new_files import NewFile, is_local, name_of
 from airflow_provider_completion.batch.outcomes import BAD, STATUSES
-from airflow_provider_completion.batch.places import Places, beside, uri_of
+from airflow_provider_completion.batch.places import MANIFEST, Places, beside, uri_of
 from airflow_provider_completion.batch.quantiles import Quantiles
 from airflow_provider_completion.batch.reasons import merged
 from airflow_provider_completion.batch.report import report_of
@@ -77,12 +77,12 @@ def merge(output: FilePath, shards: int, *, run: str = "") -> tuple[Manifest, Ba
     )
     with NewFile(places.output) as results, NewFile(places.failed) as failed:
         _pass(places, manifests, [_Records(part) for part in parts], letters, results, failed)
-        if any_failed:
-            failed.publish()
         if problem is None:
             results.publish()
-        for path in places.old_failed(any_failed):
-            path.unlink(missing_ok=True)
+        if any_failed:
+            failed.publish()
+        if (old := places.old_failed(any_failed)) is not None:
+            old.unlink(missing_ok=True)
         for path, data in (
             (places.manifest, json.dumps(whole.model_dump(mode="json"), indent=2).encode() + b"\n"),
             (places.report, report_of(whole, waiting=waiting, running=running)),
@@ -181,7 +181,7 @@ def _sink_of(first: _Records | None, letters: Sequence[Any], failed: NewFile) ->
 
 
 def _manifest_at(part: Any, number: int, shards: int) -> Manifest:
-    path = beside(part, ".manifest.json")
+    path = beside(part, MANIFEST)
     try:
         with path.open("rb") as file:
             manifest = Manifest.model_validate_json(file.read())

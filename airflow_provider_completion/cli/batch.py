@@ -14,12 +14,13 @@ from typing import Any, TextIO
 from airflow_provider_completion.api.errors import CompletionError
 from airflow_provider_completion.batch.batch import Batch
 from airflow_provider_completion.batch.ending import Why
-from airflow_provider_completion.cli import BOUND, FAILED, CommandError
+from airflow_provider_completion.cli import BOUND, FAILED, USAGE, CommandError
 from airflow_provider_completion.cli.bar import progress_bar
 from airflow_provider_completion.cli.connection import CommandLineHook
 from airflow_provider_completion.cli.inputs import typed
 from airflow_provider_completion.cli.interrupts import Interrupts
 from airflow_provider_completion.cli.refusing import refusing
+from airflow_provider_completion.cli.replacing import check_replaced
 from airflow_provider_completion.cli.streams import writing
 from airflow_provider_completion.cli.wording import for_a_shell
 from airflow_provider_completion.hooks.completion import CompletionHook
@@ -40,7 +41,7 @@ def batch(arguments: Mapping[str, Any], out: TextIO, *, as_json: bool, overwrite
     :param arguments: the operator's
     :param out: where the manifest goes
     :param as_json: whether it is wanted
-    :param overwrite: whether an output that is not ours may be replaced
+    :param overwrite: whether an output may be replaced that is not ours, or whose journal is lost
     :raises CommandError: something is wrong with the command, and nothing was sent
     :raises CompletionError: it could not go on
     """
@@ -53,14 +54,11 @@ def batch(arguments: Mapping[str, Any], out: TextIO, *, as_json: bool, overwrite
         new = batch_of(operator, operator.rows, hook=hook, facts={"run": run, "round": run, "cleared": False})
     with new as made:
         with refusing():
-            if made.would_replace_another and not overwrite:
-                what = f"{operator.output_path} is there, and no journal of a batch that has written it."
-                raise CommandError(f"{what} --overwrite lets it be replaced. Nothing was sent.")
+            if not (overwrite or operator.only_check):
+                check_replaced(made)
             checked = made.check()
-        if operator.only_check:
-            told, code = {**checked._asdict(), **made.preview().as_json()}, 0
-        else:
-            told, code = _ran(made)
+            preview = made.preview() if operator.only_check else None
+        told, code = ({**checked._asdict(), **preview.as_json()}, 0) if preview else _ran(made)
     if as_json:
         with writing(out):
             out.write(f"{json.dumps(told)}\n")
@@ -85,7 +83,10 @@ def _ran(batch: Batch) -> tuple[dict[str, Any], int]:
         log.warning("Stopped; what was answered is in the journal. %s %s", _AGAIN, _MAYBE)
         raise
     except CompletionError as error:
-        raise CommandError(for_a_shell(str(error))) from None
+        code = (
+            USAGE if batch.progress is None else FAILED
+        )  # nothing was sent: it is the journal, or what stands beside it
+        raise CommandError(for_a_shell(str(error)), code) from None
     log.info("%s", manifest.summary)
     if failure is None:
         return manifest.as_json(), 0

@@ -361,10 +361,64 @@ def test_an_output_of_somebody_else_is_left_alone(completion_server: LocalComple
     done = batch()
     assert (done.code, completions(completion_server)) == (2, [])
     assert "--overwrite" in done.errors
+    assert batch("--dry-run").code == 0  # which writes nothing
     assert Path("out.jsonl").read_text() == "precious"
     assert batch("--overwrite").code == 0
     assert len(records()) == 5
     assert batch().code == 0  # it is ours now
+
+
+def test_a_sample_is_not_asked_beside_an_output_of_somebody_else(
+    completion_server: LocalCompletionServer, folder: Path
+) -> None:
+    """Its journal would make that one ours."""
+    Path("out.jsonl").write_text("precious")
+    done = batch("--limit", "1")
+    assert (done.code, completions(completion_server)) == (2, [])
+    assert "out.jsonl is there, and no journal of a batch that has written it." in done.errors
+    assert not Path("out.journal").exists()
+    assert batch("--limit", "1", "--overwrite").code == 0
+
+
+def test_a_report_of_somebody_else_is_left_alone(completion_server: LocalCompletionServer, folder: Path) -> None:
+    Path("out.report.html").write_text("precious")
+    done = batch()
+    assert (done.code, completions(completion_server)) == (2, [])
+    assert "out.report.html is there, and neither a journal nor a manifest" in done.errors
+    assert Path("out.report.html").read_text() == "precious"
+    assert batch("--overwrite").code == 0
+
+
+@pytest.mark.parametrize("first", [(), ("--limit", "2")])
+@pytest.mark.parametrize("then", [(), ("--limit", "2")])
+def test_a_lost_journal_is_not_paid_again_in_silence(
+    completion_server: LocalCompletionServer, folder: Path, answers: Answers, first: tuple[str], then: tuple[str]
+) -> None:
+    assert batch(*first, "--key", "sku").code == 0
+    asked = len(answers.asked)
+    for output in folder.glob("out*.jsonl"):
+        output.unlink()  # as if it had ended before it was written
+    os.rename("out.journal", "elsewhere.journal")
+    done = batch(*then, "--key", "sku")
+    assert (done.code, len(answers.asked)) == (2, asked)
+    assert f"an earlier run has kept one at {(folder / 'out.journal').as_uri()}" in done.errors
+    assert batch(*then, "--key", "sku", "--dry-run").code == 0
+    assert batch("--key", "sku", "--overwrite", *then).code == 0
+    assert len(answers.asked) == asked + (2 if then else 5)
+
+
+def test_a_journal_that_cannot_be_used_is_a_mistake_in_the_files(
+    completion_server: LocalCompletionServer, folder: Path
+) -> None:
+    assert ran("batch", "rows.csv", "other.jsonl").code == 0
+    (folder / "damaged").mkdir()
+    (folder / "damaged" / "index.db").write_bytes(b"no database " * 1000)
+    sent = len(completions(completion_server))
+    for journal, problem in (("other.journal", "is that of another output"), ("damaged", "file is not a database")):
+        for options in ((), ("--dry-run", "--json")):
+            done = batch("--journal", journal, *options)
+            assert (done.code, done.out, problem in done.errors) == (2, b"", True), done.errors
+    assert len(completions(completion_server)) == sent
 
 
 @pytest.mark.usefixtures("completion_retries_at_once")
