@@ -13,6 +13,7 @@ from typing import Any
 from airflow_provider_completion.api.errors import BrokenAnswerError, CompletionError, InvalidRequestError, Retry
 from airflow_provider_completion.api.input_form import InputForm
 from airflow_provider_completion.batch.asking import Asking
+from airflow_provider_completion.batch.bounds import KEPT
 from airflow_provider_completion.batch.columns import ColumnPlan, FilesOf
 from airflow_provider_completion.batch.ending import Ending, Why
 from airflow_provider_completion.batch.entries import JournalError, TakenOverError
@@ -151,6 +152,10 @@ class Batch:
         self._stops: list[tuple[str, bool]] = []
         #: Why it has ended, once it has.
         self.why: Why = "complete"
+        #: What to do about the bound that has ended it, if that is not simply a higher one.
+        self.advice = ""
+        #: What it would ask if it ran once more, if it has ended without results.
+        self.rest: Preview | None = None
         self._spool = Spool(source_of(rows, encoding=ask.encoding))
         try:
             columns = self._spool.columns
@@ -342,6 +347,8 @@ class Batch:
                     course=ending.course,
                     share=self._share,
                 )
+                if not manifest.published:
+                    self.rest = preview(self._spool, journal, self._rules, self._facts)
         except JournalError as error:
             retry = "never" if isinstance(error, TakenOverError) else "delay"
             raise BatchError(str(error), hint="", retry=retry) from None  # type: ignore[arg-type]
@@ -374,6 +381,8 @@ class Batch:
             asking.stop(why, at_once=at_once)
         ending = asking.run(journal)
         self.why = ending.why
+        if ending.why in _HINTS and isinstance(ending.error, CompletionError):
+            self.advice = ending.error.hint if ending.error.hint != KEPT else ""
         return ending
 
     def _raise_if_halted(self, ending: Ending) -> None:
@@ -391,7 +400,7 @@ class Batch:
                 manifest.maybe_billed,
             )
         passes = ending.error is None and manifest.may_pass > 0
-        return not_published(manifest, hint=_HINTS.get(ending.why), retry="delay" if passes else "never")
+        return not_published(manifest, hint=self.advice or _HINTS.get(ending.why), retry="delay" if passes else "never")
 
 
 def not_published(manifest: Manifest, *, hint: str | None = None, retry: Retry = "never") -> BatchError | None:

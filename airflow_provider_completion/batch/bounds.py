@@ -29,7 +29,8 @@ _Kind = tuple[str, int | None, str | None] | None
 _PAID: _Kind = ("paid", None, None)
 #: What the words of a failure follow on.
 LAST_ONE = ". The last one: "
-_KEPT = "What was answered is in the journal."
+#: All that is said to do where nothing else is to be done.
+KEPT = "What was answered is in the journal."
 
 
 class Reached(NamedTuple):
@@ -163,5 +164,5 @@ def ended(what: str, last: CompletionError | None = None, *, hint: str | None = 
     said = f"{LAST_ONE}{last.message}" if last else "."
     return CompletionError(
         f"The batch was ended: {what[:1].lower()}{what[1:]}{said}",
-        hint=" ".join(filter(None, (hint or (last.hint if last else ""), _KEPT))),
+        hint=" ".join(filter(None, (hint or (last.hint if last else ""), KEPT))),
     )
