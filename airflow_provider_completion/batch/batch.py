@@ -13,7 +13,6 @@ from typing import Any
 from airflow_provider_completion.api.errors import BrokenAnswerError, CompletionError, InvalidRequestError, Retry
 from airflow_provider_completion.api.input_form import InputForm
 from airflow_provider_completion.batch.asking import Asking
-from airflow_provider_completion.batch.bounds import KEPT
 from airflow_provider_completion.batch.columns import ColumnPlan, FilesOf
 from airflow_provider_completion.batch.ending import Ending, Why
 from airflow_provider_completion.batch.entries import JournalError, TakenOverError
@@ -35,6 +34,7 @@ from airflow_provider_completion.batch.rules import Rules
 from airflow_provider_completion.batch.shards import Shard
 from airflow_provider_completion.batch.siblings import Siblings
 from airflow_provider_completion.batch.sources import Rows, source_of
+from airflow_provider_completion.batch.spending import Spent
 from airflow_provider_completion.batch.spool import BadRows, Checked, Spool
 from airflow_provider_completion.client.files import FilePath
 from airflow_provider_completion.client.settings import ClientSettings
@@ -46,13 +46,6 @@ log = logging.getLogger(__name__)
 _PROBLEMS = ".problems.txt"
 #: How many reasons of rows without an answer the error of a batch tells; the log has more.
 _REASONS = 3
-
-
-#: What to do about a batch that the same bound would end again.
-_HINTS: dict[Why, str] = {
-    why: f"{why} counts what this run has spent in all its tries: a higher one lets it go on. Answers are kept."
-    for why in ("max_price", "max_tokens")
-}
 
 
 class BatchError(CompletionError):
@@ -152,8 +145,8 @@ class Batch:
         self._stops: list[tuple[str, bool]] = []
         #: Why it has ended, once it has.
         self.why: Why = "complete"
-        #: What to do about the bound that has ended it, if that is not simply a higher one.
-        self.advice = ""
+        #: Whether a bound has ended it that is not simply spent, so that it would once more.
+        self.would_end_again = False
         #: What it would ask if it ran once more, if it has ended without results.
         self.rest: Preview | None = None
         self._spool = Spool(source_of(rows, encoding=ask.encoding))
@@ -381,8 +374,7 @@ class Batch:
             asking.stop(why, at_once=at_once)
         ending = asking.run(journal)
         self.why = ending.why
-        if ending.why in _HINTS and isinstance(ending.error, CompletionError):
-            self.advice = ending.error.hint if ending.error.hint != KEPT else ""
+        self.would_end_again = ending.why in ("max_price", "max_tokens") and not _is_spent(self._rules, ending.spent)
         return ending
 
     def _raise_if_halted(self, ending: Ending) -> None:
@@ -393,14 +385,15 @@ class Batch:
         raise BatchError(ending.error.message, retry=ending.error.retry) from None
 
     def _failure_of(self, manifest: Manifest, ending: Ending) -> BatchError | None:
-        if manifest.maybe_billed and not manifest.published:
+        if manifest.maybe_billed:
             log.warning(
                 "%d rows were, or may have been, billed and have no answer; on_maybe_billed='retry' or clearing the "
                 "task asks them again, and pays again.",
                 manifest.maybe_billed,
             )
         passes = ending.error is None and manifest.may_pass > 0
-        return not_published(manifest, hint=self.advice or _HINTS.get(ending.why), retry="delay" if passes else "never")
+        hint = ending.error.hint if isinstance(ending.error, CompletionError) else None
+        return not_published(manifest, hint=hint or None, retry="delay" if passes else "never")
 
 
 def not_published(manifest: Manifest, *, hint: str | None = None, retry: Retry = "never") -> BatchError | None:
@@ -445,6 +438,13 @@ def _checked_limit(limit: int | None) -> int | None:
     if limit is not None and (type(limit) is not int or limit < 1):
         raise InvalidRequestError("limit is not a whole number from 1 on.", hint=NOT_SENT)
     return limit
+
+
+def _is_spent(rules: Rules, spent: Spent) -> bool:
+    for most, so_far in ((rules.max_price, spent.probable_price), (rules.max_tokens, spent.probable_tokens)):
+        if most is not None and so_far >= most:
+            return True
+    return False
 
 
 def _why(ending: Ending) -> str | None:

@@ -29,8 +29,8 @@ _Kind = tuple[str, int | None, str | None] | None
 _PAID: _Kind = ("paid", None, None)
 #: What the words of a failure follow on.
 LAST_ONE = ". The last one: "
-#: All that is said to do where nothing else is to be done.
-KEPT = "What was answered is in the journal."
+_HIGHER = "{0} counts what this run has spent in all its tries: a higher one lets it go on."
+_KEPT = "What was answered is in the journal."
 
 
 class Reached(NamedTuple):
@@ -112,14 +112,14 @@ class Bounds:
                 return _unbounded(f"the app reports no price, as {spent.calls} billed calls have shown")
             if spent.probable_price >= rules.max_price:
                 what = f"The run has cost {spent.probable_price:f}, and max_price is {rules.max_price:f}"
-                return Reached("max_price", ended(what))
+                return Reached("max_price", ended(what, hint=_HIGHER.format("max_price")))
         if rules.max_tokens is not None:
             if many and not spent.metered:
                 what = f"max_tokens cannot be kept: {spent.calls} billed calls have shown no usage"
                 return Reached("max_tokens", ended(what, hint="Send fewer rows instead."))
             if spent.probable_tokens >= rules.max_tokens:
                 what = f"The run has cost {spent.probable_tokens} tokens, and max_tokens is {rules.max_tokens}"
-                return Reached("max_tokens", ended(what))
+                return Reached("max_tokens", ended(what, hint=_HIGHER.format("max_tokens")))
         return None
 
 
@@ -164,5 +164,5 @@ def ended(what: str, last: CompletionError | None = None, *, hint: str | None = 
     said = f"{LAST_ONE}{last.message}" if last else "."
     return CompletionError(
         f"The batch was ended: {what[:1].lower()}{what[1:]}{said}",
-        hint=" ".join(filter(None, (hint or (last.hint if last else ""), KEPT))),
+        hint=f"{hint} {_KEPT}" if (hint := hint or (last.hint if last else "")) else "",
     )
