@@ -272,6 +272,10 @@ class Batch:
             checked.equal,
             "" if self._ask.dedupe or not checked.equal else ", each for itself: dedupe=True would ask once",
         )
+        if not (self._share.rows if self._share else checked.rows):
+            had = self._places.before.get("rows")
+            instead = f", in the place of the {had} that the run before had" if had else ""
+            log.warning("There are no rows: the results will have none%s.", instead)
         return checked
 
     def preview(self) -> Preview:
