@@ -200,8 +200,11 @@ def beside(output: Any, suffix: str) -> Any:
 
 
 def uri_of(path: FilePath) -> str:
-    """Return the URI of a file, without a password in it."""
-    return Path(path).absolute().as_uri() if is_local(path) else name_of(path)
+    """Return the URI of a file, without a password in it, and without ``..``."""
+    if not is_local(path):
+        return name_of(path)
+    place = Path(path).absolute()
+    return (Path(os.path.realpath(place.parent), place.name) if ".." in place.parts else place).as_uri()
 
 
 def are_same(one: Any, other: Any) -> bool:

@@ -411,6 +411,34 @@ def test_a_lost_journal_is_not_paid_again_in_silence(
     assert len(answers.asked) == asked + (2 if then else 5)
 
 
+def test_an_output_has_one_journal_however_it_is_named(
+    completion_server: LocalCompletionServer, folder: Path, answers: Answers
+) -> None:
+    (folder / "sub").mkdir()
+    (folder / "link").symlink_to(folder)
+    for path in ("out.jsonl", "sub/../out.jsonl", str(folder / "link" / "out.jsonl")):
+        done = ran("batch", "rows.csv", path, "--json")
+        assert (done.code, len(answers.asked)) == (0, 5), done.errors
+    assert ran("batch", "rows.csv", "sub/../out.jsonl", "--dry-run").code == 0
+    assert manifest(ran("batch", "rows.csv", "sub/../out.jsonl", "--json"))["output"] == (folder / "out.jsonl").as_uri()
+    other = ran("batch", "rows.csv", "sub/out.jsonl", "--journal", "out.journal")
+    assert (other.code, "is that of another output" in other.errors) == (2, True)
+
+
+@pytest.mark.parametrize("options", [(), ("--dry-run",)])
+def test_a_journal_of_a_path_that_is_named_by_a_uri_and_the_other_way_round(
+    completion_server: LocalCompletionServer, folder: Path, options: tuple[str, ...]
+) -> None:
+    for first, then, said in (
+        ("a.jsonl", (folder / "a.jsonl").as_uri(), "was written as a local one: name it"),
+        ((folder / "b.jsonl").as_uri(), "b.jsonl", "was written as to an object storage: name it"),
+    ):
+        assert ran("batch", "rows.csv", first).code == 0
+        done = ran("batch", "rows.csv", then, *options)
+        assert (done.code, said in done.errors, "--overwrite" in done.errors) == (2, True, False), done.errors
+    assert len(completions(completion_server)) == 10
+
+
 def test_a_journal_that_cannot_be_used_is_a_mistake_in_the_files(
     completion_server: LocalCompletionServer, folder: Path
 ) -> None:
