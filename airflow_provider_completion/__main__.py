@@ -31,9 +31,9 @@ server.
 """
 _PROG = "python -m airflow_provider_completion"
 _BATCH = """\
-ROWS is a CSV or JSON-lines file, and so is OUTPUT, which appears once it is whole. What was answered is in a journal
-beside it: the same command again asks for what is missing, and pays for nothing else. What stands in ROWS under the
-name of an input, or under its label, becomes that input; "template" writes such a header.
+ROWS is a CSV, JSON-lines or Parquet file, and so is OUTPUT, which appears once it is whole. What was answered is in a
+journal beside it: the same command again asks for what is missing, and pays for nothing else. What stands in ROWS
+under the name of an input, or under its label, becomes that input; "template" writes such a header.
 
 Ctrl-C, or SIGTERM, once: no more rows are sent, and those in flight go on to their ends. Twice: they are stopped.
 
@@ -138,14 +138,14 @@ def _add_batch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     batch.add_argument("paths", metavar="ROWS OUTPUT", nargs="*", help="the table's file, and that of the results")
     batch.add_argument("--config", metavar="FILE", help="a JSON object with the options, and ROWS and OUTPUT, by name")
     batch.add_argument("--json", dest="as_json", action="store_true", help="end with the manifest, in one line")
-    overwrite = "replace an OUTPUT that has no journal beside it"
+    overwrite = "replace an OUTPUT that has no journal; if it has lost one, all rows are asked, and paid, again"
     batch.add_argument("--overwrite", action="store_true", help=overwrite)
     add_options(batch)
 
     text = "write what a batch's journal has, at any time"
     export = commands.add_parser("batch export", help=text, description=text, allow_abbrev=False)
     export.add_argument("journal", metavar="JOURNAL", help="the journal's folder")
-    export.add_argument("output", metavar="OUTPUT", help="a CSV or JSON-lines file")
+    export.add_argument("output", metavar="OUTPUT", help="a CSV, JSON-lines or Parquet file")
     export.add_argument("--overwrite", action="store_true", help="replace an OUTPUT that is there")
     add_options(export, "output_type", "accept")
 

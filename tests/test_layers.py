@@ -45,7 +45,7 @@ ROOMS: dict[str, set[str]] = {
         "triggers",
     },
     "decorators": {"structured", "exceptions", "hooks", "operators"},
-    "cli": {"api", "plain", "following", "batch", "client", "hooks", "operators"},
+    "cli": {"api", "plain", "following", "paying", "batch", "client", "hooks", "operators"},
     "get_provider_info": {"hooks"},
     "plugin": set(),
     "__main__": {"api", "plain", "cli"},

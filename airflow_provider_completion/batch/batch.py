@@ -23,7 +23,7 @@ from airflow_provider_completion.batch.manifest import Manifest, Share
 from airflow_provider_completion.batch.new_files import is_local, name_of
 from airflow_provider_completion.batch.outcomes import Reading
 from airflow_provider_completion.batch.outputs import Table
-from airflow_provider_completion.batch.places import JOURNAL, Places, uri_of
+from airflow_provider_completion.batch.places import JOURNAL, MANIFEST, Places, beside, uri_of
 from airflow_provider_completion.batch.preview import Preview, preview
 from airflow_provider_completion.batch.progress import Progress
 from airflow_provider_completion.batch.records import Keep, Records
@@ -35,6 +35,7 @@ from airflow_provider_completion.batch.same_app import SameApp
 from airflow_provider_completion.batch.shards import Shard
 from airflow_provider_completion.batch.siblings import Siblings
 from airflow_provider_completion.batch.sources import Rows, source_of
+from airflow_provider_completion.batch.spending import Spent
 from airflow_provider_completion.batch.spool import BadRows, Checked, Spool
 from airflow_provider_completion.client.files import FilePath
 from airflow_provider_completion.client.settings import ClientSettings
@@ -128,6 +129,10 @@ class Batch:
         places = Places.of_table(output, journal, rows) if isinstance(output, Table) else Places(output, rows)
         self._unsplit = _journal_at(journal, places)
         split = places.of(shard) if shard else places
+        sample = shard.place(places.sample) if shard else places.sample
+        #: What this batch may replace, of all rows or of a sample, and the manifests that tell of its journal.
+        self.outputs = (split.output, sample) if ask.limit else (split.output,)
+        self.manifests = (split.manifest, beside(sample, MANIFEST))
         #: The URI of the results of all rows that are asked here, whose journal it is.
         self.output_uri = split.uri
         self._places, self._table = split, table
@@ -142,6 +147,10 @@ class Batch:
         self._stops: list[tuple[str, bool]] = []
         #: Why it has ended, once it has.
         self.why: Why = "complete"
+        #: Whether a bound has ended it that is not simply spent, so that it would once more.
+        self.would_end_again = False
+        #: What it would ask if it ran once more, if it has ended without results.
+        self.rest: Preview | None = None
         self._spool = Spool(source_of(rows, encoding=ask.encoding))
         try:
             columns = self._spool.columns
@@ -218,10 +227,14 @@ class Batch:
         """
         return has_journal(self.journal)
 
-    @property
-    def would_replace_another(self) -> bool:
-        """Whether there is an output that no journal here has made."""
-        return not self.has_journal and bool(self._places.output.exists())
+    def expect_own_files(self) -> None:
+        """Refuse to replace what stands beside the results, but is not of an earlier run of them.
+
+        :raises InvalidRequestError: there is such a file
+        :raises CompletionError: the storage fails just now
+        """
+        if not self.has_journal:
+            self._places.check_own()
 
     @property
     def progress(self) -> Progress | None:
@@ -262,6 +275,10 @@ class Batch:
             checked.equal,
             "" if self._ask.dedupe or not checked.equal else ", each for itself: dedupe=True would ask once",
         )
+        if not (self._share.rows if self._share else checked.rows):
+            had = self._places.before.get("rows")
+            instead = f", in the place of the {had} that the run before had" if had else ""
+            log.warning("There are no rows: the results will have none%s.", instead)
         return checked
 
     def preview(self) -> Preview:
@@ -336,6 +353,8 @@ class Batch:
                     course=ending.course,
                     share=self._share,
                 )
+                if not manifest.published:
+                    self.rest = preview(self._spool, journal, self._rules, self._facts)
         except JournalError as error:
             retry = "never" if isinstance(error, TakenOverError) else "delay"
             raise BatchError(str(error), hint="", retry=retry) from None  # type: ignore[arg-type]
@@ -384,6 +403,7 @@ class Batch:
             asking.stop(why, at_once=at_once)
         ending = asking.run(journal, known)
         self.why = ending.why
+        self.would_end_again = ending.why in ("max_price", "max_tokens") and not _is_spent(self._rules, ending.spent)
         return ending
 
     def _raise_if_halted(self, ending: Ending) -> None:
@@ -447,6 +467,13 @@ def _checked_limit(limit: int | None) -> int | None:
     if limit is not None and (type(limit) is not int or limit < 1):
         raise InvalidRequestError("limit is not a whole number from 1 on.", hint=NOT_SENT)
     return limit
+
+
+def _is_spent(rules: Rules, spent: Spent) -> bool:
+    for most, so_far in ((rules.max_price, spent.probable_price), (rules.max_tokens, spent.probable_tokens)):
+        if most is not None and so_far >= most:
+            return True
+    return False
 
 
 def _why(ending: Ending) -> str | None:

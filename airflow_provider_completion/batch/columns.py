@@ -83,13 +83,16 @@ class ColumnPlan:
         self._files_of, self._files_of_text = files_of, lru_cache(_REMEMBERED)(files_of)
         self._same = {name: value for name, value in (inputs or {}).items() if name not in self._columns}
         self._origins = self._found()
-        problems = [*self._unknown(), *self._wrong_inputs()]
+        of_inputs = [*self._unknown(self._same), *self._wrong_inputs()]
+        of_columns = [*self._unknown(self._columns)]
         if self._names:  # or there are no rows, or none that can be read
-            problems += [*self._not_there(), *self._undecided()]
-            problems = problems or [*self._nothing_sent()]
-        if problems:
-            what = f"The columns of the rows do not fit: {'; '.join(problems)}."
+            of_columns += [*self._not_there(), *self._undecided()]
+            of_columns = of_columns or ([] if of_inputs else [*self._nothing_sent()])
+        if of_columns:
+            what = f"The columns of the rows do not fit: {'; '.join([*of_columns, *of_inputs])}."
             raise InvalidRequestError(what, hint=f"{NOT_SENT} {_SAY}")
+        if of_inputs:
+            raise InvalidRequestError(f"The inputs do not fit: {'; '.join(of_inputs)}.", hint=NOT_SENT)
 
     @property
     def used(self) -> frozenset[str]:
@@ -132,9 +135,9 @@ class ColumnPlan:
             if name not in self._origins and name not in self._same and variable.type in ASKED_FOR:
                 yield name
 
-    def _unknown(self) -> Iterator[str]:
-        """Say what is named as an input and is none."""
-        for name in (*self._columns, *self._same):
+    def _unknown(self, names: Iterable[str]) -> Iterator[str]:
+        """Say which of these are named as inputs and are none."""
+        for name in names:
             if self.form and name not in self._variables:
                 yield f"the app has no such input: {self.form.unknown(name, ())}"
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 from pydantic_core import from_json, to_json
 
@@ -148,9 +150,37 @@ def damaged(folder: object, how: object) -> JournalError:
     )
 
 
+def is_of(owner: str, output: str) -> bool:
+    """Say whether a journal is that of an output, by their URIs: a local file can be named in several ways, as with
+    links.
+    """
+    if owner == output:
+        return True
+    one, other = (urlsplit(uri) for uri in (owner, output))
+    return one.scheme == other.scheme == "file" and _place(one.path) == _place(other.path)
+
+
+def _place(path: str) -> str:
+    return os.path.realpath(unquote(path))
+
+
 def another_output(folder: object, owner: str) -> JournalError:
     """Return the error of a journal that belongs to another output."""
     return JournalError(f"The journal {folder} is that of another output, {owner}: each output has one of its own.")
+
+
+def of_a_path(folder: object) -> JournalError:
+    """Return the error of a journal that is named by a URI, and was written by a path."""
+    return JournalError(
+        f"The journal {folder} was written as a local one: name it, or the output, by its path as before."
+    )
+
+
+def of_a_uri(folder: object) -> JournalError:
+    """Return the error of a journal that is named by a path, and was written by a URI."""
+    return JournalError(
+        f"The journal {folder} was written as to an object storage: name it, or the output, by the same URI as before."
+    )
 
 
 def another_format(folder: object, found: object, known: int) -> JournalError:

@@ -18,6 +18,7 @@ from airflow_provider_completion.batch.entries import (
     another_format,
     another_output,
     explained,
+    is_of,
 )
 
 INDEX = "index.db"
@@ -146,7 +147,7 @@ class Index:
                     db.execute(statement)
                 db.execute("INSERT INTO facts VALUES (?)", (output,))
             ((owner,),) = db.execute("SELECT output FROM facts").fetchall()
-            if owner != output:
+            if not is_of(owner, output):
                 raise another_output(self._name, owner)
             return self._added(facts)
 

@@ -62,13 +62,13 @@ class Journal:
 
     @staticmethod
     def is_at(folder: Any) -> bool:
-        """Say whether there is a journal.
+        """Say whether there is a journal, also one that was named in the other way, which opening it refuses.
 
         :raises JournalError: an object storage does not tell
         """
         if is_local(folder):
-            return (Path(folder) / INDEX).exists()
-        return any(name == OWNER or Piece.of(name) for name in Objects(folder).names())
+            return any((Path(folder) / name).exists() for name in (INDEX, OWNER))
+        return any(name in (INDEX, OWNER) or Piece.of(name) for name in Objects(folder).names())
 
     def __enter__(self) -> Journal:
         return self

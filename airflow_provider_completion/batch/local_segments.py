@@ -18,6 +18,7 @@ from airflow_provider_completion.batch.entries import (
     TakenOverError,
     explained,
     lines_in,
+    of_a_uri,
     refused,
 )
 from airflow_provider_completion.batch.index import Index
@@ -44,10 +45,7 @@ class LocalSegments:
         with explained(folder, "opened"):
             folder.mkdir(0o700, parents=True, exist_ok=True)  # it has all answers
             if (folder / OWNER).exists():
-                raise JournalError(
-                    f"The journal {folder} was written as to an object storage: name it, or the output, by the same "
-                    "URI as before."
-                )
+                raise of_a_uri(folder)
             self.index = Index(folder, output, facts)
             self._session = self.index.session
             self._writer = self._taken_over()

@@ -13,10 +13,19 @@ from typing import Any
 from urllib.parse import quote
 
 from airflow_provider_completion.api.errors import InvalidRequestError
-from airflow_provider_completion.batch.entries import Entry, JournalError, Line, RowId, lines_in
+from airflow_provider_completion.batch.entries import (
+    Entry,
+    JournalError,
+    Line,
+    RowId,
+    is_of,
+    lines_in,
+    of_a_path,
+    of_a_uri,
+)
 from airflow_provider_completion.batch.index import FORMAT, INDEX, found_in
 from airflow_provider_completion.batch.new_files import is_local, name_of
-from airflow_provider_completion.batch.objects import Objects, TornError, unsealed
+from airflow_provider_completion.batch.objects import OWNER, Objects, TornError, unsealed
 from airflow_provider_completion.batch.replay import Replay
 from airflow_provider_completion.batch.rows import NOT_SENT
 from airflow_provider_completion.client.files import FilePath
@@ -123,6 +132,8 @@ def looking_at(journal: FilePath, output: str | None = None) -> Iterator[Look]:
         except JournalError as error:
             raise InvalidRequestError(str(error)) from None
         if replay.index is None:
+            if INDEX in Objects(where).names():
+                raise InvalidRequestError(str(of_a_path(name_of(journal))), hint=NOT_SENT)
             raise InvalidRequestError(f"{name_of(journal)!r} is no journal: it has no segments.")
         replay.close()
         with _opened(Path(folder), name_of(journal), output) as look:
@@ -135,6 +146,8 @@ def _opened(folder: Path, name: str, output: str | None) -> Iterator[Look]:
     segments = _segments_in(folder)
     path = folder / INDEX
     if not path.is_file():
+        if (folder / OWNER).exists():
+            raise InvalidRequestError(str(of_a_uri(name)), hint=NOT_SENT)
         raise InvalidRequestError(f"{name!r} is no journal: it has no {INDEX}.")
     uri = f"file:{quote(str(path.absolute()))}?mode=ro"
     try:
@@ -149,7 +162,7 @@ def _opened(folder: Path, name: str, output: str | None) -> Iterator[Look]:
         with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as index:
             index.execute("BEGIN")
             look = Look(index, segments)
-            if output not in (None, look.output):
+            if output is not None and not is_of(look.output, output):
                 what = f"The journal {name} is that of another output, {look.output}: each output has one of its own."
                 raise InvalidRequestError(what, hint=NOT_SENT)
             yield look

@@ -55,12 +55,12 @@ def merge(output: FilePath, shards: int, *, run: str = "") -> tuple[Manifest, Ba
                 _bury(rows.take(), graves)
         if graves:
             graves.end()
-        if any_failed:
-            failed.publish()
         if problem is None and table is None:
             results.publish()
-        for path in places.old_failed(any_failed):
-            path.unlink(missing_ok=True)
+        if any_failed:
+            failed.publish()
+        if (old := places.old_failed(any_failed)) is not None:
+            old.unlink(missing_ok=True)
     manifest = Manifest(
         output=places.uri,
         published=problem is None,

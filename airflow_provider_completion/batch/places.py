@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import unquote
@@ -20,10 +20,13 @@ from airflow_provider_completion.client.files import FilePath
 
 #: What a journal's folder is called, beside its output.
 JOURNAL = ".journal"
+#: How the name of its manifest ends.
+MANIFEST = ".manifest.json"
 _NO_PLACE = "The output is a table, beside which there is no place for the journal."
 _NAME_ONE = "journal= names a folder for it; dead letters, manifest and report stand beside that."
 #: The suffix of dead letters of rows that come from no file.
 _OF_MAPPINGS = ".jsonl"
+_FAILED = ".failed"
 
 
 class Places:
@@ -62,12 +65,11 @@ class Places:
         #: Makes the sink of the output.
         self.sink = sink_for(self.output.name)
         is_file = is_path(rows)
-        self.failed = self.beside(f".failed{suffix_of(rows) if is_file else _OF_MAPPINGS}")
-        self.manifest = self.beside(".manifest.json")
+        self.failed = self.beside(f"{_FAILED}{suffix_of(rows) if is_file else _OF_MAPPINGS}")
+        self.manifest = self.beside(MANIFEST)
         self.report = self.beside(".report.html")
         if is_file:
             self._check_against(rows)
-        self._check_others()
         for path in (self.output, self.failed, self.manifest, self.report):
             try:
                 with NewFile(path):  # and it is gone again
@@ -75,6 +77,9 @@ class Places:
             except CompletionError as error:
                 error.hint = f"{NOT_SENT} The results are to be written there."
                 raise
+        #: What the manifest of the run before says, empty if there is none.
+        self.before = told_by(self.manifest)
+        self._check_others()
 
     @classmethod
     def of_table(cls, table: Table, journal: FilePath | None, rows: Any) -> Places:
@@ -88,19 +93,38 @@ class Places:
 
     def of_sample(self) -> Places:
         """Return the files of a sample of the rows: those of the output ``described.sample.csv``."""
-        return Places(self.beside(f".sample{PurePath(self.output.name).suffix}"), self._rows)
+        return Places(self.sample, self._rows)
+
+    @property
+    def sample(self) -> Any:
+        """The output of a sample."""
+        return self.beside(f".sample{PurePath(self.output.name).suffix}")
 
     def of(self, shard: Shard) -> Places:
         """Return the files of a shard of the rows: those of the output ``described.shard-3-of-8.csv``."""
         return Places(shard.place(self.output), self._rows, self._table)
 
-    def old_failed(self, any_failed: bool) -> list[Any]:
-        """Return where dead letters of earlier tries can be, whose rows may have had another format.
+    def check_own(self) -> None:
+        """Refuse to replace what stands beside an output that has no journal, unless a manifest says whose it is.
+
+        :raises InvalidRequestError: there is such a file
+        """
+        for path in () if self.before else (self.failed, self.manifest, self.report):
+            if path.exists():
+                raise InvalidRequestError(
+                    f"{name_of(path)} is there, and neither a journal nor a manifest of a batch that has written it.",
+                    hint=f"{NOT_SENT} Move it away, or name another output.",
+                )
+
+    def old_failed(self, any_failed: bool) -> Any | None:
+        """Return where the run before has left dead letters, whose rows may have had another format; None if it has
+        left none, or those of this one take their place.
 
         :param any_failed: whether there are some of this one
         """
-        found = [self.beside(f".failed{suffix}") for suffix in SUFFIXES]
-        return [path for path in found if not any_failed or path.name != self.failed.name]
+        name = _name_in(self.before.get("failed"))
+        found = next((path for path in self._letters() if path.name == name), None)
+        return None if found is None or (any_failed and found.name == self.failed.name) else found
 
     def beside(self, suffix: str) -> Any:
         """Return the place of what stands beside the output."""
@@ -109,7 +133,7 @@ class Places:
     def _check_against(self, rows: FilePath) -> None:
         if are_same(self.output, rows):
             what = f"The output {name_of(rows)!r} is the file that the rows come from."
-        elif any(are_same(path, rows) for path in self.old_failed(any_failed=False)):
+        elif any(are_same(path, rows) for path in self._letters()):
             what = (
                 f"The rows are the dead letters of this very output, {name_of(self.output)!r}: it would hold no others "
                 "any more."
@@ -119,17 +143,54 @@ class Places:
         raise InvalidRequestError(what, hint=f"{NOT_SENT} Name another output.")
 
     def _check_others(self) -> None:
-        """Refuse to share what stands beside outputs that differ in nothing but their suffixes."""
-        own = self.uri.rpartition("/")[2]
-        other = own
-        with suppress(Exception), self.manifest.open("rb") as file:  # or there is none, or none of a batch
-            other = str(json.load(file)["output"]).rpartition("/")[2]
-        if other != own:
+        """Refuse to share what stands beside outputs, or to be what stands beside another one."""
+        other = self.before.get("output")
+        if other and _name_in(other) != _name_in(self.uri):
             raise InvalidRequestError(
-                f"{name_of(self.manifest)!r} is the manifest of another output, {unquote(other)!r}.",
+                f"{name_of(self.manifest)!r} is the manifest of another output, {_name_in(other)!r}.",
                 hint=f"{NOT_SENT} Give this one a name that differs in more than the suffix, or delete the manifest if "
                 "the other is not written any more.",
             )
+        stem = PurePath(self.output.name).stem
+        if stem.endswith(_FAILED) and stem != _FAILED:
+            other = told_by(self.output.with_name(stem.removesuffix(_FAILED) + MANIFEST)).get("output")
+            self._refuse_letters(self.output, other)
+        other = told_by(self.beside(_FAILED + MANIFEST)).get("output")
+        self._refuse_letters(self.failed, self.uri if _name_in(other) == self.failed.name else None)
+
+    def _refuse_letters(self, path: Any, output: object) -> None:
+        if output:
+            raise InvalidRequestError(
+                f"{name_of(path)!r} would be two things: the output of one batch, and the rows without an answer of "
+                f"another, whose output is {_name_in(output)!r}.",
+                hint=f"{NOT_SENT} Give this output another name.",
+            )
+
+    def _letters(self) -> list[Any]:
+        """Return where dead letters can be, in any format."""
+        return [self.beside(f"{_FAILED}{suffix}") for suffix in SUFFIXES]
+
+
+def told_by(manifest: Any) -> Mapping[str, Any]:
+    """Return what a manifest says, as JSON data; nothing if there is none, or something else.
+
+    :param manifest: what has the methods of a path
+    :raises CompletionError: it cannot be read now
+    """
+    try:
+        with manifest.open("rb") as file:
+            told = json.load(file)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
+        return {}
+    except Exception as error:  # object storage has errors of its own, whose text may have anything in it
+        what = f"{name_of(manifest)!r} cannot be read ({type(error).__name__})."
+        raise CompletionError(what, hint=NOT_SENT, retry="delay") from error
+    return told if isinstance(told, dict) and isinstance(told.get("output"), str) else {}
+
+
+def _name_in(uri: object) -> str:
+    """Return the name of the file of a URI that a manifest tells."""
+    return unquote(str(uri or "").rpartition("/")[2])
 
 
 def beside(output: Any, suffix: str) -> Any:
@@ -144,8 +205,11 @@ def output_beside(journal: FilePath) -> Any:
 
 
 def uri_of(path: FilePath) -> str:
-    """Return the URI of a file, without a password in it."""
-    return Path(path).absolute().as_uri() if is_local(path) else name_of(path)
+    """Return the URI of a file, without a password in it, and without ``..``."""
+    if not is_local(path):
+        return name_of(path)
+    place = Path(path).absolute()
+    return (Path(os.path.realpath(place.parent), place.name) if ".." in place.parts else place).as_uri()
 
 
 def are_same(one: Any, other: Any) -> bool:

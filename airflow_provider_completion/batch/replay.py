@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
-from airflow_provider_completion.batch.entries import another_output, damaged, lines_of
+from airflow_provider_completion.batch.entries import another_output, damaged, is_of, lines_of
 from airflow_provider_completion.batch.index import Index
 from airflow_provider_completion.batch.objects import Head, Objects, Piece, TornError, sealed, unsealed
 
@@ -91,7 +91,7 @@ class Replay:
                     if piece.first < piece.last:
                         break  # what it was to take the place of is still there
                     continue
-                if self._output not in (None, head.output):
+                if self._output is not None and not is_of(head.output, self._output):
                     raise another_output(folder, head.output)
                 if not begun:
                     self._begin(head)

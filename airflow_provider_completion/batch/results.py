@@ -115,12 +115,13 @@ class Results:
                 whole=share.rows if share else None,
             )
             any_failed = any(tally.counts[status] for status in BAD)
-            if any_failed:
-                failed.publish()
             if problem is None:
                 output.publish()
-            for path in self._places.old_failed(any_failed):
-                path.unlink(missing_ok=True)
+            # Last, beside the manifest that names it: what no manifest names is not ours to remove.
+            if any_failed:
+                failed.publish()
+            if (old := self._places.old_failed(any_failed)) is not None:
+                old.unlink(missing_ok=True)
             ended_at = datetime.now(UTC)
             manifest = Manifest(
                 output=self._places.uri,

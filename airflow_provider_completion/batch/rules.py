@@ -74,7 +74,7 @@ class Rules:
         if self.max_price is not None and not (
             isinstance(self.max_price, Decimal) and self.max_price.is_finite() and self.max_price > 0
         ):
-            raise _wrong("max_price is not a Decimal above 0")
+            raise _wrong("max_price is not a number above 0")
         if self.max_tokens is not None and not _is_whole(self.max_tokens, 1):
             raise _wrong("max_tokens is not a whole number from 1 on")
         if self.deadline is not None and not (isinstance(self.deadline, datetime) and self.deadline.tzinfo):
@@ -90,7 +90,7 @@ class Rules:
     @property
     def bounds(self) -> dict[str, str]:
         """What is said of when the batch ends, by parameter."""
-        names = ("concurrency", "max_failed", "max_price", "max_tokens", "deadline")
+        names = ("concurrency", "requests_per_minute", "max_failed", "max_price", "max_tokens", "deadline")
         said = {name: getattr(self, name) for name in names}
         return {name: str(value) for name, value in said.items() if value is not None}
 

@@ -12,7 +12,7 @@ from airflow_provider_completion.api.errors import CompletionError, InvalidReque
 from airflow_provider_completion.batch.manifest import EXACT, Manifest, Spent
 from airflow_provider_completion.batch.new_files import name_of
 from airflow_provider_completion.batch.outcomes import STATUSES
-from airflow_provider_completion.batch.places import beside
+from airflow_provider_completion.batch.places import MANIFEST, beside
 from airflow_provider_completion.batch.quantiles import Quantiles
 from airflow_provider_completion.batch.reasons import merged
 
@@ -100,7 +100,7 @@ class Shares:
 
 
 def _manifest_at(part: Any, number: int, shards: int) -> Manifest:
-    path = beside(part, ".manifest.json")
+    path = beside(part, MANIFEST)
     try:
         with path.open("rb") as file:
             manifest = Manifest.model_validate_json(file.read())

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import pickle
+import re
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
@@ -79,6 +80,10 @@ _UNSPLIT = (1, 0)
 _TOLD = "SELECT key, fingerprint, columns FROM rows LEFT JOIN marks USING (idx) ORDER BY idx"
 
 
+#: How a line of a report begins, see :func:`~.rows.place_of`.
+_PROBLEM = re.compile(r"row \d+( \(line \d+\))?: ")
+
+
 class Checked(NamedTuple):
     """What a check has found, in rows.
 
@@ -145,7 +150,7 @@ class Spool:
         :param dedupe: ask only once for rows that ask the same
         :param limit: how many rows, from the first on, there are from now on; all are checked. None for all
         :param shard: whose rows there are from now on; all are checked. With ``dedupe`` it asks once for its equal ones
-        :param report: a file for all problems, a line for each
+        :param report: a file for all problems, a line for each; that of an earlier check goes when there are none
         :raises InvalidRequestError: some rows cannot be sent, or a file that one names cannot be read now
         """
         if bad_rows not in get_args(BadRows):
@@ -158,6 +163,8 @@ class Spool:
             rows, rejected, _ = self._db.execute(_COUNTS, (_ALL, *_UNSPLIT)).fetchone()
         if rejected:
             self._tell(rows, rejected, bad_rows, report)
+        elif report is not None:
+            _remove(report)
         self._limit = _ALL if limit is None else limit
         self._shard = (shard.of, shard.number) if shard else _UNSPLIT
         with _on_disk():
@@ -281,6 +288,16 @@ class Spool:
         if fingerprint and key is None:
             key = key_of_equals(fingerprint, nth or 0)
         return Row(index, _loaded(kept), line, key, fingerprint, problem, first if self._dedupe else None)
+
+
+def _remove(report: Any) -> None:
+    """Remove the problems of an earlier check, and nothing else that is called so."""
+    path: Any = report if hasattr(report, "open") else Path(report)
+    with suppress(Exception):  # object storage has errors of its own; it is for people, and nobody relies on it
+        with path.open(encoding="utf-8") as file:
+            is_ours = _PROBLEM.match(file.readline())
+        if is_ours:
+            path.unlink()
 
 
 def _kept(columns: dict[str, Any]) -> tuple[bytes, str | None]:

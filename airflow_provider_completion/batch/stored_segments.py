@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from airflow_provider_completion.batch.entries import JournalError, Line, TakenOverError, refused
+from airflow_provider_completion.batch.entries import JournalError, Line, TakenOverError, of_a_path, refused
 from airflow_provider_completion.batch.index import INDEX, Index
 from airflow_provider_completion.batch.objects import OWNER, Head, Objects, Piece, StoredPath, sealed
 from airflow_provider_completion.batch.replay import Replay, Tail, roll_up
@@ -155,9 +155,7 @@ class StoredSegments:
     def _taken_over(self, output: str) -> Index:
         objects = self._objects
         if INDEX in objects.names():
-            raise JournalError(
-                f"The journal {objects.name} was written as a local one: name it, or the output, by its path as before."
-            )
+            raise of_a_path(objects.name)
         number = 1 + max((piece.session for piece in objects.pieces()), default=0)
         self._first = Piece(number, uuid.uuid4().hex[:8], 1, 1)
         self._owner = self._first.name.encode()

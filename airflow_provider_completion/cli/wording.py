@@ -6,9 +6,14 @@ import re
 
 from airflow_provider_completion.cli.options import OPTIONS
 
+_NAMES = "|".join(option.name for option in OPTIONS)
 _PARAMETER = re.compile(
-    rf"\b(?P<name>{'|'.join(option.name for option in OPTIONS)})="
-    r"(?:True|'(?P<one>\w+)'|\"(?P<other>\w+)\"|(?P<number>[\d.]*\d)|(?P<pairs>{[^}]*}))?"
+    rf"\b(?P<name>{_NAMES})="
+    r"(?:True|'(?P<one>\w+)'|\"(?P<other>\w+)\"|(?P<number>[\d.]*\d)|(?P<some>\.\.\.)|(?P<pairs>{[^}]*}))?"
+)
+#: Without a value: what is wrong with one, and bounds, which the names of columns are not like.
+_NAMED = re.compile(
+    rf"^(?:{_NAMES})(?= (?:is|needs) )|(?<![\w'\"-])(?:max_price|max_tokens|max_failed|requests_per_minute)(?![\w'\"=])"
 )
 #: Nobody clears anything here.
 _CLEARING = re.compile(r",? or clearing the task,?|after a clear, or ")
@@ -16,11 +21,18 @@ _CLEARING = re.compile(r",? or clearing the task,?|after a clear, or ")
 
 def for_a_shell(text: str) -> str:
     """Return a text with options in the place of the operator's parameters."""
-    return _PARAMETER.sub(_as_option, _CLEARING.sub("", text))
+    said = _PARAMETER.sub(_as_option, _CLEARING.sub("", text))
+    return _NAMED.sub(lambda match: _flag(match[0]), said)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _as_option(match: re.Match[str]) -> str:
-    flag = f"--{match['name'].replace('_', '-')}"
+    flag = _flag(match["name"])
+    if match["some"]:
+        return f"{flag} NUMBER"
     if match["pairs"]:
         return f"{flag} NAME=COLUMN"
     return " ".join(filter(None, (flag, match["one"] or match["other"] or match["number"])))

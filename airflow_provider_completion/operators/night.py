@@ -54,6 +54,7 @@ class Night:
             checked = batch.check()
             if self._operator.only_check:
                 return {**checked._asdict(), **batch.preview().as_json()}
+            batch.expect_own_files()
             self._note(batch)
             if self._stopped:
                 batch.stop(self._stopped)

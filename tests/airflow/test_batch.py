@@ -379,6 +379,17 @@ def test_what_is_found_out_before_anything_is_sent(
     assert not (tmp_path / "out.jsonl").exists()
 
 
+def test_what_others_have_left_beside_the_output_is_not_replaced(
+    completion_server: LocalCompletionServer, products: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out.report.html").write_text("precious")
+    task = CompletionBatchOperator(task_id="ask", rows=str(products), output=str(tmp_path / "out.jsonl"))
+    with pytest.raises(InvalidRequestError, match=r"out\.report\.html is there"):
+        task.execute(context_of())
+    assert not posts(completion_server)
+    assert (tmp_path / "out.report.html").read_text() == "precious"
+
+
 def test_secrets_are_nowhere(
     completion_server: LocalCompletionServer,
     tmp_path: Path,

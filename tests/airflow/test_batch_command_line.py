@@ -314,6 +314,10 @@ def test_what_is_no_time(text: str) -> None:
         ("a local folder as journal=, one", "a local folder as --journal, one"),
         ("max_failed=3 is exceeded", "--max-failed 3 is exceeded"),
         ("the column bad_rows is not", "the column bad_rows is not"),
+        ("the column 'max_price' is not", "the column 'max_price' is not"),
+        ("the run has cost 3, and max_price is 2.", "the run has cost 3, and --max-price is 2."),
+        ("A higher max_price lets it go on; limit=... asks", "A higher --max-price lets it go on; --limit NUMBER asks"),
+        ("concurrency is not a whole number", "--concurrency is not a whole number"),
     ],
 )
 def test_errors_in_the_words_of_a_shell(said: str, in_a_shell: str) -> None:
@@ -361,10 +365,92 @@ def test_an_output_of_somebody_else_is_left_alone(completion_server: LocalComple
     done = batch()
     assert (done.code, completions(completion_server)) == (2, [])
     assert "--overwrite" in done.errors
+    assert batch("--dry-run").code == 0  # which writes nothing
     assert Path("out.jsonl").read_text() == "precious"
     assert batch("--overwrite").code == 0
     assert len(records()) == 5
     assert batch().code == 0  # it is ours now
+
+
+def test_a_sample_is_not_asked_beside_an_output_of_somebody_else(
+    completion_server: LocalCompletionServer, folder: Path
+) -> None:
+    """Its journal would make that one ours."""
+    Path("out.jsonl").write_text("precious")
+    done = batch("--limit", "1")
+    assert (done.code, completions(completion_server)) == (2, [])
+    assert "out.jsonl is there, and no journal of a batch that has written it." in done.errors
+    assert not Path("out.journal").exists()
+    assert batch("--limit", "1", "--overwrite").code == 0
+
+
+def test_a_report_of_somebody_else_is_left_alone(completion_server: LocalCompletionServer, folder: Path) -> None:
+    Path("out.report.html").write_text("precious")
+    done = batch()
+    assert (done.code, completions(completion_server)) == (2, [])
+    assert "out.report.html is there, and neither a journal nor a manifest" in done.errors
+    assert Path("out.report.html").read_text() == "precious"
+    assert batch("--overwrite").code == 0
+
+
+@pytest.mark.parametrize("first", [(), ("--limit", "2")])
+@pytest.mark.parametrize("then", [(), ("--limit", "2")])
+def test_a_lost_journal_is_not_paid_again_in_silence(
+    completion_server: LocalCompletionServer, folder: Path, answers: Answers, first: tuple[str], then: tuple[str]
+) -> None:
+    assert batch(*first, "--key", "sku").code == 0
+    asked = len(answers.asked)
+    for output in folder.glob("out*.jsonl"):
+        output.unlink()  # as if it had ended before it was written
+    os.rename("out.journal", "elsewhere.journal")
+    done = batch(*then, "--key", "sku")
+    assert (done.code, len(answers.asked)) == (2, asked)
+    assert f"an earlier run has kept one at {(folder / 'out.journal').as_uri()}" in done.errors
+    assert batch(*then, "--key", "sku", "--dry-run").code == 0
+    assert batch("--key", "sku", "--overwrite", *then).code == 0
+    assert len(answers.asked) == asked + (2 if then else 5)
+
+
+def test_an_output_has_one_journal_however_it_is_named(
+    completion_server: LocalCompletionServer, folder: Path, answers: Answers
+) -> None:
+    (folder / "sub").mkdir()
+    (folder / "link").symlink_to(folder)
+    for path in ("out.jsonl", "sub/../out.jsonl", str(folder / "link" / "out.jsonl")):
+        done = ran("batch", "rows.csv", path, "--json")
+        assert (done.code, len(answers.asked)) == (0, 5), done.errors
+    assert ran("batch", "rows.csv", "sub/../out.jsonl", "--dry-run").code == 0
+    assert manifest(ran("batch", "rows.csv", "sub/../out.jsonl", "--json"))["output"] == (folder / "out.jsonl").as_uri()
+    other = ran("batch", "rows.csv", "sub/out.jsonl", "--journal", "out.journal")
+    assert (other.code, "is that of another output" in other.errors) == (2, True)
+
+
+@pytest.mark.parametrize("options", [(), ("--dry-run",)])
+def test_a_journal_of_a_path_that_is_named_by_a_uri_and_the_other_way_round(
+    completion_server: LocalCompletionServer, folder: Path, options: tuple[str, ...]
+) -> None:
+    for first, then, said in (
+        ("a.jsonl", (folder / "a.jsonl").as_uri(), "was written as a local one: name it"),
+        ((folder / "b.jsonl").as_uri(), "b.jsonl", "was written as to an object storage: name it"),
+    ):
+        assert ran("batch", "rows.csv", first).code == 0
+        done = ran("batch", "rows.csv", then, *options)
+        assert (done.code, said in done.errors, "--overwrite" in done.errors) == (2, True, False), done.errors
+    assert len(completions(completion_server)) == 10
+
+
+def test_a_journal_that_cannot_be_used_is_a_mistake_in_the_files(
+    completion_server: LocalCompletionServer, folder: Path
+) -> None:
+    assert ran("batch", "rows.csv", "other.jsonl").code == 0
+    (folder / "damaged").mkdir()
+    (folder / "damaged" / "index.db").write_bytes(b"no database " * 1000)
+    sent = len(completions(completion_server))
+    for journal, problem in (("other.journal", "is that of another output"), ("damaged", "file is not a database")):
+        for options in ((), ("--dry-run", "--json")):
+            done = batch("--journal", journal, *options)
+            assert (done.code, done.out, problem in done.errors) == (2, b"", True), done.errors
+    assert len(completions(completion_server)) == sent
 
 
 @pytest.mark.usefixtures("completion_retries_at_once")
@@ -373,7 +459,7 @@ def test_rows_without_an_answer(completion_server: LocalCompletionServer, folder
     done = batch("--json")
     assert (done.code, manifest(done)["published"], manifest(done)["counts"]["failed"]) == (1, False, 1)
     assert "1 of 2 rows have no answer" in done.errors
-    assert "The same command again asks for what is missing" in done.errors
+    assert done.errors.endswith("\nThe same command again asks for what is missing, and only for that.\n")
     assert Path("out.failed.csv").read_text().splitlines() == ["sku,text", "2,broken"]
     assert not Path("out.jsonl").exists()
     assert batch("--max-failed", "0.5").code == 0
@@ -397,12 +483,15 @@ def test_rows_that_cannot_be_sent(completion_server: LocalCompletionServer, fold
     ("options", "problem"),
     [
         (["--concurrency", "0"], "concurrency is not a whole number from 1 on."),
-        (["--max-price", "much"], "max_price is no number: 'much'."),
+        (["--max-price", "much"], "--max-price is no number: 'much'."),
+        (["--max-price", "0"], "--max-price is not a number above 0."),
+        (["--inputs", "length=abc"], "The inputs do not fit: for all rows: "),
+        (["--inputs", "foo=1"], "The inputs do not fit: the app has no such input: 'foo'"),
         (["--inputs", "formal=perhaps"], "The input 'formal' takes a truth value: true or false. Nothing was sent."),
         (["--columns", "txt=text"], "did you mean 'text'?"),
         (["--key", "id"], "key is 'id', which is no column"),
         (["--conn-id", "no_such"], "Airflow knows no connection 'no_such'"),
-        (["--output-retries", "1"], "output_retries needs a feedback_input"),
+        (["--output-retries", "1"], "--output-retries needs a feedback_input"),
         (["--journal", " "], "A path is empty."),
     ],
 )
@@ -412,6 +501,7 @@ def test_what_cannot_be_is_found_before_anything_is_sent(
     done = batch(*options)
     assert (done.code, done.out, completions(completion_server)) == (2, b"", [])
     assert problem in done.errors
+    assert ("--columns" in done.errors) == ("--columns" in options or "--key" in options)
 
 
 def test_a_server_that_is_not_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -431,10 +521,38 @@ def test_a_bound_ends_it_and_the_same_command_goes_on(
         done = batch("--concurrency", "1", "--max-price", "5", "--json")
         asked.append((done.code, manifest(done)["asked"]["rows"]))
         assert ("It may spend as much once more." in done.errors) == (done.code == 3)
+        if done.code == 3:
+            assert done.errors.endswith(
+                "asks for what is missing, and only for that. It may spend as much once more.\n"
+            )
+            assert "and --max-price is 5" in done.errors
     assert asked == [(3, 2), (3, 2), (0, 1)]
     assert len(answers.asked) == 5
     done = batch("--deadline", "2020-01-01T00:00Z", "--app-version", "2")
     assert (done.code, len(answers.asked)) == (3, 5)
+
+
+def test_who_is_refused_by_the_estimate_is_told_what_helps(
+    completion_server: LocalCompletionServer, folder: Path, answers: Answers
+) -> None:
+    write_rows("text", *(f"thing {number}" for number in range(40)))
+    done = batch("--max-price", "65")
+    assert (done.code, len(answers.asked)) == (3, 20)
+    assert done.errors.endswith(
+        "\nA higher --max-price lets it go on; --limit NUMBER asks only the first rows. What was answered is in the "
+        "journal.\n"
+    )
+
+
+def test_the_last_line_tells_rows_that_have_to_be_mended(
+    completion_server: LocalCompletionServer, folder: Path, answers: Answers
+) -> None:
+    write_rows("sku,text", "1,thing", "1,more", "2,last")
+    done = batch("--key", "sku", "--bad-rows", "skip", "--deadline", "2020-01-01T00:00Z")
+    assert done.code == 3
+    assert done.errors.endswith(
+        "The same command again asks for 1 row, and for no other. To be mended, since they cannot be sent: 2 rows.\n"
+    )
 
 
 def test_data_and_not_text(completion_server: LocalCompletionServer, folder: Path) -> None:
@@ -564,10 +682,16 @@ def test_the_second_signal_stops_what_is_in_flight(
         done = batch("--concurrency", "2", "--json")
     assert (done.code, done.out) == (code, b"")
     assert "Stopped; what was answered is in the journal." in done.errors
+    assert "What was in flight may have been billed, and only --on-maybe-billed retry asks for it again" in done.errors
     assert completion_server.count("POST", "/stop") == 2
     assert [generation.stopped for generation in completion_server.generations] == [False, True, True]
     assert not Path("out.jsonl").exists()
-    assert batch().code == 1  # two rows may have been billed
+    done = batch()
+    assert done.code == 1  # two rows may have been billed
+    assert done.errors.endswith(
+        "\nThe same command again asks for no row. Billed, or maybe billed: 2 rows; only --on-maybe-billed retry asks "
+        "for them again, and may pay for them again.\n"
+    )
     assert sorted(answers.asked) == ["one", "signal 1", "signal 2", "two"]
     assert batch("--on-maybe-billed", "retry").code == 0
     assert len(answers.asked) == 6

@@ -81,3 +81,13 @@ def test_a_sample_is_not_written_over_the_rows(server: SmallServer, tmp_path: Pa
     rows.write_text('{"sku": "1", "text": "a"}\n')
     with pytest.raises(InvalidRequestError, match="is the file that the rows come from"):
         night(server, tmp_path / "out.jsonl", rows, ask={"limit": 1})
+
+
+def test_rows_that_are_gone_are_not_replaced_in_silence(
+    server: SmallServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = tmp_path / "rows.csv"
+    for lines, had in (("1,a\n2,b\n", ""), ("", ", in the place of the 2 that the run before had")):
+        rows.write_text(f"sku,text\n{lines}")
+        assert night(server, tmp_path / "out.csv", rows)[1] is None
+        assert (f"There are no rows: the results will have none{had}." in caplog.text) == (not lines)

@@ -304,3 +304,36 @@ def test_outputs_that_differ_in_their_suffixes_only_would_share_what_stands_besi
     for content in ("", "[]", "{}", "no JSON"):
         (tmp_path / "o ü.manifest.json").write_text(content)
         Places(way(tmp_path / "o ü.jsonl"), [])
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_dead_letters_and_another_output_do_not_share_a_name(tmp_path: Path, way: Any) -> None:
+    written(way(tmp_path / "a.csv"), [{"text": "a"}])
+    written(way(tmp_path / "b.failed.jsonl"), [{"text": "a"}])
+    for output in ("a.failed.csv", "b.csv"):
+        with pytest.raises(InvalidRequestError, match="would be two things: the output of one batch") as caught:
+            Places(way(tmp_path / output), [])
+        assert "Nothing was sent." in caught.value.hint
+    Places(way(tmp_path / "b.csv"), tmp_path / "rows.csv")  # its dead letters are b.failed.csv
+    Places(way(tmp_path / "c.failed.csv"), [])
+
+
+@pytest.mark.parametrize("name", ["out.failed.jsonl", "out.manifest.json", "out.report.html"])
+def test_what_stands_beside_an_output_is_its_own(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("precious")
+    with pytest.raises(InvalidRequestError, match=f"{name} is there, and neither a journal nor a manifest"):
+        Places(tmp_path / "out.csv", []).check_own()
+    (tmp_path / name).unlink()
+    written(tmp_path / "out.csv", [{"text": "a"}])
+    (tmp_path / "out.failed.jsonl").write_text("")  # by a try that was killed before its manifest
+    Places(tmp_path / "out.csv", []).check_own()
+
+
+def test_a_manifest_that_cannot_be_read_is_not_taken_for_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(*_: Any, **__: Any) -> Any:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Path, "open", opened)
+    with pytest.raises(CompletionError, match=r"out\.manifest\.json' cannot be read \(OSError\)") as caught:
+        Places(tmp_path / "out.csv", [])
+    assert caught.value.retry == "delay"

@@ -367,3 +367,9 @@ def test_a_long_course_takes_little_memory_and_has_its_ends() -> None:
 def test_the_manifest_that_is_written_names_it(tmp_path: Path) -> None:
     written(tmp_path / "out.csv", ROWS, lambda _: failed(ServerError("Down.")))
     assert json.loads((tmp_path / "out.manifest.json").read_text())["report"].endswith("/out.report.html")
+
+
+def test_all_bounds_are_told() -> None:
+    rules = Rules(concurrency=2, requests_per_minute=60, max_tokens=5)
+    told = {"concurrency": "2", "requests_per_minute": "60", "max_failed": "0", "max_tokens": "5"}
+    assert rules.bounds == told

@@ -543,6 +543,17 @@ def test_the_sums_are_those_of_the_records(tmp_path: Path) -> None:
     assert manifest.asked.total_tokens == sum(int(record["total_tokens"]) for record in records)
 
 
+def test_dead_letters_that_no_manifest_names_stay(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("sku,text\nA,a\n")
+    others = [tmp_path / f"out.failed{suffix}" for suffix in (".csv", ".tsv", ".parquet")]
+    for other in others:
+        other.write_text("precious")
+    written(tmp_path / "out.jsonl", ROWS, lambda _: failed(ModelError("No.")))
+    written(tmp_path / "out.jsonl", tmp_path / "rows.csv")
+    assert [other.read_text() for other in others] == ["precious"] * 3
+    assert not (tmp_path / "out.failed.jsonl").exists()
+
+
 def test_with_retry_more_failures_may_pass(tmp_path: Path) -> None:
     entries = of(A=failed(ThrottledError("Wait.")), B=failed(ServerError("Down.")), C=failed(ModelError("No.")))
     manifest = written(tmp_path / "out.csv", ROWS[:3], entries, results={"on_maybe_billed": "retry"})

@@ -326,3 +326,15 @@ def test_rows_on_object_storage(tmp_path: Path) -> None:
 def test_the_log_has_no_prompt(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG), spooled([{"text": "canary"}], FORM, recipient=RECIPIENT):
         assert "canary" not in caplog.text
+
+
+def test_problems_that_are_mended_are_told_no_more(tmp_path: Path) -> None:
+    """A file of somebody else that is called so stays."""
+    report = tmp_path / "problems.txt"
+    with spooled(ROWS, check={"report": report}):
+        assert report.read_text()
+    with spooled([{"text": "a"}], check={"report": report}):
+        assert not report.exists()
+    report.write_text("my own: row 1 is odd")
+    with spooled([{"text": "a"}], check={"report": report}):
+        assert report.read_text() == "my own: row 1 is odd"
