@@ -333,7 +333,7 @@ class Batch:
             self._expect_same_app()
             if self._table is not None:
                 self._table.make()
-            facts = {**self._facts, **self._same_app.facts(self.output_uri)}
+            facts = {**self._facts, **self._same_app.facts}
             if self._share:
                 facts["digest"] = self._share.digest
             with Journal(self.journal, self.output_uri, facts) as journal:

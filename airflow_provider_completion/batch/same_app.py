@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 from airflow_provider_completion.api.errors import InvalidRequestError
@@ -29,31 +30,33 @@ class SameApp:
     def __init__(self, recipient: Recipient, api_key: str) -> None:
         self._recipient, self._key = recipient, api_key
 
-    def facts(self, output: str) -> dict[str, Any]:
-        """Return what a session notes in the journal of an output: no key, but what tells whether it is the same."""
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What a session notes in its journal: no key, but what tells whether it is the same."""
         asked = self._recipient
         if not asked.conn_id:
             return {}
-        key = hashlib.scrypt(self._key.encode(), salt=output.encode(), **_WORK).hex()
-        return {"app": [asked.base_url, asked.app, asked.app_version], "conn_id": asked.conn_id, "key": key}
+        app = [asked.base_url, asked.app, asked.app_version]
+        key = hashlib.scrypt(self._key.encode(), salt=repr(app).encode(), **_WORK).hex()
+        return {"app": app, "conn_id": asked.conn_id, "key": key}
 
     def expect(self, noted: Mapping[str, Any], output: str) -> None:
         """Refuse answers that may be another app's. If only the key of a connection has changed, the log says so.
 
-        :param noted: the facts of the last session of the output's journal
+        :param noted: the facts of the last session of a journal
+        :param output: whose journal it is
         :raises InvalidRequestError: another connection has asked, with another key
         """
-        if "key" not in noted or not (own := self.facts(output)) or noted.get("app") != own["app"]:
+        if "key" not in noted or not (own := self.facts) or noted.get("app") != own["app"]:
             return  # rows of another app are other rows
         if noted["key"] == own["key"]:
             return
+        conn_id = noted.get("conn_id")
         what = f"The journal of {output} was written with another API key"
-        if noted.get("conn_id") == own["conn_id"]:
-            log.warning("%s of the connection %s: its answers count, as the app's name is the same. %s", what,
-                        own["conn_id"], _HINT)  # fmt: skip
-            return
-        raise InvalidRequestError(
-            f"{what}, that of the connection {noted.get('conn_id')!r}: an app of the same name, perhaps another one.",
-            hint=f"{NOT_SENT} {_HINT} If it is the same, ask it through the connection {noted.get('conn_id')!r}, or "
-            "through both with the same key.",
-        )
+        if conn_id != own["conn_id"]:
+            raise InvalidRequestError(
+                f"{what}, that of the connection {conn_id!r}: an app of the same name, perhaps another one.",
+                hint=f"{NOT_SENT} {_HINT} If it is the same, ask it through the connection {conn_id!r}.",
+            )
+        counts = f"of the connection {conn_id}: its answers count, as the app's name is the same."
+        log.warning("%s %s %s", what, counts, _HINT)
