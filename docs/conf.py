@@ -23,7 +23,7 @@ os.environ |= {"AIRFLOW_HOME": _HOME, "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR"
 project = "airflow-provider-completion"
 release = __version__
 root_doc = "README"
-include_patterns = ["README.md", "CHANGELOG.md", "docs/**.md"]
+include_patterns = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/**.md"]
 exclude_patterns = [".*", "docs/_build"]
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from airflow_provider_completion.api.errors import BrokenAnswerError, CompletionError, InvalidRequestError, Retry
+from airflow_provider_completion.api.errors import BrokenAnswerError, CompletionError, InvalidRequestError
 from airflow_provider_completion.api.input_form import InputForm
+from airflow_provider_completion.batch.ask import Ask
 from airflow_provider_completion.batch.asking import Asking
-from airflow_provider_completion.batch.columns import ColumnPlan, FilesOf
+from airflow_provider_completion.batch.columns import ColumnPlan
 from airflow_provider_completion.batch.ending import Ending, Why
 from airflow_provider_completion.batch.entries import JournalError, TakenOverError
+from airflow_provider_completion.batch.failing import BatchError, failure_of, stopped_by, would_end_again
 from airflow_provider_completion.batch.journal import Journal
 from airflow_provider_completion.batch.kinds import kinds_of
 from airflow_provider_completion.batch.looking import last_facts, looking_at
 from airflow_provider_completion.batch.manifest import Manifest, Share
-from airflow_provider_completion.batch.new_files import is_local, name_of
 from airflow_provider_completion.batch.outcomes import Reading
 from airflow_provider_completion.batch.outputs import Table
-from airflow_provider_completion.batch.places import JOURNAL, MANIFEST, Places, beside, uri_of
+from airflow_provider_completion.batch.places import MANIFEST, Places, beside, uri_of
 from airflow_provider_completion.batch.preview import Preview, preview
 from airflow_provider_completion.batch.progress import Progress
 from airflow_provider_completion.batch.records import Keep, Records
@@ -35,8 +34,7 @@ from airflow_provider_completion.batch.same_app import SameApp
 from airflow_provider_completion.batch.shards import Shard
 from airflow_provider_completion.batch.siblings import Siblings
 from airflow_provider_completion.batch.sources import Rows, source_of
-from airflow_provider_completion.batch.spending import Spent
-from airflow_provider_completion.batch.spool import BadRows, Checked, Spool
+from airflow_provider_completion.batch.spool import Checked, Spool
 from airflow_provider_completion.client.files import FilePath
 from airflow_provider_completion.client.settings import ClientSettings
 from airflow_provider_completion.paying import may_follow
@@ -45,42 +43,6 @@ log = logging.getLogger(__name__)
 
 #: Where all problems of rows are listed, beside the output.
 _PROBLEMS = ".problems.txt"
-#: How many reasons of rows without an answer the error of a batch tells; the log has more.
-_REASONS = 3
-
-
-class BatchError(CompletionError):
-    """The batch has not come to results that are published. What was paid for is in its journal: who runs it again pays
-    for none of that.
-    """
-
-    hint = (
-        "Run it again to ask only for what is missing; what may have been billed is asked after a clear, or with "
-        "on_maybe_billed='retry'."
-    )
-
-    def __str__(self) -> str:
-        return self.explanation  # what was billed of many rows, the manifest says
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ask:
-    """What a batch asks of each row, see :class:`~.columns.ColumnPlan` and :class:`~.spool.Spool`. With a ``limit``
-    results are those of a sample, and stand beside the output.
-    """
-
-    columns: Mapping[str, str] = field(default_factory=dict)
-    inputs: Mapping[str, Any] = field(default_factory=dict)
-    key: str | Sequence[str] = ()
-    user: str
-    user_column: str | None = None
-    query_column: str | None = None
-    files_column: str | None = None
-    files_of: FilesOf = lambda _: ()
-    bad_rows: BadRows = "fail"
-    dedupe: bool = False
-    limit: int | None = None
-    encoding: str | None = None
 
 
 class Batch:
@@ -127,7 +89,7 @@ class Batch:
         self._share: Share | None = None
         table = output if isinstance(output, Table) else None
         places = Places.of_table(output, journal, rows) if isinstance(output, Table) else Places(output, rows)
-        self._unsplit = _journal_at(journal, places)
+        self._unsplit = places.journal(journal)
         split = places.of(shard) if shard else places
         sample = shard.place(places.sample) if shard else places.sample
         #: What this batch may replace, of all rows or of a sample, and the manifests that tell of its journal.
@@ -136,7 +98,7 @@ class Batch:
         #: The URI of the results of all rows that are asked here, whose journal it is.
         self.output_uri = split.uri
         self._places, self._table = split, table
-        if _checked_limit(ask.limit) is not None:
+        if ask.limit is not None:
             self._places, self._table = places.of_sample(), None
             self._places = self._places.of(shard) if shard else self._places
         #: The folder of the journal.
@@ -160,7 +122,7 @@ class Batch:
                 user=ask.user,
                 columns=ask.columns,
                 inputs=ask.inputs,
-                key=_key_of(ask, table),
+                key=ask.key_for(table),
                 user_column=ask.user_column,
                 query_column=ask.query_column,
                 files_column=ask.files_column,
@@ -349,7 +311,7 @@ class Batch:
                     this_round=str(self._facts["round"]),
                     begun_at=self._begun_at,
                     journal_uri=self.journal_uri,
-                    stopped=_why(ending),
+                    stopped=stopped_by(ending),
                     course=ending.course,
                     share=self._share,
                 )
@@ -358,7 +320,7 @@ class Batch:
         except JournalError as error:
             retry = "never" if isinstance(error, TakenOverError) else "delay"
             raise BatchError(str(error), hint="", retry=retry) from None  # type: ignore[arg-type]
-        return manifest, self._failure_of(manifest, ending)
+        return manifest, failure_of(manifest, ending)
 
     def stop(self, why: str, *, at_once: bool = True) -> None:
         """End it, from any thread: at once, so that what is in flight is stopped, on the server too; or with that."""
@@ -403,7 +365,7 @@ class Batch:
             asking.stop(why, at_once=at_once)
         ending = asking.run(journal, known)
         self.why = ending.why
-        self.would_end_again = ending.why in ("max_price", "max_tokens") and not _is_spent(self._rules, ending.spent)
+        self.would_end_again = would_end_again(ending, self._rules)
         return ending
 
     def _raise_if_halted(self, ending: Ending) -> None:
@@ -412,72 +374,3 @@ class Batch:
         if isinstance(ending.error, JournalError) or not isinstance(ending.error, CompletionError):
             raise ending.error
         raise BatchError(ending.error.message, retry=ending.error.retry) from None
-
-    def _failure_of(self, manifest: Manifest, ending: Ending) -> BatchError | None:
-        if manifest.maybe_billed:
-            log.warning(
-                "%d rows were, or may have been, billed and have no answer; on_maybe_billed='retry' or clearing the "
-                "task asks them again, and pays again.",
-                manifest.maybe_billed,
-            )
-        passes = ending.error is None and manifest.may_pass > 0
-        hint = ending.error.hint if isinstance(ending.error, CompletionError) else None
-        return not_published(manifest, hint=hint or None, retry="delay" if passes else "never")
-
-
-def not_published(manifest: Manifest, *, hint: str | None = None, retry: Retry = "never") -> BatchError | None:
-    """Return the error of a batch without results, None if it has some."""
-    if manifest.published:
-        return None
-    where = f" Rows without an answer are in {manifest.failed}." if manifest.failed else ""
-    reasons = "".join(f" {reason}." for reason in manifest.reasons[:_REASONS])
-    return BatchError(f"{manifest.problem}{reasons}{where}", hint=hint, retry=retry, billed="no")
-
-
-def _journal_at(journal: FilePath | None, places: Places) -> Any:
-    folder: Any = places.beside(JOURNAL) if journal is None else journal
-    if is_local(folder):
-        if "://" in str(folder) or not str(folder).strip():
-            raise InvalidRequestError("journal is no path of a folder.", hint=NOT_SENT)
-        return Path(folder)
-    try:
-        folder.fs  # noqa: B018 - which can fail, as for a storage whose package is not installed
-    except Exception:
-        raise InvalidRequestError(
-            f"{name_of(folder)!r} is neither a local path nor one in an object storage that fsspec knows, and "
-            "there can be no journal.",
-            hint=f"{NOT_SENT} Name a folder that all workers share as journal=.",
-        ) from None
-    return folder
-
-
-def _key_of(ask: Ask, table: Table | None) -> str | Sequence[str]:
-    if table is None:
-        return ask.key
-    key = (ask.key,) if isinstance(ask.key, str) else tuple(ask.key)
-    if key and key != tuple(table.key):
-        raise InvalidRequestError(
-            f"The rows' key and the table's are not the same: {', '.join(key)}; {', '.join(table.key)}.",
-            hint=f"{NOT_SENT} A table is written by the key of the rows; that of the table alone is enough.",
-        )
-    return table.key
-
-
-def _checked_limit(limit: int | None) -> int | None:
-    if limit is not None and (type(limit) is not int or limit < 1):
-        raise InvalidRequestError("limit is not a whole number from 1 on.", hint=NOT_SENT)
-    return limit
-
-
-def _is_spent(rules: Rules, spent: Spent) -> bool:
-    for most, so_far in ((rules.max_price, spent.probable_price), (rules.max_tokens, spent.probable_tokens)):
-        if most is not None and so_far >= most:
-            return True
-    return False
-
-
-def _why(ending: Ending) -> str | None:
-    error = ending.error
-    if not isinstance(error, CompletionError):
-        return None
-    return error.message.removeprefix("The batch was ended: ").removesuffix(".")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_completion.api.errors import InvalidRequestError
-from airflow_provider_completion.batch.batch import BatchError, not_published
+from airflow_provider_completion.batch.failing import BatchError, not_published
 from airflow_provider_completion.batch.manifest import Manifest, Share
 from airflow_provider_completion.batch.new_files import NewFile, is_local, name_of
 from airflow_provider_completion.batch.outcomes import BAD

@@ -104,6 +104,27 @@ class Places:
         """Return the files of a shard of the rows: those of the output ``described.shard-3-of-8.csv``."""
         return Places(shard.place(self.output), self._rows, self._table)
 
+    def journal(self, named: FilePath | None) -> Any:
+        """Return the folder of the journal.
+
+        :param named: by the user; else it is beside the output
+        :raises InvalidRequestError: it is none
+        """
+        folder: Any = self.beside(JOURNAL) if named is None else named
+        if is_local(folder):
+            if "://" in str(folder) or not str(folder).strip():
+                raise InvalidRequestError("journal is no path of a folder.", hint=NOT_SENT)
+            return Path(folder)
+        try:
+            folder.fs  # noqa: B018 - which can fail, as for a storage whose package is not installed
+        except Exception:
+            raise InvalidRequestError(
+                f"{name_of(folder)!r} is neither a local path nor one in an object storage that fsspec knows, and "
+                "there can be no journal.",
+                hint=f"{NOT_SENT} Name a folder that all workers share as journal=.",
+            ) from None
+        return folder
+
     def check_own(self) -> None:
         """Refuse to replace what stands beside an output that has no journal, unless a manifest says whose it is.
 

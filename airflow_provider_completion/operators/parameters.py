@@ -8,7 +8,8 @@ from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_completion.api.errors import InvalidRequestError
-from airflow_provider_completion.batch.batch import Ask, Batch
+from airflow_provider_completion.batch.ask import Ask
+from airflow_provider_completion.batch.batch import Batch
 from airflow_provider_completion.batch.rows import NOT_SENT, Recipient
 from airflow_provider_completion.batch.rules import Rules
 from airflow_provider_completion.batch.shards import Shard

@@ -1,4 +1,6 @@
-"""The Dags of test_batch_kill.py: each is a batch that ends half way in its own way. The app kills them."""
+"""The Dags of test_batch_kill.py: each is a batch that ends half way in its own way. The app kills them; but for one,
+whose shards are tasks of their own.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ from typing import Any
 from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_completion.operators.batch import CompletionBatchOperator
+from airflow_provider_completion.operators.merge import CompletionMergeOperator
 
 HOME = Path(os.environ["AIRFLOW_HOME"])
 ROWS = [{"text": f"row {number:02}"} for number in range(20)]
@@ -44,3 +47,19 @@ one("timed_out_retried", execution_timeout=timedelta(hours=1), on_maybe_billed="
 one("marked_failed")
 one("journal_gone")
 one("run_again")
+
+with DAG("shards", schedule="@once", start_date=datetime(2026, 1, 1, tzinfo=UTC), catchup=False):
+    output = HOME / "shards.jsonl"
+    ask = CompletionBatchOperator.partial(
+        task_id="shards",
+        user="shards",
+        rows=ROWS,
+        output=output,
+        concurrency=4,
+        shards=2,
+        on_maybe_billed="retry",
+        pre_execute=tell_who_runs,
+        retries=5,
+        retry_delay=timedelta(seconds=1),
+    ).expand(shard=[0, 1])
+    ask >> CompletionMergeOperator(task_id="shards_merged", output=output, shards=2)

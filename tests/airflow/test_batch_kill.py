@@ -240,6 +240,20 @@ def test_a_mark_as_failed_stops_the_batch_and_a_clear_goes_on_with_it(killer: Ki
     assert_all_answered(killer, batch, manifest, set(killer.in_flight[batch]))
 
 
+def test_shards_are_tasks_of_the_local_executor_and_merged_behind_them(killer: Killer) -> None:
+    killer.airflow.eventually("the end of the shards", lambda: killer.airflow.dag_run_has_ended("shards"))
+    assert killer.airflow.state("shards_merged") == "success"
+    manifest = killer.airflow.xcom("shards_merged")
+    assert (manifest["rows"], manifest["counts"]["complete"], manifest["share"]) == (len(ROWS), len(ROWS), None)
+    posts = killer.posts("shards")
+    twice = {row for row in ROWS if posts[row] > 1}  # a busy scheduler of Airflow 2 begins some tries twice
+    assert set(posts) == set(ROWS)
+    records = killer.records("shards")
+    assert [record["text"] for record in records] == ROWS
+    assert [record["answer"] for record in records] == [f"answer to {row}" for row in ROWS]
+    assert twice <= {record["text"] for record in records if record["possibly_billed_twice"]}
+
+
 def test_a_clear_after_a_failure_asks_again_what_may_have_been_billed(killer: Killer) -> None:
     batch = "killed"
     before, letters = killer.manifest(batch), {row["text"] for row in killer.records(batch, "failed.jsonl")}

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import psutil
 
-from airflow_provider_completion.batch.batch import Ask, Batch
+from airflow_provider_completion.batch.ask import Ask
+from airflow_provider_completion.batch.batch import Batch
 from airflow_provider_completion.batch.rows import Recipient
 from airflow_provider_completion.batch.rules import Rules
 from airflow_provider_completion.client.settings import ClientSettings

@@ -9,7 +9,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_completion.batch.batch import Ask, Batch, BatchError
+from airflow_provider_completion.batch.ask import Ask
+from airflow_provider_completion.batch.batch import Batch
+from airflow_provider_completion.batch.failing import BatchError
 from airflow_provider_completion.batch.manifest import Manifest
 from airflow_provider_completion.batch.rules import Rules
 from tests.batch.batches import settings_for

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_completion.api.errors import CompletionError, InvalidRequestError
-from airflow_provider_completion.batch.batch import BatchError
+from airflow_provider_completion.batch.failing import BatchError
 from airflow_provider_completion.batch.journal import Journal
 from airflow_provider_completion.batch.manifest import Manifest
 from airflow_provider_completion.batch.rules import Rules

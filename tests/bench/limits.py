@@ -24,7 +24,8 @@ from typing import Any
 
 import aiohttp
 
-from airflow_provider_completion.batch.batch import Ask, Batch
+from airflow_provider_completion.batch.ask import Ask
+from airflow_provider_completion.batch.batch import Batch
 from airflow_provider_completion.batch.refusals import Refusal
 from airflow_provider_completion.batch.rows import Recipient
 from airflow_provider_completion.batch.rules import Rules
