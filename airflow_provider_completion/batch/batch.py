@@ -18,8 +18,9 @@ from airflow_provider_completion.batch.entries import JournalError, TakenOverErr
 from airflow_provider_completion.batch.failing import BatchError, failure_of, stopped_by, would_end_again
 from airflow_provider_completion.batch.journal import Journal
 from airflow_provider_completion.batch.kinds import kinds_of
-from airflow_provider_completion.batch.looking import last_facts, looking_at
+from airflow_provider_completion.batch.looking import looking_at, sessions_of
 from airflow_provider_completion.batch.manifest import Manifest, Share
+from airflow_provider_completion.batch.new_files import name_of
 from airflow_provider_completion.batch.outcomes import Reading
 from airflow_provider_completion.batch.outputs import Table
 from airflow_provider_completion.batch.places import MANIFEST, Places, beside, uri_of
@@ -32,7 +33,7 @@ from airflow_provider_completion.batch.rows import NOT_SENT, Recipient
 from airflow_provider_completion.batch.rules import Rules
 from airflow_provider_completion.batch.same_app import SameApp
 from airflow_provider_completion.batch.shards import Shard
-from airflow_provider_completion.batch.siblings import Siblings
+from airflow_provider_completion.batch.siblings import Siblings, splits_beside
 from airflow_provider_completion.batch.sources import Rows, source_of
 from airflow_provider_completion.batch.spool import Checked, Spool
 from airflow_provider_completion.client.files import FilePath
@@ -329,7 +330,8 @@ class Batch:
             self._asking.stop(why, at_once=at_once)
 
     def _expect_same_app(self) -> None:
-        self._same_app.expect(last_facts(self.journal), self.output_uri)
+        for journal in (self.journal, *splits_beside(self.journal, self._unsplit)):
+            self._same_app.expect(sessions_of(journal), name_of(journal))
 
     def _known(self, journal: Journal) -> Preview:
         """Say what is known of the rows before anything is sent."""

@@ -46,8 +46,8 @@ class Look:
         committed: dict[int, int] = {}
         for number, facts, last in index.execute("SELECT number, facts, committed FROM sessions"):
             self._facts[number], committed[number] = json.loads(facts), last
-        #: Of the last session.
-        self.facts: Mapping[str, Any] = self._facts[max(self._facts)] if self._facts else {}
+        #: The facts of all sessions, the last first.
+        self.sessions: list[Mapping[str, Any]] = [self._facts[number] for number in sorted(self._facts, reverse=True)]
         #: Whose journal it is: the URI of its output.
         ((self.output,),) = index.execute("SELECT output FROM facts").fetchall()
         self._newer: dict[RowId, Entry] = {}
@@ -90,27 +90,25 @@ class Look:
             self._newer[row] = entry
 
 
-def last_facts(journal: FilePath) -> Mapping[str, Any]:
-    """Return the facts of the last session of a journal, without reading its rows; nothing if there is none.
+def sessions_of(journal: FilePath) -> Iterator[Mapping[str, Any]]:
+    """Iterate over the facts of all sessions of a journal, the last first, without reading its rows; over none if there
+    is none.
 
     :raises JournalError: an object storage does not tell
     :raises InvalidRequestError: it cannot be read
     """
     if is_local(journal):
-        if not (Path(journal) / INDEX).is_file():
-            return {}
-        with _opened(Path(journal), str(journal), None) as look:
-            return look.facts
+        if (Path(journal) / INDEX).is_file():
+            with _opened(Path(journal), str(journal), None) as look:
+                yield from look.sessions
+        return
     where: Any = journal
     objects = Objects(where)
-    last = max(objects.pieces(), key=lambda piece: (piece.session, -piece.first), default=None)
-    data = objects.read(last.name) if last else None
-    if data is None:
-        return {}
-    try:
-        return unsealed(data, objects.name)[0].facts
-    except TornError:
-        return {}
+    firsts = {piece.writer: piece for piece in reversed(objects.pieces())}
+    for piece in firsts.values():
+        if (data := objects.read(piece.name)) is not None:
+            with suppress(TornError):
+                yield unsealed(data, objects.name)[0].facts
 
 
 @contextmanager

@@ -73,17 +73,17 @@ class Earlier:
 
     def __enter__(self) -> Earlier:
         with self._stack as stack:
-            looks = [stack.enter_context(looking_at(journal)) for journal in self.journals]
-            self._looks = [look for look in looks if self._is_of_same_app(look)]
+            looks = [(stack.enter_context(looking_at(journal)), name_of(journal)) for journal in self.journals]
+            self._looks = [look for look, name in looks if self._is_of_same_app(look, name)]
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def _is_of_same_app(self, look: Look) -> bool:
+    def _is_of_same_app(self, look: Look, name: str) -> bool:
         try:
-            self._same_app.expect(look.facts, look.output)
+            self._same_app.expect(look.sessions, name)
         except InvalidRequestError as error:
             log.warning("reuse: %s None of its answers are used.", error.message)
             return False

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -40,19 +40,20 @@ class SameApp:
         key = hashlib.scrypt(self._key.encode(), salt=repr(app).encode(), **_WORK).hex()
         return {"app": app, "conn_id": asked.conn_id, "key": key}
 
-    def expect(self, noted: Mapping[str, Any], output: str) -> None:
+    def expect(self, sessions: Iterable[Mapping[str, Any]], journal: object) -> None:
         """Refuse answers that may be another app's. If only the key of a connection has changed, the log says so.
 
-        :param noted: the facts of the last session of a journal
-        :param output: whose journal it is
+        :param sessions: the facts of those of a journal, the last first. It counts which has asked this app last
+        :param journal: for people
         :raises InvalidRequestError: another connection has asked, with another key
         """
-        if "key" not in noted or not (own := self.facts) or noted.get("app") != own["app"]:
-            return  # rows of another app are other rows
+        if not (own := self.facts):
+            return
+        noted = next((facts for facts in sessions if facts.get("app") == own["app"]), own)
         if noted["key"] == own["key"]:
             return
-        conn_id = noted.get("conn_id")
-        what = f"The journal of {output} was written with another API key"
+        conn_id = noted["conn_id"]
+        what = f"The journal {journal} was written with another API key"
         if conn_id != own["conn_id"]:
             raise InvalidRequestError(
                 f"{what}, that of the connection {conn_id!r}: an app of the same name, perhaps another one.",

@@ -28,6 +28,17 @@ from airflow_provider_completion.batch.spool import Spool
 _NOTHING, _UNBILLED, _MAYBE, _COMPLETE = range(4)
 
 
+def splits_beside(own: Any, unsplit: Any) -> list[Any]:
+    """Return the journals of the other splits of an output; parameters as for :class:`Siblings`.
+
+    :raises CompletionError: their storage fails just now
+    """
+    try:
+        return list(_journals(own, unsplit))
+    except JournalError as error:
+        raise CompletionError(str(error), retry="delay") from error
+
+
 class Siblings:
     """The journals of the other splits of an output. Use it in a ``with``.
 
@@ -45,11 +56,7 @@ class Siblings:
 
     def __enter__(self) -> Siblings:
         with self._stack as stack:
-            try:
-                folders = list(_journals(self._own, self._unsplit))
-            except JournalError as error:
-                raise CompletionError(str(error), retry="delay") from error
-            for folder in folders:
+            for folder in splits_beside(self._own, self._unsplit):
                 self._looks[folder.name] = stack.enter_context(looking_at(folder))
             self._stack = stack.pop_all()
         return self
@@ -65,7 +72,7 @@ class Siblings:
         :raises CompletionError: they have read other rows
         """
         for name, look in self._looks.items():
-            theirs = look.facts
+            theirs = look.sessions[0]
             if _night(theirs) == _night(facts) is not None and theirs.get("digest") != facts["digest"]:
                 raise CompletionError(
                     f"The rows are not those that another shard has read, that of the journal {name}: they have "

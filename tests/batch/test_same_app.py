@@ -11,6 +11,7 @@ import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from airflow_provider_completion.api.errors import InvalidRequestError
+from airflow_provider_completion.batch.shards import Shard
 from tests.batch.batches import rows_of
 from tests.batch.nights import batch_of, night
 from tests.batch.rows_in import RECIPIENT
@@ -37,6 +38,26 @@ def test_another_connection_with_another_key_is_refused(server: SmallServer, tmp
     # The same app through another connection, and another one that is named as that.
     assert night(server, output, rows_of(3), run="tuesday", **asked("two", "app-one"))[0].found.rows == 3
     assert night(server, output, rows_of(3), run="later", **asked("two", "app-two", "2"))[0].asked.rows == 3
+
+
+def test_what_another_version_has_asked_meanwhile_changes_nothing(server: SmallServer, tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    night(server, output, rows_of(3), **asked("one", "app-one"))
+    night(server, output, rows_of(3), **asked("two", "app-two", "2"))
+    with pytest.raises(InvalidRequestError, match="that of the connection 'one'"):
+        night(server, output, rows_of(3), **asked("two", "app-two"))
+    assert server.posts.total() == 6
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_answers_of_another_app_in_another_split_are_refused(server: SmallServer, tmp_path: Path, way: Any) -> None:
+    output = way(tmp_path / "out.jsonl")
+    night(server, output, rows_of(4), **asked("one", "app-one"))
+    with pytest.raises(InvalidRequestError, match="that of the connection 'one'"):
+        night(server, output, rows_of(4), shard=Shard(0, 2), **asked("two", "app-two"))
+    # What was refused has left nothing.
+    night(server, output, rows_of(4), shard=Shard(0, 2), **asked("one", "app-one"))
+    assert server.posts.total() == 4
 
 
 def test_a_changed_key_of_one_connection_is_told(
