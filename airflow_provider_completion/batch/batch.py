@@ -112,8 +112,6 @@ class Batch:
         self.why: Why = "complete"
         #: Whether a bound has ended it that is not simply spent, so that it would once more.
         self.would_end_again = False
-        #: What it would ask if it ran once more, if it has ended without results.
-        self.rest: Preview | None = None
         self._spool = Spool(source_of(rows, encoding=ask.encoding))
         try:
             columns = self._spool.columns
@@ -250,11 +248,7 @@ class Batch:
         :raises InvalidRequestError: it is another output's, or cannot be read
         """
         self._expect_same_app()
-        with ExitStack() as stack:
-            look = stack.enter_context(looking_at(self.journal, self.output_uri)) if self.has_journal else None
-            siblings = stack.enter_context(self._siblings())
-            earlier = stack.enter_context(self._earlier)
-            found = preview(self._spool, siblings.beside(look), self._rules, self._facts, earlier=earlier)
+        found = self.rest()
         log.info(
             "Of these, %d have an answer already, %d stay without one, and %d would be asked%s.",
             found.done,
@@ -263,6 +257,17 @@ class Batch:
             f": {found.estimate}" if found.estimate else "",
         )
         return found
+
+    def rest(self) -> Preview:
+        """Return what :meth:`run` would ask now, or once more.
+
+        :raises InvalidRequestError: the journal is another output's, or cannot be read
+        """
+        with ExitStack() as stack:
+            look = stack.enter_context(looking_at(self.journal, self.output_uri)) if self.has_journal else None
+            siblings = stack.enter_context(self._siblings())
+            earlier = stack.enter_context(self._earlier)
+            return preview(self._spool, siblings.beside(look), self._rules, self._facts, earlier=earlier)
 
     def expect_journal(self, *, known: bool, cleared: bool) -> None:
         """Refuse to begin without the journal of an earlier try.
@@ -316,8 +321,6 @@ class Batch:
                     course=ending.course,
                     share=self._share,
                 )
-                if not manifest.published:
-                    self.rest = preview(self._spool, journal, self._rules, self._facts)
         except JournalError as error:
             retry = "never" if isinstance(error, TakenOverError) else "delay"
             raise BatchError(str(error), hint="", retry=retry) from None  # type: ignore[arg-type]

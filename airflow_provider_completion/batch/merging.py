@@ -10,7 +10,7 @@ from typing import Any
 from airflow_provider_completion.api.errors import InvalidRequestError
 from airflow_provider_completion.batch.failing import BatchError, not_published
 from airflow_provider_completion.batch.manifest import Manifest, Share
-from airflow_provider_completion.batch.new_files import NewFile, is_local, name_of
+from airflow_provider_completion.batch.new_files import NewFile, is_local, name_of, write_whole
 from airflow_provider_completion.batch.outcomes import BAD
 from airflow_provider_completion.batch.places import Places, beside, uri_of
 from airflow_provider_completion.batch.report import report_of
@@ -71,8 +71,8 @@ def merge(output: FilePath, shards: int, *, run: str = "") -> tuple[Manifest, Ba
         stopped=None,
         **shares.told(),
     )
-    _write(places.manifest, json.dumps(manifest.model_dump(mode="json"), indent=2).encode() + b"\n")
-    _write(places.report, report_of(manifest, waiting=shares.waiting, running=shares.running))
+    write_whole(places.manifest, json.dumps(manifest.model_dump(mode="json"), indent=2).encode() + b"\n")
+    write_whole(places.report, report_of(manifest, waiting=shares.waiting, running=shares.running))
     return manifest, not_published(manifest)
 
 
@@ -165,9 +165,3 @@ def _sink_of(first: _Records | None, letters: Sequence[Any], failed: NewFile) ->
 def _letters_of(part: Any, manifest: Manifest) -> Any:
     """Return the shard's file of dead letters, None if there are none."""
     return beside(part, f".failed{suffix_of(manifest.failed)}") if manifest.failed else None
-
-
-def _write(path: Any, data: bytes) -> None:
-    with NewFile(path) as file:
-        file.write(data)
-        file.publish()

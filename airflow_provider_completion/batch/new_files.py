@@ -148,6 +148,13 @@ class NewFile:
         return InvalidRequestError(what) if isinstance(error, _LASTING) else CompletionError(what, retry="delay")
 
 
+def write_whole(path: Any, data: bytes) -> None:
+    """Put a file in its place, whole; errors as of :class:`NewFile`."""
+    with NewFile(path) as file:
+        file.write(data)
+        file.publish()
+
+
 def is_local(path: object) -> TypeGuard[str | os.PathLike[str]]:
     """Say whether a path is one of this machine's. Those of object storages can look so, on Airflow 2."""
     return isinstance(path, str | os.PathLike) and not hasattr(type(path), "fs")

@@ -12,7 +12,7 @@ from airflow_provider_completion.api.errors import CompletionError
 from airflow_provider_completion.batch.course import Course
 from airflow_provider_completion.batch.journal import Entry, RowId
 from airflow_provider_completion.batch.manifest import Manifest, Share, Tally
-from airflow_provider_completion.batch.new_files import NewFile
+from airflow_provider_completion.batch.new_files import NewFile, write_whole
 from airflow_provider_completion.batch.outcomes import BAD, Outcome, Reading, rejected
 from airflow_provider_completion.batch.outputs import NewFileOfRecords, NewRecords, Table
 from airflow_provider_completion.batch.places import Places, uri_of
@@ -138,21 +138,16 @@ class Results:
                 share=share and self._for_a_merge(share, tally),
                 **tally.told(),
             )
-            with NewFile(self._places.manifest) as file:
-                file.write(json.dumps(manifest.model_dump(mode="json"), indent=2).encode() + b"\n")
-                file.publish()
-            with NewFile(self._places.report) as file:
-                file.write(
-                    report_of(
-                        manifest,
-                        waiting=tally.waiting,
-                        running=tally.running,
-                        course=course,
-                        bounds=self._bounds,
-                        samples=samples,
-                    )
-                )
-                file.publish()
+            write_whole(self._places.manifest, json.dumps(manifest.model_dump(mode="json"), indent=2).encode() + b"\n")
+            report = report_of(
+                manifest,
+                waiting=tally.waiting,
+                running=tally.running,
+                course=course,
+                bounds=self._bounds,
+                samples=samples,
+            )
+            write_whole(self._places.report, report)
         return manifest
 
     def _for_a_merge(self, share: Share, tally: Tally) -> Share:

@@ -88,8 +88,8 @@ def _ran(batch: Batch, on_maybe_billed: OnMaybeBilled) -> tuple[dict[str, Any], 
     log.info("%s", manifest.summary)
     if failure is None:
         return manifest.as_json(), 0
-    if batch.rest is not None and not batch.would_end_again:  # or the bound says what to do
-        failure.hint = after_a_failure(manifest, batch.rest, why=batch.why, on_maybe_billed=on_maybe_billed)
+    if not batch.would_end_again:  # or the bound says what to do
+        failure.hint = after_a_failure(manifest, batch.rest(), why=batch.why, on_maybe_billed=on_maybe_billed)
     log.error("%s", failure)
     if batch.why == "interrupted":
         return manifest.as_json(), interrupts.code

@@ -42,18 +42,6 @@ def engine(tmp_path: Path) -> Engine:
 
 
 @pytest.fixture
-def shop(engine: Engine) -> Engine:
-    with_products(engine)
-    return engine
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Path:
-    (tmp_path / "batch").mkdir()
-    return tmp_path / "batch" / "described.journal"
-
-
-@pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nothing wait before it is tried again, and write two rows in a transaction."""
     monkeypatch.setattr(sql_table, "_PAUSES", (0.0, 0.0))

@@ -52,18 +52,6 @@ def engine(port: int, request: pytest.FixtureRequest) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def shop(engine: Engine) -> Engine:
-    with_products(engine)
-    return engine
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Path:
-    (tmp_path / "batch").mkdir()
-    return tmp_path / "batch" / "described.journal"
-
-
-@pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nothing wait before it is tried again, but be tried as often."""
     monkeypatch.setattr(sql_table, "_PAUSES", (0.0,) * 3)
