@@ -14,6 +14,7 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
+from airflow_provider_completion.airflow_versions import AirflowTaskTerminated
 from airflow_provider_completion.api.errors import (
     AuthenticationError,
     BrokenAnswerError,
@@ -31,11 +32,6 @@ from airflow_provider_completion.api.errors import (
 )
 from airflow_provider_completion.paying import Accounting, Cost, OnMaybeBilled, may_be_sent_again
 from airflow_provider_completion.structured.output_type import OutputError
-
-try:
-    from airflow.sdk.exceptions import AirflowTaskTerminated
-except ImportError:  # before Airflow 3.2
-    from airflow.exceptions import AirflowTaskTerminated  # type: ignore[no-redef]
 
 __all__ = [
     "AuthenticationError",

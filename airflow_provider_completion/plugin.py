@@ -7,6 +7,8 @@ from typing import Any
 
 from airflow.plugins_manager import AirflowPlugin
 
+from airflow_provider_completion.airflow_versions import xcom_serde
+
 _NAMES = {f"airflow_provider_completion.api.answers.{name}" for name in ("Completion", "Usage")}
 
 
@@ -19,12 +21,7 @@ class CompletionPlugin(AirflowPlugin):
 
     @classmethod
     def on_load(cls, *_: Any, **__: Any) -> None:
-        try:
-            from airflow.sdk import serde
-        except ImportError:  # before Airflow 3.2
-            from airflow.serialization import serde  # type: ignore[no-redef, attr-defined]
-
         # ``allow_class()`` of Airflow 3.3 wants the classes, which load slowly, and older ones do not have it; what it
         # adds to is there on all of them. It is Airflow's own: without it such a task downstream fails, as it would.
         with suppress(AttributeError):
-            serde._extra_allowed.update(_NAMES)
+            xcom_serde()._extra_allowed.update(_NAMES)

@@ -21,18 +21,20 @@ OLD_OUTPUT = "api.output"
 ROOMS: dict[str, set[str]] = {
     "api": set(),
     "structured": {"api"},
+    "airflow_versions": set(),
     "plain": set(),
     "following": {"api", "plain"},
     "paying": {"api"},
     "client": {"api", "paying"},
     "batch": {"api", "structured", "paying", "client"},
-    "keeping": {"api"},
+    "keeping": {"airflow_versions", "api"},
     "testing": {"api"},
-    "exceptions": {"api", "structured", "paying"},
+    "exceptions": {"airflow_versions", "api", "structured", "paying"},
     "retry_policy": {"api"},
-    "hooks": {"api", "paying", "client", "exceptions"},
+    "hooks": {"airflow_versions", "api", "paying", "client", "exceptions"},
     "triggers": {"api", "paying", "client", "keeping", "exceptions", "hooks"},
     "operators": {
+        "airflow_versions",
         "api",
         "structured",
         "batch",
@@ -47,7 +49,7 @@ ROOMS: dict[str, set[str]] = {
     "decorators": {"structured", "exceptions", "hooks", "operators"},
     "cli": {"api", "plain", "following", "paying", "batch", "client", "hooks", "operators"},
     "get_provider_info": {"hooks"},
-    "plugin": set(),
+    "plugin": {"airflow_versions"},
     "__main__": {"api", "plain", "cli"},
     OLD_OUTPUT: {"structured"},
 }
@@ -141,6 +143,29 @@ def test_nothing_imports_in_a_circle() -> None:
     # A type knows its room's name and nothing else of it.
     imports = {name: imports_of(file, types=False) & MODULES.keys() for name, file in MODULES.items()}
     tuple(TopologicalSorter(imports).static_order())  # which says what it has found
+
+
+def asks_for_a_version(node: ast.AST) -> bool:
+    """Whether a statement tells versions of Airflow, or of its providers, apart."""
+    if isinstance(node, ast.ImportFrom):
+        module = node.module or ""
+        return ".version" in module or (module == "airflow" and any("version" in alias.name for alias in node.names))
+    if isinstance(node, ast.Attribute):
+        return ast.unparse(node) == "airflow.__version__"
+    if isinstance(node, ast.Try):
+        imports = any(isinstance(line, ast.ImportFrom) and "airflow." in f"{line.module}." for line in node.body)
+        # A failure that is told is of an extra that is missing.
+        return imports and not any(isinstance(line, ast.Raise) for caught in node.handlers for line in caught.body)
+    return False
+
+
+def test_one_module_asks_for_versions_of_airflow() -> None:
+    asking = {
+        name
+        for name, file in MODULES.items()
+        if any(asks_for_a_version(node) for node in ast.walk(ast.parse(file.read_text())))
+    }
+    assert asking == {f"{OURS}.airflow_versions"}
 
 
 def test_the_api_does_no_io() -> None:

@@ -9,9 +9,9 @@ from functools import cached_property, partial, wraps
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast
 
-from airflow import __version__ as airflow_version
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
+from airflow_provider_completion.airflow_versions import AIRFLOW, connection_and_extra
 from airflow_provider_completion.hooks import connection_form
 
 if TYPE_CHECKING:
@@ -168,20 +168,9 @@ class CompletionHook(BaseHook):
         """Return what the connection says, read without blocking the event loop."""
         if self._settings is None:
             with self._explaining():
-                connection, extra = await self._read_without_blocking()
+                connection, extra = await connection_and_extra(self, self.conn_id)
             self._settings = self._settings_of(connection, extra)
         return self._settings
-
-    async def _read_without_blocking(self) -> tuple[Any, Any]:
-        try:
-            from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
-        except ImportError:  # common-compat before 1.21, which the constraints of Airflow 2.11 pin
-            from asgiref.sync import sync_to_async
-
-            connection = await sync_to_async(self.get_connection)(self.conn_id)
-            return connection, await sync_to_async(lambda: connection.extra_dejson)()
-        connection = await get_async_connection(self.conn_id, hook=self)
-        return connection, await get_async_extra_dejson(connection)
 
     def _settings_of(self, connection: Any, read_extra: Any) -> ClientSettings:
         from airflow_provider_completion.client.settings import USER_AGENT
@@ -194,7 +183,7 @@ class CompletionHook(BaseHook):
             settings = settings_of(
                 connection,
                 extra,
-                user_agent=f"{USER_AGENT} apache-airflow/{airflow_version}",
+                user_agent=f"{USER_AGENT} {AIRFLOW}",
                 silence_seconds=self.silence_seconds,
                 total_seconds=self.total_seconds,
                 check_inputs=self.check_inputs,

@@ -14,9 +14,13 @@ from functools import cached_property
 from typing import Any, Literal, TypedDict, TypeVar, cast, get_args
 
 from airflow.providers.common.compat.sdk import XCom
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS
 from asgiref.sync import sync_to_async
 
+from airflow_provider_completion.airflow_versions import (
+    XCOM_DELETES_BY_KEY,
+    XCOM_DELETES_OF_MAPPED_TASKS,
+    XCOM_HAS_ASYNC_METHODS,
+)
 from airflow_provider_completion.keeping.record import CallRecord, Received
 
 T = TypeVar("T")
@@ -198,16 +202,15 @@ def _at_once(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 async def _request(name: str, blocking: Callable[..., Any], **arguments: Any) -> Any:
-    method = getattr(XCom, name, None)
-    request = method(**arguments) if method and _is_async() else sync_to_async(blocking)(**arguments)
+    request = getattr(XCom, name)(**arguments) if _is_async() else sync_to_async(blocking)(**arguments)
     # Not to be cancelled half way: in Airflow 3.0 the next one then gets this one's reply, and the triggerer dies.
     return await asyncio.shield(request)
 
 
 def _is_async() -> bool:
-    """Whether the async methods that XCom has from Airflow 3.3 on do not block; the others do, and some of them fail on
-    an event loop.
-    """
+    """Whether XCom has async methods that do not block; the others do, and some of them fail on an event loop."""
+    if not XCOM_HAS_ASYNC_METHODS:
+        return False
     from airflow.sdk.bases.xcom import BaseXCom
     from airflow.sdk.execution_time.task_runner import SUPERVISOR_COMMS
 
@@ -216,11 +219,11 @@ def _is_async() -> bool:
 
 
 def _delete(key: str, place: Place) -> None:
-    if AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS and place["map_index"] >= 0:
-        XCom.set(key=key, value=None, **place)  # Airflow 3.0 deletes nothing of a mapped task
-        return
-    if AIRFLOW_V_3_0_PLUS:
-        XCom.delete(key=key, **place)
+    if XCOM_DELETES_BY_KEY:
+        if place["map_index"] < 0 or XCOM_DELETES_OF_MAPPED_TASKS:
+            XCom.delete(key=key, **place)
+        else:
+            XCom.set(key=key, value=None, **place)
         return
     from airflow.utils.session import create_session
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+from airflow_provider_completion.airflow_versions import EXECUTION_TIMEOUT_COUNTS_THE_DEFERRAL
 from airflow_provider_completion.operators.failing import failing_briefly, refusing, wrong_inputs
 from airflow_provider_completion.operators.links import CallingOperator
 from airflow_provider_completion.paying import checked_on_maybe_billed
@@ -148,7 +149,7 @@ class CompletionOperator(CallingOperator):
         """
         super().pre_execute(context)
         instance: Any = context["ti"]
-        if self.execution_timeout and getattr(instance, "next_method", None):  # Airflow 3 does not show it
+        if EXECUTION_TIMEOUT_COUNTS_THE_DEFERRAL and self.execution_timeout and instance.next_method:
             self.execution_timeout += datetime.now(UTC) - instance.start_date
 
     @failing_briefly

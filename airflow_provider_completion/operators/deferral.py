@@ -9,8 +9,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import TaskDeferred, conf
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS
 
+from airflow_provider_completion.airflow_versions import RETRIES_RESUME
 from airflow_provider_completion.api.errors import BrokenAnswerError, CompletionError, TimeLimitError, error_of
 from airflow_provider_completion.hooks.trace import origin_of
 from airflow_provider_completion.keeping.record import CallRecord, Received, attempt_of
@@ -34,9 +34,6 @@ _NOTING_SECONDS = 10.0
 
 #: How Airflow says that ``execution_timeout`` has ended a trigger, the second until 2.11.
 _TIMEOUTS = ("Trigger timeout", "Trigger/execution timeout")
-
-#: Whether a retry begins with what the trigger of the try before has said, instead of with ``execute``.
-RETRIES_RESUME = AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS
 
 
 class Deferral:

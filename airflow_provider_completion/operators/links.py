@@ -6,7 +6,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator, BaseOperatorLink, XCom
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+
+from airflow_provider_completion.airflow_versions import LINKS_ARE_MADE_BY_THE_TASK
 
 if TYPE_CHECKING:
     from airflow_provider_completion.hooks.completion import CompletionHook
@@ -41,9 +42,9 @@ class CompletionReportLink(BaseOperatorLink):
 
 def _left_by(operator: Any, ti_key: Any, key: str) -> str:
     """Return the address that a task has left, empty without one."""
-    if AIRFLOW_V_3_0_PLUS:  # asked on the worker, at the end of the task
+    if LINKS_ARE_MADE_BY_THE_TASK:
         return str(getattr(operator, key, None) or "")
-    return str(XCom.get_value(ti_key=ti_key, key=key) or "")  # asked by the web server
+    return str(XCom.get_value(ti_key=ti_key, key=key) or "")
 
 
 class CallingOperator(BaseOperator):
@@ -90,5 +91,5 @@ class CallingOperator(BaseOperator):
     def leave(self, ti: Any, key: str, url: str | None) -> None:
         """Leave an address for a link."""
         setattr(self, key, url)
-        if url and self.do_xcom_push and not AIRFLOW_V_3_0_PLUS:
+        if url and self.do_xcom_push and not LINKS_ARE_MADE_BY_THE_TASK:
             ti.xcom_push(key=key, value=url)

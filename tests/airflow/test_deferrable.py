@@ -33,6 +33,7 @@ from airflow.providers.common.compat.sdk import (
 )
 from pydantic import BaseModel
 
+from airflow_provider_completion.airflow_versions import XCOM_HAS_ASYNC_METHODS
 from airflow_provider_completion.client.settings import ClientSettings
 from airflow_provider_completion.exceptions import (
     BrokenAnswerError,
@@ -1219,7 +1220,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-@pytest.mark.skipif(not hasattr(XCom, "aset"), reason="the async methods of XCom are new in Airflow 3.3")
+@pytest.mark.skipif(not XCOM_HAS_ASYNC_METHODS, reason="the async methods of XCom are new in Airflow 3.3")
 def test_a_call_asks_six_times_of_the_supervisor(completion_server: LocalCompletionServer, asked: list[str]) -> None:
     assert in_a_task(deferred) == WHOLE
     # Claim, state, that it is sent, claim; its generation, its answer. They wait in one queue with all other triggers'.

@@ -118,6 +118,7 @@ def test_parsing_a_dag_file_imports_nothing_slow() -> None:
     ours = [name for name in parsed.stdout.split() if name.startswith("airflow_provider_completion")]
     assert set(ours) <= {
         "airflow_provider_completion",
+        "airflow_provider_completion.airflow_versions",
         "airflow_provider_completion.api",
         "airflow_provider_completion.api.errors",
         "airflow_provider_completion.operators",
