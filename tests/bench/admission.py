@@ -74,7 +74,7 @@ def run_of(way: str, asked: int, load: Load) -> dict[str, Any]:
     rows, took = sum(load.each), list[float]()
     with serving(load.kind, rows) as (url, seen):
         begun, clock = time.perf_counter(), time.monotonic()
-        work = ways.Work(url, load.kind, rows, asked, load.streams)
+        work = ways.Work(load.kind, rows, asked, load.streams, url)
         if way == OURS:
             others = [
                 Process(target=_later, args=(seconds, replace(work, rows=load.each[number]), number))

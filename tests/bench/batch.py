@@ -36,14 +36,14 @@ def measure(run: Run) -> None:
             f"{OURS}, client without a journal": ways.async_client,
             **ways.others(there),
         }
-        work = Work(url, kind, run.scaled(ROWS, least=10 * IN_FLIGHT), IN_FLIGHT)
+        work = Work(kind, run.scaled(ROWS, least=10 * IN_FLIGHT), IN_FLIGHT, url=url)
         turns = {name: partial(_per_row, way, work) for name, way in many.items()}
         what = f"rows of 50 ms, {IN_FLIGHT} in flight"
         run.compare(what, turns, rounds=ROUNDS, aims={OURS: {"rows": 0.95, "CPU a row": 2.3}})
     for seconds, rows, in_flight in ((0.05, 10_000, 100), (0.5, 2_000, 100), (1.0, 500, 32)):
         kind = Kind(seconds=seconds)
         with serving(kind) as (url, _):
-            work = Work(url, kind, run.scaled(rows, least=5 * in_flight), in_flight)
+            work = Work(kind, run.scaled(rows, least=5 * in_flight), in_flight, url=url)
             stored: dict[str, Way] = {
                 f"{OURS}, journal on a local path": ways.batch,
                 _STORED: partial(ways.batch, put_seconds=PUT_SECONDS),

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 from unittest import mock
 
 import trustme
@@ -18,8 +22,6 @@ from tests.bench.server import Kind, serving
 from tests.bench.ways import Way, Work
 
 ROUNDS = 5
-TOKENS = 60
-_HOOK = "HttpHook of the HTTP provider"
 
 
 def _each(way: Way, work: Work) -> Figures:
@@ -41,42 +43,43 @@ def certified(scheme: str) -> Iterator[tuple[str | None, str | None]]:
         yield certificate, ca
 
 
+@dataclass(frozen=True)
+class _Case:
+    what: str
+    work: Work
+    ways: Mapping[str, Way]
+    aims: Figures = MappingProxyType({})
+
+
+def _cases(there: bool) -> Iterator[_Case]:
+    sync: dict[str, Way] = {"requests": ways.with_requests, OURS: ways.client}
+    many: dict[str, Way] = {"aiohttp": ways.with_aiohttp, OURS: ways.async_client}
+    httpx: dict[str, Way] = {"httpx": ways.with_httpx}
+    hook: dict[str, Way] = {"HttpHook of the HTTP provider": ways.http_hook} if there else {}
+    # No model answers at once: what a call costs is all that is left.
+    yield _Case("one after another, answered at once", Work(Kind(seconds=0), 500), sync | httpx | hook)
+    stream = Kind(seconds=0, events=60)
+    yield _Case("one after another, 60 tokens at once", Work(stream, 300, streams=True), sync | httpx)
+    stream = Kind(seconds=0.6, events=60, first=0)
+    yield _Case(
+        "one after another, 60 tokens of 10 ms", Work(stream, 10, streams=True), sync | httpx, {"time a call": 1.15}
+    )
+    aims = {"time a call": 1 / 0.95, "CPU a call": 1.8}
+    yield _Case("100 in flight, rows of 50 ms", Work(Kind(seconds=0.05), 5_000, 100), many, aims)
+    # What there is to wait for when the machine is not busy: rows take seconds.
+    yield _Case("100 in flight, rows of 500 ms", Work(Kind(seconds=0.5), 1_000, 100), many, {"time a call": 1 / 0.95})
+
+
 def measure(run: Run) -> None:
     """Make calls, over http and https."""
-    sync: dict[str, Way] = {"requests": ways.with_requests, OURS: ways.client}
-    both = {**sync, "httpx": ways.with_httpx}
-    many: dict[str, Way] = {"aiohttp": ways.with_aiohttp, OURS: ways.async_client}
     with airflow_home(), peers() as there:
-        blocking = {**both, _HOOK: ways.http_hook} if there else both
-        cases: tuple[tuple[str, Kind, bool, int, int, dict[str, Way], Figures], ...] = (
-            # No model answers at once: what a call costs is all that is left.
-            ("one after another, answered at once", Kind(seconds=0), False, 500, 1, blocking, {}),
-            (f"one after another, {TOKENS} tokens at once", Kind(seconds=0, events=TOKENS), True, 300, 1, both, {}),
-            (
-                f"one after another, {TOKENS} tokens of 10 ms",
-                Kind(seconds=0.01 * TOKENS, events=TOKENS, first=0),
-                True,
-                10,
-                1,
-                sync,
-                {"time a call": 1.15},
-            ),
-            (
-                "100 in flight, rows of 50 ms",
-                Kind(seconds=0.05),
-                False,
-                5_000,
-                100,
-                many,
-                {"time a call": 1 / 0.95, "CPU a call": 1.8},
-            ),
-            ("100 in flight, rows of 500 ms", Kind(seconds=0.5), False, 1_000, 100, many, {"time a call": 1 / 0.95}),
-        )
         for scheme in ("http", "https"):
-            for what, kind, streams, rows, in_flight, ways_of, aims in cases:
-                title = f"{what}, {scheme}"
-                with certified(scheme) as (certificate, ca), serving(kind, 0, certificate) as (url, _):
-                    work = Work(url, kind, run.scaled(rows, least=2 * in_flight), in_flight, streams, ca)
-                    turns = {name: partial(_each, way, work) for name, way in ways_of.items()}
-                    with mock.patch.dict("os.environ", AIRFLOW_CONN_BENCH=f'{{"conn_type": "http", "host": "{url}"}}'):
-                        run.compare(title, turns, rounds=ROUNDS, aims={OURS: aims} if scheme == "http" else {})
+            for case in _cases(there):
+                work, aims = case.work, {OURS: case.aims} if scheme == "http" else {}
+                with certified(scheme) as (certificate, ca), serving(work.kind, 0, certificate) as (url, _):
+                    rows = run.scaled(work.rows, least=2 * work.in_flight)
+                    work = replace(work, rows=rows, url=url, ca=ca)
+                    turns = {name: partial(_each, way, work) for name, way in case.ways.items()}
+                    connection = json.dumps({"conn_type": "http", "host": url})
+                    with mock.patch.dict(os.environ, AIRFLOW_CONN_BENCH=connection):
+                        run.compare(f"{case.what}, {scheme}", turns, rounds=ROUNDS, aims=aims)

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from typing import Any
 
 import httpx
 import httpx_sse
@@ -18,6 +19,7 @@ from tests.wire_files import wire
 
 ROUNDS = 9
 _Chunks = list[bytes]
+_Read = Callable[[_Chunks], Iterable[Any]]
 
 
 def _frames(chunks: _Chunks) -> Iterator[Frame]:
@@ -25,7 +27,7 @@ def _frames(chunks: _Chunks) -> Iterator[Frame]:
     return (frame for chunk in chunks for frame in decoder.receive_data(chunk))
 
 
-def _ours(chunks: _Chunks) -> Iterator[str | bytes]:
+def _ours(chunks: _Chunks) -> Iterator[bytes]:
     return (frame.data for frame in _frames(chunks))
 
 
@@ -42,11 +44,11 @@ def _sseclient(chunks: _Chunks) -> Iterator[str]:
     return (event.data for event in sseclient.SSEClient(iter(chunks)).events())
 
 
-def _loaded(read: Callable[[_Chunks], Iterable[str | bytes]], chunks: _Chunks) -> Iterator[object]:
+def _loaded(read: _Read, chunks: _Chunks) -> Iterator[object]:
     return (json.loads(data) for data in read(chunks))
 
 
-def _rate(read: Callable[[_Chunks], Iterable[object]], chunks: _Chunks, events: int) -> Figures:
+def _rate(read: _Read, chunks: _Chunks, events: int) -> Figures:
     start = time.process_time()
     assert sum(1 for event in read(chunks) if event) == events
     return {"events": events / (time.process_time() - start)}
@@ -56,20 +58,14 @@ def measure(run: Run) -> None:
     """Take streams apart."""
     body = wire("smol_streaming").body * run.scaled(40)
     frames = [frame + b"\n\n" for frame in body.split(b"\n\n") if frame]
-    peers = {"httpx-sse": _httpx_sse, "sseclient-py": _sseclient}
-    for what, ways in (
-        ("taken apart", {OURS: _ours, **peers}),
-        (
-            "read as JSON",
-            {
-                f"{OURS}, typed and checked": _typed,
-                **{f"{name} + json.loads": partial(_loaded, read) for name, read in {OURS: _ours, **peers}.items()},
-            },
-        ),
-    ):
-        for cut, chunks in (
-            ("an event a chunk", frames),
-            ("64 KiB a chunk", [body[at : at + 65536] for at in range(0, len(body), 65536)]),
-        ):
-            turns = {name: partial(_rate, read, chunks, len(frames)) for name, read in ways.items()}
+    cuts = {
+        "an event a chunk": frames,
+        "64 KiB a chunk": [body[at : at + 65536] for at in range(0, len(body), 65536)],
+    }
+    split: dict[str, _Read] = {OURS: _ours, "httpx-sse": _httpx_sse, "sseclient-py": _sseclient}
+    read: dict[str, _Read] = {f"{OURS}, typed and checked": _typed}
+    read |= {f"{name} + json.loads": partial(_loaded, reader) for name, reader in split.items()}
+    for what, readers in (("taken apart", split), ("read as JSON", read)):
+        for cut, chunks in cuts.items():
+            turns = {name: partial(_rate, reader, chunks, len(frames)) for name, reader in readers.items()}
             run.compare(f"{what}, {cut}", turns, rounds=ROUNDS)

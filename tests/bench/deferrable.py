@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from functools import partial
 from multiprocessing import Pipe, Process
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -89,6 +90,8 @@ def _start() -> Figures:
 def measure(run: Run) -> None:
     """Run Dags in a process that has an Airflow home of its own."""
     with airflow_home(), _server() as connection:
+        airflow = Path(sys.executable).parent / "airflow"
+        subprocess.run([airflow, "db", "migrate"], check=True, capture_output=True)
         with mock.patch.dict("os.environ", AIRFLOW_CONN_COMPLETION_DEFAULT=connection):
             found = apart(partial(_in_dags, run.rounds(ROUNDS), run.scaled(ROWS)))
         run.add(f"a completion of {len(PIECES)} tokens in dag.test()", found)

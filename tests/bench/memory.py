@@ -25,6 +25,6 @@ def measure(run: Run) -> None:
         many: dict[str, Way] = {"aiohttp, which keeps nothing": ways.with_aiohttp, OURS: ways.batch}
         many |= ways.others(there)
         for rows in ROWS:
-            work = Work(url, kind, run.scaled(rows), IN_FLIGHT)
+            work = Work(kind, run.scaled(rows), IN_FLIGHT, url=url)
             turns = {name: partial(_memory, way, work) for name, way in many.items()}
             run.compare(f"{work.rows:,} rows", turns, rounds=1)

@@ -1,4 +1,4 @@
-"""The plots of the performance page. They can be read on white and on black, and the same figures make the same bytes."""
+"""The plots of the performance page, for white and for black. The same figures make the same bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from tests.bench.page import digest_of
 from tests.bench.results import OURS, Course, Part, Record, number
 
-_INK, _OURS, _OTHERS, _TRUTH = "#767676", "#6aa6f8", "#b4b4b4", "#d1495b"
+_INK, _OURS, _OTHERS, _TRUTH = "#7a7a7a", "#6aa6f8", "#b4b4b4", "#d1495b"
 #: Of those that are not ours.
 _LINES = ("#a0a0a0", "#bc8f3c", "#8a6fb0", "#4f9d69")
 _WIDTH = 8.0

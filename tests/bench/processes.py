@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -42,7 +40,7 @@ def cost(work: Callable[[], object]) -> Figures:
 
 @contextmanager
 def airflow_home() -> Iterator[None]:
-    """Let the processes that are begun meanwhile have an Airflow of their own, with a database."""
+    """Let the processes that are begun meanwhile have an Airflow home of their own."""
     with tempfile.TemporaryDirectory(prefix="completion-bench-") as home:
         settings = {
             "AIRFLOW_HOME": home,
@@ -50,6 +48,4 @@ def airflow_home() -> Iterator[None]:
             "AIRFLOW__LOGGING__LOGGING_LEVEL": "CRITICAL",
         }
         with mock.patch.dict(os.environ, settings):
-            airflow = Path(sys.executable).parent / "airflow"
-            subprocess.run([airflow, "db", "migrate"], check=True, capture_output=True)
             yield

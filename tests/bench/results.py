@@ -44,6 +44,7 @@ UNITS = {
 _ALONE = {"refused", "in flight", "p95", "first row"}
 
 Figures = Mapping[str, float]
+Rounds = Sequence[Figures]
 Ways = Mapping[str, Callable[[], Figures]]
 #: What the ratios of some ways, or where there is none the medians, should be at most; of a rate at least.
 Aims = Mapping[str, Figures]
@@ -73,6 +74,27 @@ class Record:
     peer: str | None = None
     ratio: float | None = None
     aim: float | None = None
+
+    @classmethod
+    def of(
+        cls, what: str, way: str, quantity: str, rounds: Rounds, peer: tuple[str, Rounds], aim: float | None
+    ) -> Record:
+        """Compare what a way came to in each round with what its peer did, unless that is the way itself."""
+        values, ratios, unit = [figures[quantity] for figures in rounds], list[float](), UNITS[quantity]
+        if way != peer[0] and quantity not in _ALONE:
+            ratios = [value / figures[quantity] for value, figures in zip(values, peer[1], strict=False)]
+        return cls(
+            what,
+            way,
+            quantity,
+            unit,
+            values=[_short(value) for value in values],
+            median=_short(statistics.median(values)),
+            worst=_short((min if unit.endswith("/s") else max)(ratios or values)),
+            peer=peer[0] if ratios else None,
+            ratio=_short(statistics.median(ratios)) if ratios else None,
+            aim=aim,
+        )
 
     @property
     def label(self) -> str:
@@ -132,7 +154,7 @@ class Part:
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Part:
         """Return what was written as JSON."""
-        records, courses = ([kind(**one) for one in told[name]] for kind, name in _LISTS.items())
+        records, courses = [Record(**one) for one in told["records"]], [Course(**one) for one in told["courses"]]
         return cls(**{**told, "records": records, "courses": courses})
 
     @property
@@ -143,9 +165,6 @@ class Part:
     def of_quantity(self, quantity: str, *whats: str) -> Iterator[Record]:
         """Yield the records of a quantity, of what is named or of all."""
         return (r for r in self.records if r.quantity == quantity and (not whats or r.what in whats))
-
-
-_LISTS: dict[Any, str] = {Record: "records", Course: "courses"}
 
 
 class Run:
@@ -193,28 +212,13 @@ class Run:
                 found[way].append(measure())
         self.add(what, found, aims)
 
-    def add(self, what: str, found: Mapping[str, Sequence[Figures]], aims: Aims = MappingProxyType({})) -> None:
+    def add(self, what: str, found: Mapping[str, Rounds], aims: Aims = MappingProxyType({})) -> None:
         """Take note of what the ways came to in each round, and print it."""
         print(f"{self.found.part}: {what}", flush=True)
-        (peer, first), *_ = found.items()
+        peer = next(iter(found.items()))
         for way, rounds in found.items():
             for quantity in rounds[0]:
-                values = [figures[quantity] for figures in rounds]
-                compared: list[float] = []
-                if way != peer and quantity not in _ALONE:
-                    compared = [one / figures[quantity] for one, figures in zip(values, first, strict=False)]
-                record = Record(
-                    what,
-                    way,
-                    quantity,
-                    UNITS[quantity],
-                    [_short(value) for value in values],
-                    _short(statistics.median(values)),
-                    _short((min if UNITS[quantity].endswith("/s") else max)(compared or values)),
-                    peer if compared else None,
-                    _short(statistics.median(compared)) if compared else None,
-                    aims.get(way, {}).get(quantity),
-                )
+                record = Record.of(what, way, quantity, rounds, peer, aims.get(way, {}).get(quantity))
                 self.found.records.append(record)
                 _print(record)
 
@@ -237,8 +241,8 @@ def _print(record: Record) -> None:
 
 
 def number(value: float) -> str:
-    """Return it with three figures or more."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    """Return it with three figures or more, a whole number as it is."""
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def _short(value: float) -> float:

@@ -20,7 +20,7 @@ def measure(run: Run) -> None:
     """Read streams."""
     count = run.scaled(STREAMS)
     with serving(KIND) as (url, _):
-        work = Work(url, KIND, count, count, streams=True)
+        work = Work(KIND, count, count, streams=True, url=url)
         turns = {name: partial(ways.cost_of, way, work) for name, way in _WAYS.items()}
         what = f"{count:,} streams at once, of {KIND.events} events in {KIND.seconds:g} s"
         run.compare(what, turns, rounds=ROUNDS, aims=_AIMS)

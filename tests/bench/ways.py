@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,25 +47,25 @@ _BACKOFF, _LONGEST_BACKOFF = 1.0, 60.0
 class Work:
     """What is to be asked.
 
-    :param url: of the server
     :param rows: how many texts, the numbers from 0 on
     :param in_flight: how many are asked for at the same time
-    :param ca: a file with the authority that signed the server's certificate
+    :param url: of the server
+    :param ca: a file with the authority that signed its certificate
     """
 
-    url: str
     kind: Kind
     rows: int
     in_flight: int = 1
     streams: bool = False
+    url: str = ""
     ca: str | None = None
-    settings: ClientSettings = field(init=False)
 
-    def __post_init__(self) -> None:
-        settings = ClientSettings(
+    @property
+    def settings(self) -> ClientSettings:
+        """The settings of this project's clients."""
+        return ClientSettings(
             base_url=self.url, api_key=_KEY, max_concurrency=self.in_flight, check_inputs=False, ca_bundle=self.ca
         )
-        object.__setattr__(self, "settings", settings)
 
     @property
     def mode(self) -> Any:
@@ -337,7 +337,8 @@ def others(there: bool) -> dict[str, Way]:
 
 def cost_of(way: Way, work: Work) -> Figures:
     """Return what a way costs in a process of its own that has done a little of it before, so that all is imported."""
-    return apart(partial(_warm_cost, way, work))
+    found: Figures = apart(partial(_warm_cost, way, work))
+    return found
 
 
 def _warm_cost(way: Way, work: Work) -> Figures:
