@@ -13,7 +13,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--scale", type=float, default=1.0, help="the share of rows, calls and waves; 1 by default")
-    parser.add_argument("--rounds", type=int, help="how many, instead of each part's own number")
+    parser.add_argument("--rounds", type=int, help="how many at most; each comparison has its own number")
     parser.add_argument("--only", default="", help="a part of the titles of what is measured; then nothing is written")
     args = parser.parse_args()
     if unknown := set(args.parts) - set(PARTS):

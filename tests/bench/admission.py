@@ -19,7 +19,7 @@ from typing import Any
 
 from tests.bench import ways
 from tests.bench.results import OURS, Course, Figures, Run
-from tests.bench.server import LOOK_SECONDS, Kind, serving
+from tests.bench.server import Kind, serving
 
 ROUNDS, TOGETHER = 3, 12
 WAVES = 40
@@ -149,8 +149,7 @@ class Case:
     def courses(self) -> Iterator[Course]:
         """Yield how many calls of each way the server had in the round with peers."""
         for way, (result, *_) in self.results.items() if self.peers else ():
-            present = result.result()["course"]
-            at = [LOOK_SECONDS * number for number in range(len(present))]
+            at, present = zip(*result.result()["course"], strict=True)
             yield Course(self.title, way, at, present, self.truths[0])
 
 

@@ -50,8 +50,8 @@ def _origin(part: Part) -> str:
     )
     if not part.is_short:
         return said
-    rounds = f", {part.rounds} of the rounds" if part.rounds else ""
-    return f"{said} **A short run** ({part.scale:.0%} of the rows{rounds}): its figures mean little."
+    rounds = f", {part.rounds} round{'s' if part.rounds > 1 else ''} at most" if part.rounds else ""
+    return f"{said} **A short run** ({100 * part.scale:g} % of the rows{rounds}): its figures mean little."
 
 
 def _table(part: Part) -> Iterator[str]:

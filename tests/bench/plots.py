@@ -96,6 +96,7 @@ def _courses(part: Part) -> Figure:
     figure = Figure(figsize=(_WIDTH, 1.15 * count + 0.5), layout="constrained")
     grid = figure.subplots(count, len(columns), sharex="col", sharey="col", squeeze=False)
     for column, courses in enumerate(columns):
+        grid[0][column].set_ylim(0, 1.1 * max(max(*course.values, course.truth) for course in courses))
         for row in range(count):
             if row < len(courses):
                 _course(grid[row][column], courses[row], part)
@@ -108,14 +109,13 @@ def _courses(part: Part) -> Figure:
 
 def _course(axes: Axes, course: Course, part: Part) -> None:
     color = _OURS if course.way.startswith(OURS) else _OTHERS
-    axes.fill_between(course.at, course.values, step="post", color=color, linewidth=0)
+    axes.stairs(course.values[:-1], course.at, fill=True, color=color, linewidth=0)
     axes.axhline(course.truth, color=_TRUTH, linewidth=1, dashes=(4, 3))
     seconds, refused = (
         next(record for record in part.of_quantity(quantity, course.what) if record.way == course.way).values[0]
         for quantity in ("time", "refused")
     )
     axes.set_title(f"{course.way}: {seconds:.0f} s, {refused:,.0f} refused")
-    axes.set_ylim(0, None)
 
 
 def _over_rows(part: Part) -> Figure:

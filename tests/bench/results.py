@@ -133,7 +133,7 @@ class Course:
 class Part:
     """What came of a part, and where and when it was measured.
 
-    :param rounds: None: each comparison's own number
+    :param rounds: how many at most; None: each comparison's own number
     :param load: how many processes had something to do on the machine in the minute before
     """
 
@@ -171,7 +171,7 @@ class Run:
     """A part while it is measured.
 
     :param scale: the share of rows, calls and waves
-    :param rounds: how many, None for each comparison's own number
+    :param rounds: how many at most, None for each comparison's own number
     :param only: a part of the titles of what is measured
     """
 
@@ -196,7 +196,7 @@ class Run:
 
     def rounds(self, usual: int) -> int:
         """Return how many rounds there are."""
-        return self.found.rounds or usual
+        return min(usual, self.found.rounds or usual)
 
     def wants(self, what: str) -> bool:
         """Say whether it is to be measured."""

@@ -21,7 +21,7 @@ _ABOUT, _SIGMA = 0.2, 0.6
 _IDS = {"task_id": "t", "message_id": "m", "created_at": 1795384372}
 _WORD = "word "
 #: Between two looks at how many there are.
-LOOK_SECONDS = 0.25
+_LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ class Seen:
 
     :param first_at: when each client's first call was taken, in seconds of the server's clock
     :param present: the mean number of calls that it had, in the half of them that came in the middle
-    :param course: how many it had, every quarter of a second from the first call to the last
+    :param course: the second since the first call, and how many it had then, twice a second until the last has ended
     """
 
     taken: int = 0
@@ -90,7 +90,7 @@ class Seen:
     most: int = 0
     present: float = 0.0
     first_at: dict[str, float] = field(default_factory=dict)
-    course: list[int] = field(default_factory=list)
+    course: list[tuple[float, int]] = field(default_factory=list)
 
 
 class _State:
@@ -110,9 +110,10 @@ class _State:
         return self.working + len(self.waiting)
 
     def look(self) -> None:
+        if self.rows:
+            self.seen.course.append((round(self.seconds, 2), self.present))
         if self.ended < self.rows:
-            self.seen.course.append(self.present)
-            self.loop.call_later(LOOK_SECONDS, self.look)
+            self.loop.call_later(_LOOK_SECONDS, self.look)
 
     def count(self) -> None:
         """Take note of how many it has had until now."""

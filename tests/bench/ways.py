@@ -136,7 +136,7 @@ def with_httpx(work: Work) -> None:
 
 
 def http_hook(work: Work) -> None:
-    """The hook of the HTTP provider; it has no streams."""
+    """The hook of the HTTP provider, which has a session for each call."""
     from airflow.providers.http.hooks.http import HttpHook
 
     hook = HttpHook("POST", http_conn_id="bench")
