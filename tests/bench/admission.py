@@ -25,6 +25,7 @@ ROUNDS, TOGETHER = 3, 12
 WAVES = 40
 #: The way of who knows.
 KNOWS = "knows the limit"
+_TIMES = {"constant": "equal times", "about": "times ± 20 %", "log-normal": "log-normal times"}
 #: A way, and for how many it asks.
 _Way = tuple[str, int]
 _OURS_50, _OURS_100 = (OURS, 50), (OURS, 100)
@@ -199,7 +200,7 @@ def _unlimited(dice: random.Random, waves: int, *, streams: bool) -> Load:
 def cases() -> Iterator[Case]:
     """Yield all that is measured."""
     yield Case(
-        "no limit, 200 rows of 2 s",
+        "no limit, rows of 2 s",
         lambda _, waves: Load(Kind(seconds=2), 5 * waves, 32),
         {"time": 1.1},
         ours=((OURS, 32),),
@@ -208,30 +209,31 @@ def cases() -> Iterator[Case]:
         title = f"ceiling, {'named' if named else 'not named'}"
         peers = ("AIMD", "jittered back-off") if named else ()
         for spread, most in (("about", 1.05), ("constant", 1.10)):
-            yield Case(f"{title}, {spread}", partial(_ceiling, named=named, spread=spread), {"time": most}, peers=peers)
+            make = partial(_ceiling, named=named, spread=spread)
+            yield Case(f"{title}, {_TIMES[spread]}", make, {"time": most}, peers=peers)
             peers = ()
-        for what, make, aims in (
+        for what, split, aims in (
             ("half held by another", _half_held, {"time": 1.1}),
             ("two batches", _two, {"time": 1.1, "first row": 30}),
             ("four shards", _four, {"time": 1.15, "first row": 30}),
         ):
-            yield Case(f"{title}, {what}", partial(make, named=named), aims, (_OURS_100,))
+            yield Case(f"{title}, {what}", partial(split, named=named), aims, (_OURS_100,))
     for streams in (True, False):
         mode = "streaming" if streams else "blocking"
         peers = ("AIMD", "as asked") if streams else ()
         for spread, p95 in (("constant", 2.5), ("log-normal", 1.5)):
             make = partial(_queue, spread=spread, streams=streams)
             aims = {"time": 1 / 0.95, "in flight": 1.5, "p95": p95}
-            yield Case(f"silent queue, {mode}, {spread}", make, aims, peers=peers)
+            yield Case(f"silent queue, {mode}, {_TIMES[spread]}", make, aims, peers=peers)
             peers = ()
         yield Case(
-            f"silent queue of 20, 5 from second 10 to 30, {mode}",
+            f"silent queue of 20, {mode}, 5 from second 10 to 30",
             partial(_coming_and_going, streams=streams),
             {"time": 1.3},
             (_OURS_100,),
         )
         yield Case(
-            f"no limit, log-normal, 5 % at once, {mode}",
+            f"no limit, {mode}, log-normal times, 5 % at once",
             partial(_unlimited, streams=streams),
             {"time": 1 / 0.9},
             (_OURS_100,),

@@ -23,6 +23,7 @@ _STYLE = {
     "font.family": "sans-serif",
     "font.size": 9,
     "axes.titlesize": 9.5,
+    "figure.titlesize": 10.5,
     "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -92,18 +93,14 @@ def _panel(axes: Axes, records: Sequence[Record]) -> None:
 def _courses(part: Part) -> Figure:
     """What each way had in flight over time: a column for each thing that was done."""
     columns = [list(of_what) for _, of_what in groupby(part.courses, lambda course: course.what)]
-    count = max(map(len, columns))
-    figure = Figure(figsize=(_WIDTH, 1.15 * count + 0.5), layout="constrained")
-    grid = figure.subplots(count, len(columns), sharex="col", sharey="col", squeeze=False)
-    for column, courses in enumerate(columns):
-        grid[0][column].set_ylim(0, 1.1 * max(max(*course.values, course.truth) for course in courses))
-        for row in range(count):
-            if row < len(courses):
-                _course(grid[row][column], courses[row], part)
-            else:
-                grid[row][column].set_visible(False)
-        grid[0][column].set_title(f"{courses[0].what}\n{grid[0][column].get_title(loc='left')}", loc="left")
-        grid[len(courses) - 1][column].set_xlabel("seconds")
+    figure = Figure(figsize=(_WIDTH, 1.15 * max(map(len, columns)) + 0.5), layout="constrained")
+    for place, courses in zip(figure.subfigures(1, len(columns), squeeze=False)[0], columns, strict=True):
+        place.suptitle(f"{courses[0].what}: calls in flight")
+        grid = place.subplots(len(courses), sharex=True, sharey=True, squeeze=False)
+        for (axes,), course in zip(grid, courses, strict=True):
+            _course(axes, course, part)
+        axes.set_xlabel("seconds")
+        axes.set_ylim(0, 1.1 * max(max(*course.values, course.truth) for course in courses))
     return figure
 
 

@@ -127,7 +127,7 @@ class _State:
     def arrive(self, calls: _Calls) -> None:
         if not self.begun_at:
             self.begun_at = self.loop.time()
-            self.look()
+            self.loop.call_soon(self.look)
         self.count()
         if self.kind.ceiling and self.working >= self.kind.most(self.seconds):
             self.seen.refused += 1

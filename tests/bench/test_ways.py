@@ -1,4 +1,4 @@
-"""The ways that are measured ask for what they say, and hold the answers against it. What they cost is not looked at."""
+"""The ways that are measured ask for all rows, and hold what they get against what the server says."""
 
 from __future__ import annotations
 
