@@ -50,4 +50,4 @@ def measure(run: Run) -> None:
             }
             turns = {name: partial(_per_row, way, work) for name, way in stored.items()}
             what = f"rows of {1000 * seconds:.0f} ms, {in_flight} in flight"
-            run.compare(f"{what}, journals", turns, rounds=ROUNDS, aims={_STORED: {"rows": 0.7}})
+            run.compare(f"journals, {what}", turns, rounds=ROUNDS, aims={_STORED: {"rows": 0.7}})

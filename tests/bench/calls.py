@@ -7,9 +7,8 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from types import MappingProxyType
 from unittest import mock
 
 import trustme
@@ -48,7 +47,7 @@ class _Case:
     what: str
     work: Work
     ways: Mapping[str, Way]
-    aims: Figures = MappingProxyType({})
+    aims: Figures = field(default_factory=dict)
 
 
 def _cases(there: bool) -> Iterator[_Case]:

@@ -66,8 +66,8 @@ def _table(part: Part) -> Iterator[str]:
 
 
 def _cell(record: Record) -> str:
-    said = number(record.median)
-    ratio = "" if record.ratio is None else f"{record.ratio:.2f} ×"
+    said = record.figure
+    ratio = "" if record.ratio is None else f"{number(record.ratio)} ×"
     if record.aim is not None:
         aim = f"{'≥' if record.is_rate else '≤'} {record.aim:.3g}"
         if ratio:

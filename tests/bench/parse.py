@@ -36,4 +36,4 @@ def measure(run: Run) -> None:
         for module in modules.values():
             _imported(module)  # which is compiled the first time
         ways = {way: lambda module=module: _imported(module) for way, module in modules.items()}
-        run.compare("import of the operators over BaseOperator", ways, rounds=9, aims={OURS: {"import": 30}})
+        run.compare("operators, over BaseOperator", ways, rounds=9, aims={OURS: {"import": 30}})

@@ -76,9 +76,9 @@ def _panel(axes: Axes, records: Sequence[Record]) -> None:
     for place, record in enumerate(records):
         if len(record.values) > 1:
             axes.plot(record.values, [place] * len(record.values), "|", color=_INK, markersize=6, markeredgewidth=0.8)
-        ratio = "" if record.ratio is None else f" ({record.ratio:.2f} ×)"
+        ratio = "" if record.ratio is None else f" ({number(record.ratio)} ×)"
         axes.annotate(
-            f"{number(record.median)}{ratio}",
+            f"{record.figure}{ratio}",
             (max(record.values), place),
             (6, 0),
             textcoords="offset points",
@@ -140,7 +140,7 @@ _PLOTS: dict[str, Callable[[Part], Figure]] = {
     "calls": lambda part: _bars(part, ["CPU a call"], lambda what: what.endswith("http")),
     "decoder": lambda part: _bars(part, ["events"]),
     "streams": lambda part: _bars(part, ["time", "CPU", "memory"]),
-    "batch": lambda part: _bars(part, ["rows", "CPU a row"], lambda what: not what.endswith("journals")),
+    "batch": lambda part: _bars(part, ["rows", "CPU a row"], lambda what: not what.startswith("journals")),
     "admission": _courses,
     "memory": _over_rows,
 }

@@ -102,6 +102,11 @@ class Record:
         return self.unit if self.is_rate else f"{self.quantity}, {self.unit}"
 
     @property
+    def figure(self) -> str:
+        """The median, for people."""
+        return f"{self.median:,.0f}" if self.unit == "calls" else number(self.median)
+
+    @property
     def is_rate(self) -> bool:
         """Whether more is better."""
         return self.unit.endswith("/s")
@@ -231,9 +236,11 @@ class Run:
 
 
 def _print(record: Record) -> None:
-    said = f"  {record.way:44} {record.quantity:12} {number(record.median):>9} {record.unit}"
+    said = f"  {record.way:44} {record.quantity:12} {record.figure:>9} {record.unit}"
     if record.ratio is not None:
-        said += f", {record.ratio:.2f} times {record.peer}, worst {record.worst:.2f}"
+        said += f", {number(record.ratio)} times {record.peer}"
+    if len(record.values) > 1:
+        said += f", worst {number(record.worst)}"
     if record.aim is not None:
         said += f" (aim: {record.aim:.2f} {'at least' if record.is_rate else 'at most'})"
         said += "" if record.is_met else " missed"
@@ -241,8 +248,8 @@ def _print(record: Record) -> None:
 
 
 def number(value: float) -> str:
-    """Return it with three figures or more, a whole number as it is."""
-    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    """Return it with three figures or more."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def _short(value: float) -> float:

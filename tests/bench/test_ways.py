@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 from functools import partial
 
 import pytest
 
 from tests.bench import ways
+from tests.bench.results import PARTS
 from tests.bench.server import Kind, serving
 from tests.bench.ways import Way, Work
 
@@ -24,9 +26,19 @@ _WAYS: dict[str, Way] = {
 }
 
 
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_has_something_to_measure(part: str) -> None:
+    if part == "decoder":
+        pytest.importorskip("httpx_sse")
+        pytest.importorskip("sseclient")
+    assert callable(importlib.import_module(f"tests.bench.{part}").measure)
+
+
 @pytest.mark.parametrize("streams", [False, True], ids=["blocking", "streaming"])
 @pytest.mark.parametrize("way", _WAYS)
 def test_a_way_asks_once_for_each_row(way: str, streams: bool) -> None:
+    if way == "httpx":
+        pytest.importorskip("httpx_sse")
     kind = Kind(seconds=0, events=3)
     with serving(kind) as (url, seen):
         _WAYS[way](Work(kind, 5, 2, streams, url))
