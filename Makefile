@@ -21,7 +21,7 @@ unexport PYTHONPATH
 unexport PYTHONDONTWRITEBYTECODE
 PACKAGE := $(shell find airflow_provider_completion -name __pycache__ -prune -o -print)
 
-.PHONY: demo test test-all test-long test-celery check docs $(NEWEST:%=test-%) $(OLDEST:%=test-%) bench soak clean
+.PHONY: demo test test-all test-long test-celery check docs $(NEWEST:%=test-%) $(OLDEST:%=test-%) bench bench-page soak clean
 .SECONDARY:
 
 demo: .venv/airflow-$(NEWEST)/.ready ## run the example Dag, against a local app or AIRFLOW_CONN_COMPLETION_DEFAULT
@@ -55,8 +55,12 @@ test-$(OLDEST): .venv/airflow-$(OLDEST)/.ready
 	.venv/airflow-$(OLDEST)/bin/pytest $(IN_PARALLEL) -n 2 tests/airflow
 endif
 
-bench: .venv/airflow-$(NEWEST)/.ready ## measure; not part of the tests
-	PYTHONPATH=. .venv/airflow-$(NEWEST)/bin/python -m tests.bench
+BENCH := PYTHONPATH=. .venv/airflow-$(NEWEST)/bin/python -m tests.bench
+bench: .venv/airflow-$(NEWEST)/.ready ## measure, into .bench: PARTS="decoder parse", SCALE=0.05 ROUNDS=1 for a short run
+	$(BENCH) $(PARTS) $(if $(SCALE),--scale $(SCALE)) $(if $(ROUNDS),--rounds $(ROUNDS))
+
+bench-page: .venv/airflow-$(NEWEST)/.ready ## take what is in .bench into docs/performance.md, its tables and plots
+	$(BENCH).page
 
 SOAK := PYTHONPATH=. .venv/airflow-$(NEWEST)/bin/python -m
 soak: .venv/airflow-$(NEWEST)/.ready ## 100,000 calls with random faults; batches killed, interrupted, and of 100,000 rows
@@ -69,7 +73,7 @@ soak: .venv/airflow-$(NEWEST)/.ready ## 100,000 calls with random faults; batche
 	$(SOAK) tests.batch.many_shards --shards 8 --rows 50000
 
 clean: ## remove what the targets above made
-	rm -rf .venv .airflow docs/_build .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .airflow .bench docs/_build .mypy_cache .pytest_cache .ruff_cache
 
 $(UV):
 	@$(PYTHON) -c 'import sys; sys.exit("$(PYTHON) is older than 3.11" if sys.version_info < (3, 11) else 0)'

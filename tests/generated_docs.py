@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from airflow_provider_completion.api.catalogue import CATALOGUE, Failure
+from tests.bench import page
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -115,7 +116,7 @@ def _statuses(numbers: list[int]) -> str:
     return ", ".join(shown) or "any"
 
 
-DOCUMENTS = {"errors.md": errors}
+DOCUMENTS = {"errors.md": errors, "performance.md": page.page}
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import pytest
 from airflow_provider_completion.batch.records import FACTS
 from airflow_provider_completion.cli.options import OPTIONS
 from airflow_provider_completion.hooks.connection_form import EXTRA_FIELDS
+from tests.bench import page as performance
 from tests.generated_docs import DOCS, DOCUMENTS
 
 ROOT = DOCS.parent
@@ -98,6 +99,15 @@ def help_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_what_is_made_from_the_code_is_in_step_with_it(name: str) -> None:
     assert (DOCS / name).read_text() == DOCUMENTS[name](), "run python -m tests.generated_docs"
+
+
+def test_the_plots_show_what_the_performance_page_is_made_from() -> None:
+    parts = performance.parts()
+    drawn = {
+        plot.stem: performance.digest_of(parts[plot.stem]) in plot.read_text()
+        for plot in performance.PLOTS.glob("*.svg")
+    }
+    assert drawn == dict.fromkeys(re.findall(r"\(performance/(\w+)\.svg\)", performance.PAGE.read_text()), True)
 
 
 @pytest.mark.parametrize("snippet", blocks("python"))

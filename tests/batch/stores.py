@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,17 @@ class Stored:
 
     def __str__(self) -> str:
         return f"store://{self.path}"
+
+    @property
+    def name(self) -> str:
+        return Path(self.path).name
+
+    @property
+    def parent(self) -> Stored:
+        return replace(self, path=str(Path(self.path).parent))
+
+    def with_name(self, name: str) -> Stored:
+        return replace(self, path=str(Path(self.path).with_name(name)))
 
     def mkdir(self, *, parents: bool = False, exist_ok: bool = False) -> None:
         Path(self.path).mkdir(parents=parents, exist_ok=exist_ok)

@@ -1,15 +1,17 @@
-"""What it costs to hold many rows against an app's form before they are sent."""
+"""What it costs to make many rows' requests and to hold them against an app's form before they are sent."""
 
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from airflow_provider_completion.api.app import AppParameters
 from airflow_provider_completion.api.input_form import InputForm
 from airflow_provider_completion.api.requests import CompletionRequest
+from tests.bench.results import OURS, Figures, Run
 
+ROUNDS = 3
 ROWS = 100_000
-AIM_SECONDS = 5.0
 FORM = [
     {"paragraph": {"variable": "text", "required": True}},
     {"text-input": {"variable": "title", "max_length": 200}},
@@ -19,20 +21,22 @@ FORM = [
 ]
 
 
-def fitting() -> None:
-    """Make and check the requests of many rows, as a batch does."""
+def _fitting(rows: int, *, is_held: bool) -> Figures:
     form = InputForm(AppParameters.model_validate({"user_input_form": FORM}))
-    start = time.perf_counter()
-    for row in range(ROWS):
+    start = time.process_time()
+    for row in range(rows):
         inputs = {"text": f"A text of some length, number {row}. " * 20, "title": f"Row {row}", "sentences": row % 9}
-        CompletionRequest.build(inputs=inputs, user="airflow").fitting(form)
-    seconds = time.perf_counter() - start
-    print(
-        f"{ROWS:,} rows made and held against a form of {len(FORM)} variables: {seconds:.2f} s, "
-        f"{ROWS / seconds:,.0f} rows per second (aim: {AIM_SECONDS:g} s at most, "
-        f"{'met' if seconds <= AIM_SECONDS else 'missed'})"
-    )
+        request = CompletionRequest.build(inputs=inputs, user="airflow")
+        if is_held:
+            request.fitting(form)
+    return {"CPU a row": 1e6 * (time.process_time() - start) / rows}
 
 
-if __name__ == "__main__":
-    fitting()
+def measure(run: Run) -> None:
+    """Make and check requests, as a batch does."""
+    rows = run.scaled(ROWS)
+    turns = {
+        "made": partial(_fitting, rows, is_held=False),
+        f"{OURS}, made and held against it": partial(_fitting, rows, is_held=True),
+    }
+    run.compare(f"a form of {len(FORM)} variables", turns, rounds=ROUNDS)

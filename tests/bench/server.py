@@ -1,10 +1,13 @@
-"""A server that takes only so many calls at a time: it refuses the others, or lets them wait. A process of its own."""
+"""The server of all measurements, in a process of its own: it takes all calls, or only so many at a time, and refuses
+the others or lets them wait.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import random
+import ssl
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +19,9 @@ from typing import Any, Literal
 #: Of the mean; log-normal times are within a factor of 10 but for 5 % of them.
 _ABOUT, _SIGMA = 0.2, 0.6
 _IDS = {"task_id": "t", "message_id": "m", "created_at": 1795384372}
+_WORD = "word "
+#: Between two looks at how many there are.
+_LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,30 +35,37 @@ class Kind:
     :param held: how many of them another client holds all the time
     :param workers: how many it works on at a time, 0 for any number; the others wait without a byte
     :param at_once: the share of rows that are answered in 10 ms
-    :param first: the part of a row's time after which its first event comes
+    :param first: the part of a row's time after which its first event comes; the others follow at even distances
+    :param events: how many a stream has before its end, with a word each
     :param tells_latency: whether usage has it
     :param changes: from which second on how many workers, or what ceiling
     """
 
     seconds: float = 1.0
-    spread: Literal["constant", "about", "log-normal"] = "about"
+    spread: Literal["constant", "about", "log-normal"] = "constant"
     ceiling: int = 0
     named: bool = True
     held: int = 0
     workers: int = 0
     at_once: float = 0.0
     first: float = 0.3
+    events: int = 1
     tells_latency: bool = True
     changes: tuple[tuple[float, int], ...] = ()
     seed: int = 0
 
+    @property
+    def answer(self) -> str:
+        """What it answers to each row."""
+        return _WORD * self.events
+
     def seconds_of(self, text: str) -> float:
         """Return how long it works on a row."""
+        if self.spread == "constant" and not self.at_once:
+            return self.seconds
         dice = random.Random(f"{self.seed} {text}")
         if dice.random() < self.at_once:
             return 0.01
-        if self.spread == "constant":
-            return self.seconds
         if self.spread == "about":
             return self.seconds * dice.uniform(1 - _ABOUT, 1 + _ABOUT)
         return self.seconds * dice.lognormvariate(-(_SIGMA**2) / 2, _SIGMA)
@@ -69,6 +82,7 @@ class Seen:
 
     :param first_at: when each client's first call was taken, in seconds of the server's clock
     :param present: the mean number of calls that it had, in the half of them that came in the middle
+    :param course: the second since the first call, and how many it had then, twice a second until the last has ended
     """
 
     taken: int = 0
@@ -76,6 +90,7 @@ class Seen:
     most: int = 0
     present: float = 0.0
     first_at: dict[str, float] = field(default_factory=dict)
+    course: list[tuple[float, int]] = field(default_factory=list)
 
 
 class _State:
@@ -90,9 +105,19 @@ class _State:
     def seconds(self) -> float:
         return self.loop.time() - self.begun_at
 
+    @property
+    def present(self) -> int:
+        return self.working + len(self.waiting)
+
+    def look(self) -> None:
+        if self.rows:
+            self.seen.course.append((round(self.seconds, 2), self.present))
+        if self.ended < self.rows:
+            self.loop.call_later(_LOOK_SECONDS, self.look)
+
     def count(self) -> None:
         """Take note of how many it has had until now."""
-        now, present = self.loop.time(), self.working + len(self.waiting)
+        now, present = self.loop.time(), self.present
         if self.rows / 4 <= self.ended < self.rows * 3 / 4:
             self._since = self._since or now
             self._area += present * (now - self._area_at) if self._area_at else 0.0
@@ -100,7 +125,9 @@ class _State:
             self.seen.present = self._area / (now - self._since) if now > self._since else 0.0
 
     def arrive(self, calls: _Calls) -> None:
-        self.begun_at = self.begun_at or self.loop.time()
+        if not self.begun_at:
+            self.begun_at = self.loop.time()
+            self.loop.call_soon(self.look)
         self.count()
         if self.kind.ceiling and self.working >= self.kind.most(self.seconds):
             self.seen.refused += 1
@@ -110,7 +137,7 @@ class _State:
         self.seen.first_at.setdefault(calls.user, self.loop.time())
         self.waiting.append(calls)
         self.work()
-        self.seen.most = max(self.seen.most, self.working + len(self.waiting))
+        self.seen.most = max(self.seen.most, self.present)
 
     def work(self) -> None:
         while self.waiting and (not self.kind.workers or self.working < self.kind.most(self.seconds)):
@@ -136,6 +163,10 @@ def _reply(status: str, body: object) -> bytes:
 def _chunk(event: dict[str, Any]) -> bytes:
     data = f"data: {json.dumps(event)}\n\n".encode()
     return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+_EVENT = _chunk({"event": "message", "answer": _WORD, **_IDS})
 
 
 class _Calls(asyncio.Protocol):
@@ -168,13 +199,21 @@ class _Calls(asyncio.Protocol):
     def begin(self) -> None:
         kind, loop = self._state.kind, self._state.loop
         seconds = kind.seconds_of(self._text)
-        if self._streams:
-            loop.call_later(kind.first * seconds, self._first)
-        loop.call_later(seconds, self._end, seconds)
+        if not self._streams:
+            loop.call_later(seconds, self._end, seconds)
+        elif seconds:
+            loop.call_later(kind.first * seconds, self._tell, seconds, 0)
+        else:
+            self._transport.write(_HEAD + _EVENT * kind.events)
+            self._end(seconds)
 
-    def _first(self) -> None:
-        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-        self._transport.write(head + _chunk({"event": "message", "answer": "an answer", **_IDS}))
+    def _tell(self, seconds: float, told: int) -> None:
+        kind = self._state.kind
+        if told == kind.events:
+            self._end(seconds)
+        else:
+            self._transport.write(_EVENT if told else _HEAD + _EVENT)
+            self._state.loop.call_later((1 - kind.first) * seconds / kind.events, self._tell, seconds, told + 1)
 
     def _end(self, seconds: float) -> None:
         self._state.end()  # the slot is free before its client knows
@@ -185,19 +224,18 @@ class _Calls(asyncio.Protocol):
         if self._streams:
             self._transport.write(_chunk({"event": "message_end", **told}) + b"0\r\n\r\n")
         else:
-            self._transport.write(_reply("200 OK", {"event": "message", "answer": "an answer", **told}))
+            self._transport.write(_reply("200 OK", {"event": "message", "answer": self._state.kind.answer, **told}))
 
 
-def _serve(pipe: Connection, kind: Kind, rows: int) -> None:
+def _serve(pipe: Connection, kind: Kind, rows: int, certificate: str | None) -> None:
     async def main() -> None:
-        state, loop = _State(kind, rows), asyncio.get_running_loop()
-
-        async def listen(port: int) -> tuple[asyncio.Server, int]:
-            server = await loop.create_server(lambda: _Calls(state), "127.0.0.1", port, backlog=4096)
-            return server, server.sockets[0].getsockname()[1]
-
-        _, port = await listen(0)
-        pipe.send(port)
+        loop, context = asyncio.get_running_loop(), None
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+        state = _State(kind, rows)
+        server = await loop.create_server(lambda: _Calls(state), "127.0.0.1", 0, ssl=context, backlog=4096)
+        pipe.send(server.sockets[0].getsockname()[1])
         await asyncio.to_thread(pipe.recv)
         pipe.send(asdict(state.seen))
 
@@ -205,17 +243,18 @@ def _serve(pipe: Connection, kind: Kind, rows: int) -> None:
 
 
 @contextmanager
-def serving(kind: Kind, rows: int) -> Iterator[tuple[str, dict[str, Any]]]:
+def serving(kind: Kind, rows: int = 0, certificate: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
     """Serve; yield the URL, and what becomes :class:`Seen` at the end.
 
-    :param rows: how many calls it will take
+    :param rows: how many calls it will take; 0: nobody wants to know what it had meanwhile
+    :param certificate: a file with one and its key, for https
     """
     here, there = Pipe()
-    server = Process(target=_serve, args=(there, kind, rows))
+    server = Process(target=_serve, args=(there, kind, rows, certificate))
     server.start()
     seen: dict[str, Any] = {}
     try:
-        yield f"http://127.0.0.1:{here.recv()}", seen
+        yield f"http{'s' if certificate else ''}://127.0.0.1:{here.recv()}", seen
     finally:
         here.send("done")
         seen.update(here.recv())
