@@ -32,13 +32,15 @@ WAYS = ("streaming", "blocking", "deferrable")
 KEYS = {name: f"app-canary-{name}-Xq7Zp1" for name in CONNECTIONS}
 LINK = "https://console.example/logs/{message_id}"
 PROMPT = "prompt-canary-Lw3"
+#: The mapped tasks of a pool, and over how many inputs each.
+POOLED = {"many": 20, "deferred": 5}
 #: What has no end in its first call.
 ENDLESS = {"marked_failed", "marked_failed_deferrable", "timed_out", "killed", "orphaned"}
 HAS_STORE = tuple(map(int, airflow_version.split(".")[:2])) >= (3, 3)
 
 
 class InFlight:
-    """Counts the calls that are in flight at a time; none ends before there were two."""
+    """Counts how many calls are in flight at a time; none ends before there were two."""
 
     def __init__(self) -> None:
         self.now = self.most = 0
@@ -66,7 +68,7 @@ class Scene:
 
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
-        self.pooled = {"many": InFlight(), "deferred": InFlight()}
+        self.pooled = InFlight()
 
     def __call__(self, key: str, prompt: Prompt) -> Iterator[str]:
         """Generate what the app of this key says."""
@@ -74,8 +76,8 @@ class Scene:
         self.calls[task] += 1
         if task.endswith("-fails"):
             raise GenerationError(f"Incorrect API key provided: {key}")
-        if task in self.pooled:
-            with self.pooled[task]:
+        if task in POOLED:
+            with self.pooled:
                 yield from ["word "] * 30
             yield f"answer to {prompt.text}"
             return
@@ -235,19 +237,12 @@ def test_a_clear_asks_again(scene: Scene) -> None:
     assert said in airflow.task_log("cleared")
 
 
-@pytest.mark.parametrize("task", ["many", "deferred"])
-def test_a_pool_of_two_slots_never_has_more_than_two_calls_in_flight(scene: Scene, task: str) -> None:
-    count = {"many": 20, "deferred": 5}[task]
-
-    def ended() -> bool:
-        states = [state for (state,) in scene.airflow.query("SELECT state FROM task_instance WHERE task_id = ?", task)]
-        return len(states) == count and not {*states} - {"success", "failed"}
-
-    scene.airflow.eventually(f"the end of {task}", ended)
-    assert scene.pooled[task].most == 2
-    assert Counter(generation.prompt.text for generation in scene.generations(task)) == {
-        f"text {number}": 1 for number in range(count)
-    }
+def test_a_pool_of_two_slots_never_has_more_than_two_calls_in_flight(scene: Scene) -> None:
+    scene.airflow.eventually("the end of the run", lambda: scene.airflow.dag_run_has_ended("mapped"))
+    assert scene.pooled.most == 2
+    for task, count in POOLED.items():
+        asked = Counter(generation.prompt.text for generation in scene.generations(task))
+        assert asked == {f"text {number}": 1 for number in range(count)}
 
 
 def test_a_task_downstream_reads_twenty_mapped_answers_in_their_order(scene: Scene) -> None:
