@@ -31,8 +31,9 @@ _RECORD_KEY = "_completion_call"
 #: ``free``: nobody has sent it, and nobody will.
 State = Literal["ready", "sent", "free"]
 
-#: What a deferred call has in XCom, beside its record.
-_Part = Literal["state", "claim", "received", "lost"]
+#: What a deferred call has in XCom, beside its record. What can be long is written once: a backend that stores values
+#: elsewhere keeps one that is overwritten for ever.
+_Part = Literal["state", "claim", "running", "received", "lost"]
 
 
 class Place(TypedDict):
@@ -116,8 +117,12 @@ class DeferredCall:
         """Write how far the call has come."""
         await self._set("state", state)
 
+    async def keep_running(self, task_id: str) -> None:
+        """Keep the id of the generation under way; only the one trigger that has sent the call does."""
+        await self._set("running", task_id)
+
     async def keep(self, received: Received) -> None:
-        """Keep what was received; only the one trigger that has sent the call does."""
+        """Keep what was received when the generation has ended; only the same trigger does."""
         await self._set("received", received.as_json())
 
     async def give_up(self) -> None:
@@ -129,7 +134,7 @@ class DeferredCall:
 
         :raises BrokenAnswerError: it is not understood
         """
-        received = Received.of(await self._get("received")) or Received()
+        received = Received.of(await self._get("received")) or Received(task_id=await self._get("running"))
         if received.completion and await self._get("lost"):
             return received.model_copy(update={"completion": None})
         return received

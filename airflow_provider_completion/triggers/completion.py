@@ -6,7 +6,7 @@ import asyncio
 import copy
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -119,7 +119,7 @@ class CompletionTrigger(BaseTrigger):
         except CompletionError as error:
             # For a triggerer that takes over while this one waits: it would know of nothing but a lost call.
             failed = Received(task_id=error.task_id, error=error.as_json())
-            await self._try_to_keep(failed, "Why the call failed could not be kept in XCom")
+            await self._try_to_keep(self._deferred.keep(failed), "Why the call failed could not be kept in XCom")
             raise
 
     async def on_kill(self) -> None:
@@ -155,7 +155,7 @@ class CompletionTrigger(BaseTrigger):
                 if isinstance(event, Begun):
                     task_id = event.task_id
                     unkept = f"Nobody can stop the generation {task_id} should this triggerer die: its id is not kept"
-                    await self._try_to_keep(Received(task_id=task_id), unkept)
+                    await self._try_to_keep(self._deferred.keep_running(task_id), unkept)
         completion = run.completion
         try:
             await self._deferred.keep(Received(task_id=completion.task_id, completion=completion))
@@ -168,9 +168,9 @@ class CompletionTrigger(BaseTrigger):
             ) from error
         return _done(completion)
 
-    async def _try_to_keep(self, received: Received, or_else: str) -> None:
+    async def _try_to_keep(self, keeping: Awaitable[None], or_else: str) -> None:
         try:
-            await self._deferred.keep(received)
+            await keeping
         except Exception as error:
             self.log.warning("%s (%s).", or_else, type(error).__name__)
 

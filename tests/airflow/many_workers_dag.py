@@ -1,4 +1,4 @@
-"""The Dags of test_celery.py: shards whose rows take as long as their texts say."""
+"""The Dags of test_celery.py: shards whose rows take as long as their texts say, and single calls."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_completion.operators.batch import CompletionBatchOperator
+from airflow_provider_completion.operators.completion import CompletionOperator
 from airflow_provider_completion.operators.merge import CompletionMergeOperator
 
 HOME = Path(os.environ["AIRFLOW_HOME"])
@@ -44,5 +45,14 @@ def shards(name: str, **arguments: Any) -> None:
         ask >> CompletionMergeOperator(task_id=f"{name}_merged", output=output, shards=SHARDS)
 
 
+def calls() -> None:
+    patience = {"retries": 5, "retry_delay": timedelta(seconds=1)}
+    with DAG("calls", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC), catchup=False):
+        for task_id, arguments in {"streamed": {}, "deferred": {"deferrable": True}}.items():
+            CompletionOperator(task_id=task_id, inputs={"text": f"{task_id} 0 5"}, **patience, **arguments)
+        CompletionOperator(task_id="marked_failed", inputs={"text": "marked_failed 0 1000000"}, **patience)
+
+
+calls()
 shards("unequal")
 shards("killed", on_maybe_billed="retry")

@@ -1,4 +1,4 @@
-"""Shards on Celery's workers, over one app that takes ten calls at a time; one of the workers is killed.
+"""Celery's workers: single calls, and shards over one app that takes ten calls at a time; one of the workers is killed.
 
 It needs the provider of Celery, and redis-server: ``make test-all`` has both.
 """
@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_completion.testing import App, LocalCompletionServer, Prompt
+from airflow_provider_completion.testing.generation import Generation
 from tests.airflow.whole_airflow import Airflow
 
 pytest.importorskip("airflow.providers.celery")
@@ -73,13 +74,16 @@ class Workers:
     work: Work
     parts: list[Any]
 
-    def posts(self, name: str) -> Counter[str]:
-        """How often each row was taken."""
-        return Counter(
-            generation.prompt.inputs["text"]
+    def generations(self, name: str) -> list[Generation]:
+        return [
+            generation
             for generation in self.server.generations
             if generation.prompt.inputs["text"].startswith(f"{name} ")
-        )
+        ]
+
+    def posts(self, name: str) -> Counter[str]:
+        """How often each row was taken."""
+        return Counter(generation.prompt.inputs["text"] for generation in self.generations(name))
 
     def records(self, name: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.airflow.home / f"{name}.jsonl").read_text().splitlines()]
@@ -124,12 +128,16 @@ def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
             # How long a killed worker is not missed.
             AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT="40",
             AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL="2",
+            # The same for Airflow 2.
+            AIRFLOW__SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD="40",
+            AIRFLOW__SCHEDULER__ZOMBIE_DETECTION_INTERVAL="2",
         )
         try:
             parts = [
                 airflow.start("celery", "worker", "--skip-serve-logs", "--concurrency", "2", "-H", f"{name}@localhost")
                 for name in ("one", "other")
             ]
+            airflow.start_triggerer()
             yield Workers(airflow, server, work, parts)
         finally:
             airflow.close()
@@ -137,6 +145,11 @@ def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
             with suppress(subprocess.TimeoutExpired):
                 redis.wait(10)
             redis.kill()
+
+
+@pytest.fixture(scope="module")
+def calls(workers: Workers) -> None:
+    workers.run("calls")
 
 
 def told(what: str, seconds: float, ideal: float) -> None:
@@ -150,6 +163,24 @@ def assert_whole(workers: Workers, name: str, manifest: dict[str, Any]) -> None:
     assert {record["completion_status"] for record in records} == {"complete"}
     assert (manifest["rows"], manifest["counts"]["complete"]) == (len(records), len(records))
     assert workers.server.traffic().most_running <= CEILING
+
+
+@pytest.mark.parametrize("task", ["streamed", "deferred"])
+def test_a_single_call_is_made_once(workers: Workers, calls: None, task: str) -> None:
+    workers.airflow.eventually(f"the end of {task}", lambda: workers.airflow.state(task) in ("success", "failed"))
+    assert workers.airflow.state(task) == "success", workers.airflow.task_log(task)[-5000:]
+    (generation,) = workers.generations(task)
+    assert workers.airflow.xcom(task) == generation.answer == "word " * 5
+    assert workers.airflow.xcom(task, "message_id") == generation.message_id
+
+
+def test_a_mark_as_failed_stops_the_generation(workers: Workers, calls: None) -> None:
+    airflow = workers.airflow
+    airflow.eventually("the first words", lambda: "| word" in airflow.task_log("marked_failed"))
+    (generation,) = workers.generations("marked_failed")
+    airflow.query("UPDATE task_instance SET state = 'failed' WHERE task_id = 'marked_failed'")  # the button
+    airflow.eventually("the end of the generation", lambda: generation.stopped and generation.finished)
+    assert workers.server.count("POST", f"/{generation.task_id}/stop") == 1
 
 
 def test_shards_of_unequal_length_share_the_ceiling(workers: Workers) -> None:
@@ -180,9 +211,15 @@ def test_after_a_worker_is_killed_each_row_is_there_once(workers: Workers) -> No
     assert set(posts.values()) <= {1, 2}
     # Those that were noted, and had not come to the app, are among them.
     assert twice <= marked
-    assert 0 < len(marked) <= 2 * IN_FLIGHT
+    assert len(marked) <= 2 * IN_FLIGHT
+    query = "SELECT map_index FROM task_instance WHERE task_id = 'killed' AND try_number > 1"
+    retried = {shard for (shard,) in workers.airflow.query(query)}
+    assert retried
+    # None if those shards waited for their turn.
+    left = {generation.prompt.text for generation in workers.generations("killed") if generation.disconnected}
+    assert left <= marked
     rows = workers.work.of("killed")
-    survivors = {row.shard for row in rows} - {int(text.split()[1]) % SHARDS for text in marked}
+    survivors = {row.shard for row in rows} - retried
     own = [row for row in rows if row.shard in survivors and row.ended > killed_at]
     seconds = max(row.ended for row in own) - killed_at
     told("the shards that survived", seconds, sum(row.ended - max(row.begun, killed_at) for row in own) / CEILING)

@@ -47,7 +47,6 @@ from airflow_provider_completion.exceptions import (
 from airflow_provider_completion.hooks.completion import CompletionHook
 from airflow_provider_completion.hooks.trace import trace_id_of
 from airflow_provider_completion.keeping import xcom
-from airflow_provider_completion.keeping.record import Received
 from airflow_provider_completion.keeping.task_state import KEY as KEPT
 from airflow_provider_completion.keeping.xcom import Place, XComStore
 from airflow_provider_completion.operators.completion import CompletionOperator
@@ -158,7 +157,9 @@ KEYS = ("answer", "message_id", "task_id", "usage")
 def left_of(context: Any, trigger: CompletionTrigger) -> dict[str, Any]:
     """What there is in XCom of the call of a trigger."""
     keys = {"call": "_completion_call"}
-    keys |= {what: f"_completion_{what}_{trigger.call_id}" for what in ("state", "claim", "received", "lost")}
+    keys |= {
+        what: f"_completion_{what}_{trigger.call_id}" for what in ("state", "claim", "running", "received", "lost")
+    }
     found = xcoms_of(context, *keys.values())
     return {what: found[key] for what, key in keys.items() if key in found}
 
@@ -476,7 +477,7 @@ def test_without_xcom_push_only_the_working_keys_are_there_and_only_for_a_while(
         text = resume(context, event, do_xcom_push=False)
         return text, before, xcoms_of(context, *KEYS) | left_of(context, trigger)
 
-    assert in_a_task(body) == (WHOLE, {"call", "state", "claim", "received"}, {})
+    assert in_a_task(body) == (WHOLE, {"call", "state", "claim", "running", "received"}, {})
 
 
 # -- on the worker, before ---------------------------------------------------------------------------------------------
@@ -610,7 +611,7 @@ def left_behind(
         if answer:
             await fired(trigger)
         if task_id:
-            await trigger._deferred.keep(Received(task_id=task_id))
+            await trigger._deferred.keep_running(task_id)
         if given_up:
             await trigger._deferred.give_up()
 
@@ -1364,8 +1365,8 @@ def test_what_ends_a_trigger_stops_the_generation_once(
     assert [call.body for call in completion_server.calls if call.path.endswith("/stop")] == [{"user": "me"}]
     # It stays, so that no other trigger sends the call.
     assert left["state"] == "sent"
-    assert left["received"]["task_id"] == generation.task_id
-    kept = left["received"].get("completion")  # there if the end came before the cancellation
+    assert left["running"] == generation.task_id
+    kept = left.get("received", {}).get("completion")  # there if the end came before the cancellation
     assert kept is None or kept["finish"] == "stopped"
 
 

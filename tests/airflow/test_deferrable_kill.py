@@ -113,12 +113,12 @@ class Scene:
 
     def is_half_way(self, task: str) -> bool:
         """Whether the trigger has dealt with an event."""
-        return self.received(task) is not None
+        return self.kept(task, "running") is not None
 
-    def received(self, task: str) -> Any:
+    def kept(self, task: str, part: str) -> Any:
         """What a trigger has kept of its call."""
         rows = self.airflow.query(
-            "SELECT value FROM xcom WHERE task_id = ? AND key LIKE '_completion_received_%'", task
+            "SELECT value FROM xcom WHERE task_id = ? AND key LIKE ?", task, f"_completion_{part}_%"
         )
         return json.loads(rows[0][0]) if rows else None
 
@@ -353,7 +353,7 @@ def test_what_a_frozen_triggerer_receives_after_another_one_has_stopped_it_is_no
     scene: Scene, frozen: Part
 ) -> None:
     def kept() -> Any:
-        return scene.received("frozen").get("completion")
+        return (scene.kept("frozen", "received") or {}).get("completion")
 
     (generation,) = scene.generations("frozen")
     completion = scene.airflow.eventually("the end of the stream", kept)

@@ -109,6 +109,8 @@ def test_what_was_received_is_kept_without_what_nobody_needs(monkeypatch: pytest
     store, trigger = XComStore(PLACE), xcom._OnWorker(PLACE, "id")
     store.keep(CALL)
     assert store.received() == Received()
+    xcom._at_once(trigger.keep_running("t-1"))
+    assert store.received() == Received(task_id="t-1")
     failure = ThrottledError("Too many.", code="too_many", retry_after=3.0)
     xcom._at_once(trigger.keep(Received(task_id="t-1", error=failure.as_json())))
     told = error_of(store.received().error or {})

@@ -59,7 +59,7 @@ class Airflow:
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")} | {
             "PATH": f"{BIN}:{os.environ['PATH']}",
             "AIRFLOW_HOME": str(home),
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database_in(home),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self.database_address(),
             # Otherwise each process that finds no configuration makes up its own.
             "AIRFLOW__API__SECRET_KEY": "secret",
             "AIRFLOW__API_AUTH__JWT_SECRET": "secret of at least sixty-four bytes, as its algorithm, HS512, wants it",
@@ -98,6 +98,10 @@ class Airflow:
             self.api = self.start("api-server")
             self.eventually("the API", self._is_reached)  # before a worker calls it
         self.start_scheduler()
+
+    def database_address(self) -> str:
+        """Make a migrated database, and return its address."""
+        return database_in(self.home)
 
     def _is_reached(self) -> bool:
         with suppress(requests.ConnectionError):
