@@ -12,6 +12,7 @@ from airflow_provider_completion.api.answers import MOST_TOKENS_OF_NO_TEXT
 from airflow_provider_completion.api.errors import (
     BrokenAnswerError,
     CompletionError,
+    InvalidRequestError,
     ModelError,
     ProtocolError,
     ServerError,
@@ -349,10 +350,11 @@ def test_an_answer_of_the_servers_own_is_said_to_be_one():
     # The inputs were refused: nobody says so, but it comes a character at a time, and was not paid for.
     assert spelt("I cannot answer this.").replaced
     assert spelt("这个问题我不能回答。").replaced
+    assert spelt("不能回答这个问题").replaced
     priced = NO_USAGE | {"completion_tokens": 9, "total_tokens": 9}
     whole_answers = [
         spelt("I cannot answer this.", priced), spelt("I cannot answer this.", None), spelt("I cannot", size=2),
-        spelt("4"), spelt("yes."), spelt(""), spelt("I cannot answer.", NO_USAGE | {"prompt_unit_price": "0.15"}),
+        spelt("4"), spelt("seventy"), spelt(""), spelt("I cannot answer.", NO_USAGE | {"prompt_unit_price": "0.15"}),
         exchange_of(text("I cannot answer this."), END).completion(), blocking({"answer": "a"}).completion(),
     ]  # fmt: skip
     assert [completion.replaced for completion in whole_answers] == [False] * len(whole_answers)
@@ -607,7 +609,15 @@ def test_events_come_with_the_bytes_that_complete_them():
 
 def test_no_completion_before_the_end():
     exchange = exchange_of(text("a"), end=False)
-    with pytest.raises(CompletionError, match="not come to its end"):
+    with pytest.raises(CompletionError, match="not come to its end") as caught:
+        exchange.completion()
+    assert (caught.value.billed, caught.value.partial_text, caught.value.task_id) == ("maybe", "a", "t")
+
+
+def test_a_connection_that_breaks_before_the_head_is_a_broken_answer():
+    exchange = CompletionExchange(CompletionRequest.build(inputs={}, user="u"))
+    assert exchange.receive_break(1.0, "cut") == []
+    with pytest.raises(BrokenAnswerError, match="cut"):
         exchange.completion()
 
 
@@ -659,11 +669,13 @@ def test_a_cut_plain_answer_is_broken_and_its_text_not_in_the_message():
     assert "secret" not in str(caught.value)
 
 
-def test_a_cut_error_page_is_still_its_error():
-    exchange = blocking(b'{"code":"internal_server_error","mess', status=500, end=False)
+@pytest.mark.parametrize(("status", "error"), [(400, InvalidRequestError), (500, ServerError)])
+def test_a_cut_error_page_is_still_its_error(status, error):
+    exchange = blocking(b'{"code":"internal_server_error","mess', status=status, end=False)
     exchange.receive_break(1.0, "cut")
-    with pytest.raises(ServerError):
+    with pytest.raises(CompletionError) as caught:
         exchange.completion()
+    assert type(caught.value) is error
 
 
 @pytest.mark.parametrize(
@@ -787,6 +799,18 @@ def test_what_is_not_kept_does_not_count():
         data("message_replace", answer="x" * 900),
     ]
     assert answer_of(*many * 50, text("y"), END, limit=2000) == "x" * 900 + "y"
+
+
+def test_the_bound_is_the_last_size_that_is_taken():
+    event, end = text("x" * 50), data("message_end", metadata={"usage": {}})
+    room = 50 + len(end) - len("data: \n\n")
+    assert room > len(event)
+    assert answer_of(event, end, limit=room) == "x" * 50
+    assert type(error_of(event, end, limit=room - 1)) is ProtocolError
+    body = b'{"answer":"a"}'
+    assert blocking(body, limit=len(body)).completion().answer == "a"
+    with pytest.raises(ProtocolError, match="more than 13 bytes"):
+        blocking(body, limit=len(body) - 1).completion()
 
 
 def test_metadata_counts_with_the_text():

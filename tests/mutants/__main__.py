@@ -3,8 +3,8 @@
 why none can.
 
 The tests are collected once. Each mutant gets a forked process, in which the code of the function that it is in, or the
-value of the global name, takes the place of the original everywhere; the tests that reach its line run there, the
-quickest first, until one fails.
+value of the global name, takes the place of the original everywhere; the tests that reach it run there, the quickest
+first, until one fails.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import gc
 import os
 import pickle
 import random
+import re
 import signal
 import sys
 import tempfile
@@ -24,6 +25,7 @@ import time
 import tomllib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
@@ -39,17 +41,18 @@ PACKAGE = ROOT / "airflow_provider_completion"
 EXPLAINED = Path(__file__).with_name("explained.toml")
 PAGE = ROOT / "docs" / "mutants.md"
 
-_API = ("tests/api",)
+_EXCHANGE = tuple(f"tests/api/test_{name}.py" for name in ("stream", "wire_vectors", "any_order"))
+_FAILURES = tuple(f"tests/api/test_{name}.py" for name in ("failures", "wire_vectors"))
 _ADMISSION = tuple(f"tests/batch/test_{name}.py" for name in ("admission", "outage", "turns", "waits"))
 _KEEPING = tuple(f"tests/airflow/test_{name}.py" for name in ("keeping", "claim", "crash_safety"))
 _JOURNAL = tuple(f"tests/batch/test_{name}.py" for name in ("journal", "stored_journal", "starts", "history"))
 #: The modules, and where the tests are that hold them. None of these starts a whole Airflow.
 MODULES = {
     "paying.py": ("tests/test_paying.py",),
-    "api/exchange.py": _API,
-    "api/failures.py": _API,
-    "api/catalogue.py": _API,
-    "api/words.py": _API,
+    "api/exchange.py": _EXCHANGE,
+    "api/failures.py": _FAILURES,
+    "api/catalogue.py": _FAILURES,
+    "api/words.py": _FAILURES,
     "keeping/record.py": _KEEPING,
     "keeping/task_state.py": _KEEPING,
     "keeping/xcom.py": _KEEPING,
@@ -71,7 +74,7 @@ class Run:
     def __init__(self, module: str, chosen: Callable[[list[Mutant]], list[Mutant]]) -> None:
         self._module, self._chosen = module, chosen
         self._path = PACKAGE / module
-        self.mutants = 0
+        self.all = self.mutants = 0
         self.survivors: list[str] = []
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
@@ -80,11 +83,13 @@ class Run:
         items = {item.nodeid: item for item in session.items}
         reached, seconds = _apart(lambda: self._clean(session.items))
         functions = self._functions()
-        mutants = self._chosen(list(mutants_of(tree, source)))
-        self.mutants = len(mutants)
+        every = list(mutants_of(tree, source))
+        mutants = self._chosen(every)
+        self.all, self.mutants = len(every), len(mutants)
         for number, mutant in enumerate(mutants, 1):
-            # A global name is read in other places, too.
-            tests = reached.get(mutant.line, set()) if mutant.scope else set(items)
+            tests = reached.get(_first_line(mutant.statement), set())
+            if not mutant.scope:  # a global name: it can be read in other modules alone
+                tests = set().union(*reached.values()) or set(items)
             in_turn = sorted(tests, key=lambda test: seconds[test])
             if self._survives(mutant, tree, functions, [(items[test], seconds[test]) for test in in_turn]):
                 self.survivors.append(mutant.name)
@@ -94,18 +99,17 @@ class Run:
         return True
 
     def _clean(self, items: list[pytest.Item]) -> tuple[dict[int, set[str]], dict[str, float]]:
-        """Run the tests as they are; return which of them reach each line, and how many seconds each takes."""
+        """Run the tests as they are; return which of them reach the function that begins at a line, and the seconds that
+        each takes.
+        """
         reached: dict[int, set[str]] = defaultdict(set)
         seconds: dict[str, float] = {}
         path = str(self._path)
         for item in items:
-            lines: set[int] = set()
 
-            def trace(frame: FrameType, _: str, __: Any, lines: set[int] = lines) -> Any:
-                if frame.f_code.co_filename != path:
-                    return None
-                lines.add(frame.f_lineno)
-                return trace
+            def trace(frame: FrameType, _: str, __: Any, test: str = item.nodeid) -> None:
+                if frame.f_code.co_filename == path:
+                    reached[frame.f_code.co_firstlineno].add(test)
 
             threading.settrace(trace)
             sys.settrace(trace)
@@ -116,8 +120,6 @@ class Run:
             threading.settrace(None)  # type: ignore[arg-type]
             if not passes:
                 raise AssertionError(f"{item.nodeid} fails without a mutant")
-            for line in lines:
-                reached[line].add(item.nodeid)
         return dict(reached), seconds
 
     def _functions(self) -> dict[tuple[str, int], list[FunctionType]]:
@@ -221,7 +223,7 @@ def _apart(work: Callable[[], Any]) -> Any:
         return pickle.loads(told.read())
 
 
-def _of_module(module: str, chosen: Callable[[list[Mutant]], list[Mutant]], folder: str) -> tuple[int, list[str]]:
+def _of_module(module: str, chosen: Callable[[list[Mutant]], list[Mutant]], folder: str) -> tuple[int, int, list[str]]:
     phases = (Phase.explicit, Phase.generate)
     settings.register_profile("mutants", max_examples=20, derandomize=True, database=None, phases=phases)
     run = Run(module, chosen)
@@ -229,7 +231,7 @@ def _of_module(module: str, chosen: Callable[[list[Mutant]], list[Mutant]], fold
     status = pytest.main([*options, f"--basetemp={folder}/tests", *MODULES[module]], plugins=[run])
     if status or not run.mutants:
         sys.exit(f"{module}: pytest ends with {status!r}")
-    return run.mutants, run.survivors
+    return run.all, run.mutants, run.survivors
 
 
 def main() -> None:
@@ -237,7 +239,7 @@ def main() -> None:
     options = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     options.add_argument("modules", nargs="*", default=list(MODULES), metavar="module", help="as in paying.py")
     options.add_argument("--most", type=int, help="so many of each module, drawn at random; always the same ones")
-    options.add_argument("--write", action="store_true", help="write docs/mutants.md")
+    options.add_argument("--write", action="store_true", help="write the figures of these modules into docs/mutants.md")
     asked = options.parse_args()
 
     def chosen(mutants: list[Mutant]) -> list[Mutant]:
@@ -246,32 +248,59 @@ def main() -> None:
         return sorted(random.Random(0).sample(mutants, asked.most), key=lambda mutant: mutant.line)
 
     explained = tomllib.loads(EXPLAINED.read_text(encoding="utf-8"))
-    rows, wrong = [], []
+    rows, wrong = {}, []
     for module in asked.modules:
         with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-            count, survivors = _apart(lambda module=module, folder=folder: _of_module(module, chosen, folder))
+            every, made, survivors = _apart(lambda module=module, folder=folder: _of_module(module, chosen, folder))
         known = explained.get(module, {})
         wrong += [f"{module}: no test notices it: {name}" for name in survivors if name not in known]
-        if asked.most is None:
+        if made == every:
             wrong += [f"{module}: explained, but a test fails: {name}" for name in known if name not in survivors]
-        rows.append((module, count, count - len(survivors), len(known.keys() & survivors)))
-        print(f"{module}: {count} mutants, {len(survivors)} survive", flush=True)
-    table = _table(rows)
-    print(table)
-    if asked.write:
-        PAGE.write_text(_page(table, explained), encoding="utf-8")
+        numbers = (every, made, made - len(survivors), len(known.keys() & survivors))
+        rows[module] = "".join(f" {number} |" for number in (*numbers, date.today().isoformat()))
+        print(f"{module}: {rows[module]}", flush=True)
+        if asked.write:
+            PAGE.write_text(_page(rows, explained), encoding="utf-8")
     sys.exit("\n".join(wrong) or None)
 
 
-def _table(rows: list[tuple[str, int, int, int]]) -> str:
-    whole = ("all", *(sum(row[column] for row in rows) for column in (1, 2, 3)))
-    lines = [f"| `{module}` | {count} | {killed} | {known} |" for module, count, killed, known in rows]
-    head = ["| module | mutants | a test fails | explained |", "| --- | --- | --- | --- |"]
-    return "\n".join([*head, *lines, f"| {whole[0]} | {whole[1]} | {whole[2]} | {whole[3]} |"])
+_PAGE = """# What the tests notice
+
+The modules that decide what is a whole answer, what a call has cost and whether it may be sent again are changed, one
+thing at a time: a comparison becomes another, a condition is dropped, a call, an assignment or a `raise` is left out, a
+number is one more, `"no"` becomes `"maybe"`. A change that no test notices is a hole in the tests, or a bug. `make
+mutants` makes all of them, fails for each that no test notices unless it says why none can, and writes this page.
+
+Functions are changed, and the values of global names; not the words that are said to people, nor the defaults of
+parameters and fields. Only tests that start no whole Airflow look at them, those of the module's own room. Where fewer
+were made than there are, they were drawn at random, always the same ones.
+
+| module | mutants | made | a test fails | explained | on |
+| --- | --- | --- | --- | --- | --- |
+{rows}
+
+## Explained
+
+{explained}
+"""
+_ROW = re.compile(r"^\| `(\S+)` \|(.+)$", re.MULTILINE)
 
 
-def _page(table: str, explained: dict[str, dict[str, str]]) -> str:
-    raise NotImplementedError
+def _page(rows: dict[str, str], explained: dict[str, dict[str, str]]) -> str:
+    """Return the page, with the rows of other modules as they are."""
+    known = dict(_ROW.findall(PAGE.read_text(encoding="utf-8"))) if PAGE.exists() else {}
+    known |= rows
+    parts = []
+    for module, reasons in explained.items():
+        by_reason: dict[str, list[str]] = defaultdict(list)
+        for name, reason in reasons.items():
+            by_reason[reason].append(name)
+        parts.append(f"`{module}`:\n")
+        for reason, names in by_reason.items():
+            parts += [f"* {reason}", *(f"  * `` {name} ``" for name in names)]
+        parts.append("")
+    lines = [f"| `{module}` |{known[module]}" for module in MODULES if module in known]
+    return _PAGE.format(rows="\n".join(lines), explained="\n".join(parts).strip())
 
 
 if __name__ == "__main__":
