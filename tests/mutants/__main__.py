@@ -99,8 +99,8 @@ class Run:
         return True
 
     def _clean(self, items: list[pytest.Item]) -> tuple[dict[int, set[str]], dict[str, float]]:
-        """Run the tests as they are; return which of them reach the function that begins at a line, and the seconds that
-        each takes.
+        """Run the tests as they are; return which of them reach the function that begins at a line, and how many
+        seconds each takes.
         """
         reached: dict[int, set[str]] = defaultdict(set)
         seconds: dict[str, float] = {}
@@ -227,7 +227,7 @@ def _of_module(module: str, chosen: Callable[[list[Mutant]], list[Mutant]], fold
     phases = (Phase.explicit, Phase.generate)
     settings.register_profile("mutants", max_examples=20, derandomize=True, database=None, phases=phases)
     run = Run(module, chosen)
-    options = ["-qq", "-s", "-p", "no:cacheprovider", "--hypothesis-profile=mutants"]
+    options = ["-qq", "-s", "--disable-warnings", "-p", "no:cacheprovider", "--hypothesis-profile=mutants"]
     status = pytest.main([*options, f"--basetemp={folder}/tests", *MODULES[module]], plugins=[run])
     if status or not run.mutants:
         sys.exit(f"{module}: pytest ends with {status!r}")
