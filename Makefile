@@ -21,7 +21,7 @@ unexport PYTHONPATH
 unexport PYTHONDONTWRITEBYTECODE
 PACKAGE := $(shell find airflow_provider_completion -name __pycache__ -prune -o -print)
 
-.PHONY: demo test test-all test-long test-celery check docs $(NEWEST:%=test-%) $(OLDEST:%=test-%) bench bench-page soak clean
+.PHONY: demo test test-all test-long test-celery check docs $(NEWEST:%=test-%) $(OLDEST:%=test-%) bench bench-page soak mutants fuzz clean
 .SECONDARY:
 
 demo: .venv/airflow-$(NEWEST)/.ready ## run the example Dag, against a local app or AIRFLOW_CONN_COMPLETION_DEFAULT
@@ -71,6 +71,12 @@ soak: .venv/airflow-$(NEWEST)/.ready ## 100,000 calls with random faults; batche
 	$(SOAK) tests.batch.interrupting --times 100 --rows 1000
 	$(SOAK) tests.batch.many_rows --rows 100000
 	$(SOAK) tests.batch.many_shards --shards 8 --rows 50000
+
+mutants: .venv/airflow-$(NEWEST)/.ready ## change the modules that decide about money and answers: does a test notice?
+	PYTHONPATH=. .venv/airflow-$(NEWEST)/bin/python -m tests.mutants --write
+
+fuzz: .venv/airflow-$(NEWEST)/.ready ## any bytes, in any pieces, for an hour
+	PYTHONPATH=. .venv/airflow-$(NEWEST)/bin/python -m tests.fuzz --seconds 3600
 
 clean: ## remove what the targets above made
 	rm -rf .venv .airflow .bench docs/_build .mypy_cache .pytest_cache .ruff_cache

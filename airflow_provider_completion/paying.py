@@ -176,9 +176,8 @@ class Accounting:
             if self._cost.billed == "yes":
                 error.billed = "yes"  # also where another call has failed: a retry would begin with this one
         elif (
-            error is not None
+            isinstance(error, self._failures)
             and not isinstance(error, self._unless)
-            and isinstance(error, self._failures)
             and may_have_cost(billed := self._cost.billed)
         ):
             raise _failure(error, self._cost, billed, self._what) from error

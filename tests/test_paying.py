@@ -15,6 +15,7 @@ from airflow_provider_completion import paying
 from airflow_provider_completion.api.errors import (
     Billed,
     CompletionError,
+    InvalidRequestError,
     Retry,
     TimeLimitError,
     UnfinishedAnswerError,
@@ -25,6 +26,7 @@ from airflow_provider_completion.paying import (
     Accounting,
     KnownCost,
     OnMaybeBilled,
+    checked_on_maybe_billed,
     cost_of_retry,
     may_be_paid_again,
     may_be_sent_again,
@@ -171,6 +173,14 @@ def test_what_may_be_sent_where_nothing_is_known_of_a_failure(place: str) -> Non
     assert tuple(rule for rule in RULES if asks(rule)) == allowed
 
 
+def test_what_the_user_has_said_is_one_of_the_rules() -> None:
+    assert tuple(checked_on_maybe_billed(rule) for rule in RULES) == RULES
+    said: Any = "Retry"
+    with pytest.raises(InvalidRequestError, match="neither 'fail' nor 'retry'") as refused:
+        checked_on_maybe_billed(said)
+    assert (refused.value.billed, refused.value.hint) == ("no", "Nothing was sent.")
+
+
 @pytest.mark.parametrize("call", get_args(Billed))
 def test_a_retry_pays_again_for_what_it_does_not_find(call: Billed) -> None:
     assert [cost_of_retry(call, kept=kept) for kept in (None, True, False)] == [call, call, "yes"]
@@ -293,6 +303,7 @@ def test_whatever_ends_a_paid_call_says_what_it_cost_and_which_call_it_was(error
     assert isinstance(left, TimeLimitError) is isinstance(error, EndedError)
     assert left.__cause__ is error
     assert (left.billed, left.task_id, left.message_id, left.partial_text) == (billed, "t-1", "m-1", "half")
+    assert [may_be_sent_again(left, rule) for rule in RULES] == [rule == "retry" for rule in RULES]
     assert "secret" not in str(left)
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from airflow_provider_completion.api.answers import Completion, Usage
 from airflow_provider_completion.api.errors import BrokenAnswerError, ThrottledError, error_of
-from airflow_provider_completion.keeping import xcom
+from airflow_provider_completion.keeping import journals, xcom
+from airflow_provider_completion.keeping.journals import JournalNote, JournalNotes
 from airflow_provider_completion.keeping.record import CallRecord, CallStore, Received, attempt_of
 from airflow_provider_completion.keeping.task_state import NoStore, TaskStateStore, store_of
 from airflow_provider_completion.keeping.xcom import Place, XComStore
@@ -172,3 +175,38 @@ def test_each_run_of_a_try_has_a_name() -> None:
 def test_which_calls_are_before_another(earlier: dict[str, Any], is_before: bool) -> None:
     call = CALL.model_copy(update={"try_number": 2})
     assert CALL.model_copy(update=earlier).is_before(call) is is_before
+
+
+def test_a_journals_note_is_the_next_trys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    of_airflow: Any = {"task_state_store": Store()}
+    of_file: Any = {}
+    file = tmp_path / "note"
+    for context in (of_airflow, of_file):
+        notes = JournalNotes(context, file)
+        assert notes.are_kept
+        assert notes.load("run") is None
+        notes.keep("file:///journal", "run#1")
+        assert JournalNotes(context, file).load("run") == JournalNote(
+            uri="file:///journal", host=socket.gethostname(), round="run#1"
+        )
+        assert file.exists() is (context is of_file)  # a note has one place
+    assert JournalNotes(of_file, file).load("another") is None
+    assert JournalNotes(of_airflow).load("run") is not None
+    nowhere = JournalNotes(of_file)
+    nowhere.keep("file:///journal", "run#1")
+    assert (nowhere.are_kept, nowhere.load("run")) == (False, None)
+    monkeypatch.setenv("AIRFLOW_TEST_MODE", "True")
+    for context in (of_airflow, of_file):
+        notes = JournalNotes(context, file)
+        assert (notes.are_kept, notes.load("run")) == (False, None)
+
+
+def test_that_there_was_a_journal_is_known_whoever_has_noted_it(tmp_path: Path) -> None:
+    """It is not where this version looks, so that its rows count as sent."""
+    file = tmp_path / "note"
+    file.write_text('{"uri": 1}')
+    store = Store()
+    store.set(journals.KEY, {"another": "version"})
+    context: Any = {"task_state_store": store}
+    unknown = JournalNote(uri="", host="", round="")
+    assert [JournalNotes({}, file).load("run"), JournalNotes(context).load("run")] == [unknown, unknown]  # type: ignore[arg-type]

@@ -34,6 +34,8 @@ EVENT = st.fixed_dictionaries({"event": st.sampled_from(EVENTS)}, optional=dict.
 FRAME = (EVENT | JSON).map(lambda content: b"data: " + json.dumps(content).encode() + b"\n\n")
 SCRAPS = st.sampled_from([b"\n", b"\r", b"\r\n", b"\n\n", b"data:", b"data: ", b"event: ping", b":", b"\xef\xbb\xbf",
                           b"data", b"id: 7", b"\xf0\x9f", b"\xe2\x80\xa8", b"{", b"x"])  # fmt: skip
+#: `make fuzz` sets how many examples there are by default.
+LONG = settings(max_examples=2 * settings.default.max_examples, deadline=None)
 STREAMS = st.lists(FRAME | SCRAPS | st.binary(max_size=12), max_size=12).map(b"".join)
 
 
@@ -52,7 +54,7 @@ def frames_of(pieces):
 
 
 @given(st.lists(SCRAPS | st.binary(max_size=20), max_size=20).map(b"".join), CUTS)
-@settings(max_examples=200, deadline=None)
+@LONG
 def test_frames_do_not_depend_on_the_pieces(stream, cuts):
     assert frames_of(pieces_of(stream, cuts)) == frames_of([stream])
     assert frames_of(stream[i : i + 1] for i in range(len(stream))) == frames_of([stream])
@@ -71,7 +73,7 @@ def outcome_of(pieces, *, status=200, content_type="text/event-stream", cut=Fals
 
 
 @given(STREAMS, CUTS, st.booleans())
-@settings(max_examples=200, deadline=None)
+@LONG
 def test_a_stream_is_an_answer_or_a_typed_error_whatever_the_pieces(stream, cuts, cut):
     outcome = outcome_of([stream], cut=cut)
     assert repr(outcome_of(pieces_of(stream, cuts), cut=cut)) == repr(outcome)
@@ -87,7 +89,7 @@ def test_a_stream_is_an_answer_or_a_typed_error_whatever_the_pieces(stream, cuts
     STREAMS | JSON.map(lambda content: json.dumps(content).encode()),
     st.booleans(),
 )
-@settings(max_examples=200, deadline=None)
+@LONG
 def test_an_answer_of_any_status_and_kind_is_an_answer_or_a_typed_error(status, content_type, body, cut):
     outcome = outcome_of([body], status=status, content_type=content_type, cut=cut)
     assert status == 200 or not isinstance(outcome, Completion)
@@ -95,7 +97,7 @@ def test_an_answer_of_any_status_and_kind_is_an_answer_or_a_typed_error(status, 
 
 
 @given(JSON | st.dictionaries(st.sampled_from(KEYS), JSON, max_size=6), st.sampled_from([200, 404, 500]))
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 def test_info_and_parameters_are_read_or_a_typed_error(content, status):
     for endpoint in (endpoints.info(), endpoints.parameters()):
         with contextlib.suppress(CompletionError):
@@ -103,7 +105,7 @@ def test_info_and_parameters_are_read_or_a_typed_error(content, status):
 
 
 @given(st.lists(st.binary(min_size=1, max_size=50) | SCRAPS, min_size=1, max_size=5), st.integers(1, 200))
-@settings(max_examples=200, deadline=None)
+@LONG
 def test_the_memory_of_the_decoder_is_bounded(pieces, limit):
     decoder = FrameDecoder(limit)
     for piece in pieces * 50:

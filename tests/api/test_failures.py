@@ -180,10 +180,14 @@ WHEN = [
       for streaming in (True, False)),
     (500, said("GATEWAY", CONCURRENT), 1, True, "maybe"),
     (500, said("unknown", "x"), 1, True, "no"),
-    (500, said("unknown", "x" * 1_000_000), 1, True, "maybe"),  # no error of the app's own is so long
+    # No error of the app's own is longer.
+    *((500, said("unknown").replace(b'""', b'"%s"' % (b"x" * (size - len(said("unknown"))))), 1, True, billed)
+      for size, billed in ((1_000_000, "no"), (1_000_001, "maybe"))),
     # A gateway that fails at once has not asked the app; later, the app may have died half way.
     (502, page("502"), 0.1, False, "no"),
-    (502, page("502"), 60, False, "maybe"),
+    *((status, page("502"), seconds, False, billed)
+      for status in (502, 503) for seconds, billed in ((1.0, "no"), (1.1, "maybe"), (60, "maybe"))),
+    (500, page("500"), 0.1, False, "maybe"),
     (502, b'{"message":"An invalid response was received"}', 60, True, "maybe"),
     (503, page("503"), 0.1, False, "no"),
     (503, b"upstream connect error or disconnect/reset before headers. reset reason: connection termination", 60,
@@ -587,6 +591,18 @@ def test_errors_show_neither_the_key_nor_what_could_forge_a_log(case):
             assert KEY[:12] not in text
         assert len(error.message) < 400
         assert len(error.code or "") <= 100
+
+
+@pytest.mark.parametrize("body", [b'{"code":"unknown"}', b'{"code":"unknown","message":["x"]}'])
+def test_an_error_of_the_app_without_words_is_still_its_error(body):
+    error = failure_of_reply(500, {}, body)
+    assert (type(error), error.code, error.billed) == (ServerError, "unknown", "maybe")
+
+
+def test_a_code_is_cut():
+    codes = [failure_of_reply(400, {}, said("c" * size)).code for size in (100, 101)]
+    assert codes == ["c" * 100, "c" * 99 + "…"]
+    assert failure_of_event(400, "c" * 101, "x", any_text=False).code == codes[1]
 
 
 def test_a_status_that_is_none_is_not_shown():

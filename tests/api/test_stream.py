@@ -12,6 +12,7 @@ from airflow_provider_completion.api.answers import MOST_TOKENS_OF_NO_TEXT
 from airflow_provider_completion.api.errors import (
     BrokenAnswerError,
     CompletionError,
+    InvalidRequestError,
     ModelError,
     ProtocolError,
     ServerError,
@@ -282,7 +283,7 @@ def test_case_18_a_file_is_no_text():
     file = {"id": "f1", "type": "image", "belongs_to": "assistant", "url": "https://x/f.png"}
     completion = exchange_of(text("a"), data("message_file", **file), END).completion()
     assert completion.answer == "a"
-    assert [dict(f)["url"] for f in completion.files] == ["https://x/f.png"]
+    assert completion.files == ({"task_id": "t", "message_id": "m", **file},)
     listed = exchange_of(text("a"), data("message_end", files=[{"url": "u"}, None])).completion()
     assert listed.files == ({"url": "u"},)
 
@@ -349,10 +350,12 @@ def test_an_answer_of_the_servers_own_is_said_to_be_one():
     # The inputs were refused: nobody says so, but it comes a character at a time, and was not paid for.
     assert spelt("I cannot answer this.").replaced
     assert spelt("这个问题我不能回答。").replaced
+    assert spelt("不能回答这个问题").replaced
     priced = NO_USAGE | {"completion_tokens": 9, "total_tokens": 9}
     whole_answers = [
         spelt("I cannot answer this.", priced), spelt("I cannot answer this.", None), spelt("I cannot", size=2),
-        spelt("4"), spelt("yes."), spelt(""), spelt("I cannot answer.", NO_USAGE | {"prompt_unit_price": "0.15"}),
+        spelt("4"), spelt("seventy"), spelt(""), spelt("I cannot answer.", NO_USAGE | {"prompt_unit_price": "0.15"}),
+        exchange_of(text("I cannot answer"), text("."), data("message_end", metadata={"usage": NO_USAGE})).completion(),
         exchange_of(text("I cannot answer this."), END).completion(), blocking({"answer": "a"}).completion(),
     ]  # fmt: skip
     assert [completion.replaced for completion in whole_answers] == [False] * len(whole_answers)
@@ -552,7 +555,9 @@ def test_case_27_an_error_wins_over_speech_after_it():
 
 @pytest.mark.parametrize("fields", [{}, {"status": None, "code": 5, "message": None}, {"status": "x", "message": []}])
 def test_an_error_event_without_facts_is_a_failure(fields):
-    assert isinstance(error_of(text("a"), failed(**fields), END), ServerError)
+    error = error_of(text("a"), failed(**fields), END)
+    assert isinstance(error, ServerError)
+    assert ":" not in error.message  # no words of the server's are quoted
 
 
 def test_case_28_a_clean_end_without_the_last_event():
@@ -607,7 +612,15 @@ def test_events_come_with_the_bytes_that_complete_them():
 
 def test_no_completion_before_the_end():
     exchange = exchange_of(text("a"), end=False)
-    with pytest.raises(CompletionError, match="not come to its end"):
+    with pytest.raises(CompletionError, match="not come to its end") as caught:
+        exchange.completion()
+    assert (caught.value.billed, caught.value.partial_text, caught.value.task_id) == ("maybe", "a", "t")
+
+
+def test_a_connection_that_breaks_before_the_head_is_a_broken_answer():
+    exchange = CompletionExchange(CompletionRequest.build(inputs={}, user="u"))
+    assert exchange.receive_break(1.0, "cut") == []
+    with pytest.raises(BrokenAnswerError, match="cut"):
         exchange.completion()
 
 
@@ -634,8 +647,16 @@ def test_the_first_outcome_stays():
 
 def test_a_plain_answer_to_a_streaming_call_is_taken():
     """A gateway may gather the stream, and servers before 0.3 may not stream."""
-    exchange = exchange_of(b'{"answer":"a"}', headers={"content-type": "application/json"})
-    assert exchange.completion().answer == "a"
+    for body in (b'{"answer":"a"}', b'{"event":null,"mode":null,"answer":"a"}'):
+        exchange = exchange_of(body, headers={"content-type": "application/json"})
+        assert exchange.completion().answer == "a"
+
+
+@pytest.mark.parametrize(("mode", "billed"), [("streaming", "no"), ("blocking", "maybe")])
+def test_an_error_instead_of_a_stream_is_free_and_instead_of_an_answer_may_not_be(mode, billed):
+    body = b'{"code":"internal_server_error","message":"x"}'
+    error = error_of(body, status=500, headers={"content-type": "application/json"}, mode=mode)
+    assert error.billed == billed
 
 
 @pytest.mark.parametrize(
@@ -659,11 +680,13 @@ def test_a_cut_plain_answer_is_broken_and_its_text_not_in_the_message():
     assert "secret" not in str(caught.value)
 
 
-def test_a_cut_error_page_is_still_its_error():
-    exchange = blocking(b'{"code":"internal_server_error","mess', status=500, end=False)
+@pytest.mark.parametrize(("status", "error"), [(400, InvalidRequestError), (500, ServerError)])
+def test_a_cut_error_page_is_still_its_error(status, error):
+    exchange = blocking(b'{"code":"internal_server_error","mess', status=status, end=False)
     exchange.receive_break(1.0, "cut")
-    with pytest.raises(ServerError):
+    with pytest.raises(CompletionError) as caught:
         exchange.completion()
+    assert type(caught.value) is error
 
 
 @pytest.mark.parametrize(
@@ -711,6 +734,34 @@ def test_the_id_alone_names_a_message_too():
 def test_the_id_of_a_file_names_no_message():
     first = b'data: {"event":"message_file","id":"f1","url":"https://x/f.png"}\n\n'
     assert exchange_of(first, text("a"), FILE, END).completion().message_id == "m"
+
+
+@pytest.mark.parametrize("late", IDS)
+def test_an_id_that_comes_late_is_learned(late):
+    """Without it the generation could not be stopped."""
+    (early,) = IDS.keys() - {late}
+    exchange = exchange_of(data("message", answer="a", **{late: None}), end=False)
+    assert (getattr(exchange, early), getattr(exchange, late)) == (IDS[early], None)
+    exchange.receive_data(text("b"), 1.0)
+    assert (exchange.task_id, exchange.message_id) == ("t", "m")
+
+
+def test_what_is_known_of_a_message_stays():
+    end = data("message_end", task_id=None, message_id=None, created_at=1795384373, metadata={})
+    completion = exchange_of(data("message", answer="a", created_at=1795384372), end).completion()
+    assert (completion.task_id, completion.message_id) == ("t", "m")
+    assert completion.created_at.timestamp() == 1795384372
+
+
+@pytest.mark.parametrize(
+    ("pieces", "ended"),
+    [((text("a"),), False), ((text("a"), END), True), ((text("a"), data("error", message="x")), True)],
+    ids=["text", "end", "error"],
+)
+def test_what_the_server_has_ended_need_not_be_stopped(pieces, ended):
+    assert exchange_of(*pieces).ended_by_server is ended
+    assert blocking({"answer": "a"}).ended_by_server
+    assert blocking({}, status=500).ended_by_server
 
 
 def test_the_message_is_the_one_that_was_named_first():
@@ -787,6 +838,18 @@ def test_what_is_not_kept_does_not_count():
         data("message_replace", answer="x" * 900),
     ]
     assert answer_of(*many * 50, text("y"), END, limit=2000) == "x" * 900 + "y"
+
+
+def test_the_bound_is_the_last_size_that_is_taken():
+    event, end = text("x" * 50), data("message_end", metadata={"usage": {}})
+    room = 50 + len(end) - len("data: \n\n")
+    assert room > len(event)
+    assert answer_of(event, end, limit=room) == "x" * 50
+    assert type(error_of(event, end, limit=room - 1)) is ProtocolError
+    body = b'{"answer":"a"}'
+    assert blocking(body, limit=len(body)).completion().answer == "a"
+    with pytest.raises(ProtocolError, match="more than 13 bytes"):
+        blocking(body, limit=len(body) - 1).completion()
 
 
 def test_metadata_counts_with_the_text():
