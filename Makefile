@@ -39,10 +39,11 @@ test-celery: .venv/airflow-celery/.ready ## shards on two Celery workers, one of
 	@command -v redis-server || { echo "Installs redis-server with apt-get."; $(SUDO) apt-get install --yes --quiet redis-server; }
 	.venv/airflow-celery/bin/pytest -q -s tests/airflow/test_celery.py
 
-check: .venv/airflow-$(NEWEST)/.ready ## lint and types
+check: .venv/airflow-$(NEWEST)/.ready ## lint and types; of the workflows as well
 	.venv/airflow-$(NEWEST)/bin/ruff check .
 	.venv/airflow-$(NEWEST)/bin/ruff format --check .
 	.venv/airflow-$(NEWEST)/bin/mypy
+	.venv/airflow-$(NEWEST)/bin/zizmor --quiet --offline .github
 
 docs: .venv/airflow-$(NEWEST)/.ready ## the documentation as HTML, in docs/_build/html
 	.venv/airflow-$(NEWEST)/bin/python -m sphinx -Wnq --keep-going -c docs . docs/_build/html
@@ -76,8 +77,9 @@ $(UV):
 	$(PYTHON) -m venv .venv/uv
 	.venv/uv/bin/pip install --quiet --disable-pip-version-check uv
 
-.venv/dist/.built: pyproject.toml README.md LICENSE $(PACKAGE) | $(UV)
-	$(UV) build --quiet --wheel --clear --out-dir $(@D) .
+# The wheel is made from the source distribution, so that nothing is missing from that, either.
+.venv/dist/.built: pyproject.toml hatch_build.py README.md LICENSE $(PACKAGE) | $(UV)
+	$(UV) build --quiet --clear --out-dir $(@D) .
 	@touch $@
 
 # What the package needs, and what else the tests need.
