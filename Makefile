@@ -43,6 +43,7 @@ check: .venv/airflow-$(NEWEST)/.ready ## lint and types; of the workflows as wel
 	.venv/airflow-$(NEWEST)/bin/ruff check .
 	.venv/airflow-$(NEWEST)/bin/ruff format --check .
 	.venv/airflow-$(NEWEST)/bin/mypy
+	.venv/airflow-$(NEWEST)/bin/basedpyright --pythonpath .venv/airflow-$(NEWEST)/bin/python
 	.venv/airflow-$(NEWEST)/bin/zizmor --quiet --offline .github
 
 docs: .venv/airflow-$(NEWEST)/.ready ## the documentation as HTML, in docs/_build/html

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from airflow_provider_completion.api.answers import Completion, Finish
     from airflow_provider_completion.api.feedback import Feedback
     from airflow_provider_completion.api.files import UploadedFile
-    from airflow_provider_completion.api.requests import CompletionRequest
+    from airflow_provider_completion.api.requests import CompletionRequest, ResponseMode
     from airflow_provider_completion.client.aio import AsyncCompletionClient
     from airflow_provider_completion.client.settings import ClientSettings
     from airflow_provider_completion.client.sync import CompletionClient, CompletionRun
@@ -42,7 +42,7 @@ class CallOptions(TypedDict, total=False):
     query: str | None
     files: FileItems
     user: str | None
-    response_mode: str
+    response_mode: ResponseMode
 
 
 class _Forward(Generic[P, T]):
@@ -232,7 +232,7 @@ class CompletionHook(BaseHook):
         query: str | None = "",
         files: FileItems = None,
         user: str | None = None,
-        response_mode: str = "streaming",
+        response_mode: ResponseMode = "streaming",
     ) -> CompletionRequest:
         """Return a request that can be sent as it is: checked, filled in, its files uploaded.
 
