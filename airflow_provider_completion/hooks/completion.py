@@ -174,10 +174,17 @@ class CompletionHook(BaseHook):
 
     def _settings_of(self, connection: Any, read_extra: Any) -> ClientSettings:
         from airflow_provider_completion.client.settings import USER_AGENT
-        from airflow_provider_completion.hooks.connection import console_url_of, extras_of, naming, settings_of
+        from airflow_provider_completion.hooks.connection import (
+            console_url_of,
+            extras_of,
+            naming,
+            refuse_other_types,
+            settings_of,
+        )
         from airflow_provider_completion.hooks.trace import count_call, origin_of_running_task
 
         with naming(self.conn_id):
+            refuse_other_types(connection)
             extra = extras_of(connection, read_extra)
             self._console_url = console_url_of(extra)
             settings = settings_of(
