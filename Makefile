@@ -21,7 +21,7 @@ unexport PYTHONPATH
 unexport PYTHONDONTWRITEBYTECODE
 PACKAGE := $(shell find airflow_provider_completion -name __pycache__ -prune -o -print)
 
-.PHONY: demo test test-all test-long test-celery check docs $(NEWEST:%=test-%) $(OLDEST:%=test-%) bench soak clean
+.PHONY: demo test test-all test-long test-celery check audit docs $(NEWEST:%=test-%) $(OLDEST:%=test-%) bench soak clean
 .SECONDARY:
 
 demo: .venv/airflow-$(NEWEST)/.ready ## run the example Dag, against a local app or AIRFLOW_CONN_COMPLETION_DEFAULT
@@ -45,6 +45,9 @@ check: .venv/airflow-$(NEWEST)/.ready ## lint and types; of the workflows as wel
 	.venv/airflow-$(NEWEST)/bin/mypy
 	.venv/airflow-$(NEWEST)/bin/basedpyright --pythonpath .venv/airflow-$(NEWEST)/bin/python
 	.venv/airflow-$(NEWEST)/bin/zizmor --quiet --offline .github
+
+audit: .venv/airflow-$(NEWEST)/.ready ## known holes in what is installed; says so if the service of pip-audit cannot be asked
+	PYTHONPATH=. .venv/airflow-$(NEWEST)/bin/python -m tests.audit
 
 docs: .venv/airflow-$(NEWEST)/.ready ## the documentation as HTML, in docs/_build/html
 	.venv/airflow-$(NEWEST)/bin/python -m sphinx -Wnq --keep-going -c docs . docs/_build/html
