@@ -21,7 +21,7 @@ unexport PYTHONPATH
 unexport PYTHONDONTWRITEBYTECODE
 PACKAGE := $(shell find airflow_provider_completion -name __pycache__ -prune -o -print)
 
-.PHONY: demo test test-all test-long test-celery check audit docs $(NEWEST:%=test-%) $(OLDEST:%=test-%) bench soak clean
+.PHONY: demo test test-all test-long test-celery check audit coverage docs $(NEWEST:%=test-%) $(OLDEST:%=test-%) bench soak clean
 .SECONDARY:
 
 demo: .venv/airflow-$(NEWEST)/.ready ## run the example Dag, against a local app or AIRFLOW_CONN_COMPLETION_DEFAULT
@@ -30,7 +30,7 @@ demo: .venv/airflow-$(NEWEST)/.ready ## run the example Dag, against a local app
 test: ## everything that CI runs, at once, since much of it waits: some sixteen minutes on two cores
 	@$(MAKE) $(AT_ONCE) $(NEWEST:%=test-%) $(OLDEST:%=test-%) check docs
 
-test-all: test test-long test-celery ## that, and what takes minutes or needs more than Python packages; it says what it installs
+test-all: test test-long test-celery coverage audit ## that, and what takes minutes or needs more than Python packages; it says what it installs
 
 test-long: .venv/airflow-$(NEWEST)/.ready ## 20,000 rows from a table into a table, through two kills; needs PostgreSQL
 	.venv/airflow-$(NEWEST)/bin/pytest -q -m long
@@ -46,8 +46,14 @@ check: .venv/airflow-$(NEWEST)/.ready ## lint and types; of the workflows as wel
 	.venv/airflow-$(NEWEST)/bin/basedpyright --pythonpath .venv/airflow-$(NEWEST)/bin/python
 	.venv/airflow-$(NEWEST)/bin/zizmor --quiet --offline .github
 
+coverage: .venv/airflow-$(NEWEST)/.ready ## the tests once more, and which branches of the package they take; fails if there are fewer than there were
+	rm -rf .coverage && mkdir .coverage
+	.venv/airflow-$(NEWEST)/bin/coverage run -m pytest $(IN_PARALLEL) -n 3
+	.venv/airflow-$(NEWEST)/bin/coverage combine --quiet
+	.venv/airflow-$(NEWEST)/bin/coverage report
+
 audit: .venv/airflow-$(NEWEST)/.ready ## known holes in what is installed; says so if the service of pip-audit cannot be asked
-	PYTHONPATH=. .venv/airflow-$(NEWEST)/bin/python -m tests.audit
+	PYTHONPATH=. .venv/airflow-$(NEWEST)/bin/python -m tests.audit $(UV)
 
 docs: .venv/airflow-$(NEWEST)/.ready ## the documentation as HTML, in docs/_build/html
 	.venv/airflow-$(NEWEST)/bin/python -m sphinx -Wnq --keep-going -c docs . docs/_build/html
@@ -74,7 +80,7 @@ soak: .venv/airflow-$(NEWEST)/.ready ## 100,000 calls with random faults; batche
 	$(SOAK) tests.batch.many_shards --shards 8 --rows 50000
 
 clean: ## remove what the targets above made
-	rm -rf .venv .airflow docs/_build .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .airflow .coverage docs/_build .mypy_cache .pytest_cache .ruff_cache
 
 $(UV):
 	@$(PYTHON) -c 'import sys; sys.exit("$(PYTHON) is older than 3.11" if sys.version_info < (3, 11) else 0)'

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -42,14 +43,22 @@ def older(versions: dict[str, str]) -> list[str]:
     ]
 
 
-def advisories() -> list[str] | None:
-    """Return what the service of pip-audit knows of what is installed, None if it cannot be asked."""
-    command = [sys.executable, "-m", "pip_audit", "--local", "--skip-editable", "--format", "json", "-s", "osv"]
-    asked = subprocess.run(command, capture_output=True, text=True)
+def advisories(uv: str) -> list[str] | None:
+    """Return what the service of pip-audit knows of what is installed, None if it cannot be asked.
+
+    :param uv: the program, which fetches pip-audit
+    """
+    names = "".join(f"{name}=={version}\n" for name, version in sorted(installed().items()))
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirements:
+        requirements.write(names)
+        requirements.flush()
+        about = ["--requirement", requirements.name, "--no-deps", "--disable-pip"]
+        command = [uv, "tool", "run", "pip-audit", *about, "--format", "json", "--vulnerability-service", "osv"]
+        asked = subprocess.run(command, capture_output=True, text=True)
     try:
         found: list[dict[str, Any]] = json.loads(asked.stdout)["dependencies"]
     except ValueError:
-        print(f"The service cannot be asked: {asked.stderr.strip().splitlines()[-1]}")
+        print(f"pip-audit could not ask its service: {asked.stderr.strip().splitlines()[-1]}")
         return None
     return [
         f"{each['name']} {each['version']}: {', '.join(hole['id'] for hole in each['vulns'])}"
@@ -58,9 +67,9 @@ def advisories() -> list[str] | None:
     ]
 
 
-def main() -> int:
+def main(uv: str) -> int:
     """Print what there is, and return 1 if something that is installed has a known hole."""
-    known = advisories()
+    known = advisories(uv)
     if known is None:
         print(f"So only {', '.join(MINIMUMS)} are held against the versions that are known to be mended.")
     problems = [*(known or ()), *older(installed())]
@@ -72,4 +81,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))
