@@ -21,7 +21,7 @@ unexport PYTHONPATH
 unexport PYTHONDONTWRITEBYTECODE
 PACKAGE := $(shell find airflow_provider_completion -name __pycache__ -prune -o -print)
 
-.PHONY: demo test test-all test-long test-celery check docs $(NEWEST:%=test-%) $(OLDEST:%=test-%) bench bench-page soak mutants fuzz clean
+.PHONY: demo test test-all test-long test-celery check audit coverage docs $(NEWEST:%=test-%) $(OLDEST:%=test-%) bench bench-page soak mutants fuzz clean
 .SECONDARY:
 
 demo: .venv/airflow-$(NEWEST)/.ready ## run the example Dag, against a local app or AIRFLOW_CONN_COMPLETION_DEFAULT
@@ -30,7 +30,7 @@ demo: .venv/airflow-$(NEWEST)/.ready ## run the example Dag, against a local app
 test: ## everything that CI runs, at once, since much of it waits: some sixteen minutes on two cores
 	@$(MAKE) $(AT_ONCE) $(NEWEST:%=test-%) $(OLDEST:%=test-%) check docs
 
-test-all: test test-long test-celery ## that, and what takes minutes or needs more than Python packages; it says what it installs
+test-all: test test-long test-celery coverage audit ## that, and what takes minutes or needs more than Python packages; it says what it installs
 
 test-long: .venv/airflow-$(NEWEST)/.ready ## 20,000 rows from a table into a table, through two kills; needs PostgreSQL
 	.venv/airflow-$(NEWEST)/bin/pytest -q -m long
@@ -39,10 +39,21 @@ test-celery: .venv/airflow-celery/.ready ## shards on two Celery workers, one of
 	@command -v redis-server || { echo "Installs redis-server with apt-get."; $(SUDO) apt-get install --yes --quiet redis-server; }
 	.venv/airflow-celery/bin/pytest -q -s tests/airflow/test_celery.py
 
-check: .venv/airflow-$(NEWEST)/.ready ## lint and types
+check: .venv/airflow-$(NEWEST)/.ready ## lint and types; of the workflows as well
 	.venv/airflow-$(NEWEST)/bin/ruff check .
 	.venv/airflow-$(NEWEST)/bin/ruff format --check .
 	.venv/airflow-$(NEWEST)/bin/mypy
+	.venv/airflow-$(NEWEST)/bin/basedpyright --pythonpath .venv/airflow-$(NEWEST)/bin/python
+	.venv/airflow-$(NEWEST)/bin/zizmor --quiet --offline .github
+
+coverage: .venv/airflow-$(NEWEST)/.ready ## the tests once more, and which branches of the package they take; fails if there are fewer than there were
+	rm -rf .coverage && mkdir .coverage
+	.venv/airflow-$(NEWEST)/bin/coverage run -m pytest $(IN_PARALLEL) -n 3
+	.venv/airflow-$(NEWEST)/bin/coverage combine --quiet
+	.venv/airflow-$(NEWEST)/bin/coverage report
+
+audit: .venv/airflow-$(NEWEST)/.ready ## known holes in what is installed; says so if the service of pip-audit cannot be asked
+	PYTHONPATH=. .venv/airflow-$(NEWEST)/bin/python -m tests.audit $(UV)
 
 docs: .venv/airflow-$(NEWEST)/.ready ## the documentation as HTML, in docs/_build/html
 	.venv/airflow-$(NEWEST)/bin/python -m sphinx -Wnq --keep-going -c docs . docs/_build/html
@@ -79,15 +90,16 @@ fuzz: .venv/airflow-$(NEWEST)/.ready ## any bytes, in any pieces, for an hour
 	PYTHONPATH=. .venv/airflow-$(NEWEST)/bin/python -m tests.fuzz --seconds 3600
 
 clean: ## remove what the targets above made
-	rm -rf .venv .airflow .bench docs/_build .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .airflow .bench .coverage docs/_build .mypy_cache .pytest_cache .ruff_cache
 
 $(UV):
 	@$(PYTHON) -c 'import sys; sys.exit("$(PYTHON) is older than 3.11" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv/uv
 	.venv/uv/bin/pip install --quiet --disable-pip-version-check uv
 
-.venv/dist/.built: pyproject.toml README.md LICENSE $(PACKAGE) | $(UV)
-	$(UV) build --quiet --wheel --clear --out-dir $(@D) .
+# The wheel is made from the source distribution, so that nothing is missing from that, either.
+.venv/dist/.built: pyproject.toml hatch_build.py README.md LICENSE $(PACKAGE) | $(UV)
+	$(UV) build --quiet --clear --out-dir $(@D) .
 	@touch $@
 
 # What the package needs, and what else the tests need.

@@ -26,8 +26,8 @@ class CompletionRetryPolicy(RetryPolicy):
         self,
         exception: BaseException,
         try_number: int,
-        max_tries: int,  # noqa: ARG002 - Airflow's signature
-        context: Context | None = None,  # noqa: ARG002
+        max_tries: int,  # noqa: ARG002 - Airflow's signature - Airflow's signature
+        context: Context | None = None,  # noqa: ARG002 - Airflow's signature
     ) -> RetryDecision:
         """Return how to go on after a failure of a task."""
         if not isinstance(exception, CompletionError):

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import tempfile
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ os.environ |= {"AIRFLOW_HOME": _HOME, "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR"
 project = "airflow-provider-completion"
 release = __version__
 root_doc = "README"
-include_patterns = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/**.md"]
+include_patterns = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs/**.md"]
 exclude_patterns = [".*", "docs/_build"]
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
@@ -41,6 +42,10 @@ nitpick_ignore_regex = [
 autodoc_default_options = {"show-inheritance": True, "exclude-members": "model_config, model_post_init"}
 html_theme = "furo"
 html_title = project
+# Each page leads to its own source, once pyproject.toml says where that is.
+_PROJECT = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text())["project"]
+if source := _PROJECT.get("urls", {}).get("Source"):
+    html_theme_options = {"source_repository": source, "source_branch": f"v{release}", "source_directory": ""}
 
 
 def setup(app: Sphinx) -> None:

@@ -24,7 +24,8 @@ from tests.bench import page as performance
 from tests.generated_docs import DOCS, DOCUMENTS
 
 ROOT = DOCS.parent
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+PAGES = [ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING", "SECURITY")]
+PAGES += sorted(DOCS.rglob("*.md"))
 #: Where snippets come from: example Dags, each run by a test, and tests.
 SOURCES = [*ROOT.glob("example_dags/*.py"), *ROOT.glob("tests/**/test_*.py")]
 BIN = Path(sys.executable).parent

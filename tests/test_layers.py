@@ -46,7 +46,7 @@ ROOMS: dict[str, set[str]] = {
         "hooks",
         "triggers",
     },
-    "decorators": {"structured", "exceptions", "hooks", "operators"},
+    "decorators": {"api", "structured", "hooks", "operators"},
     "cli": {"api", "plain", "following", "paying", "batch", "client", "hooks", "operators"},
     "get_provider_info": {"hooks"},
     "plugin": {"airflow_versions"},

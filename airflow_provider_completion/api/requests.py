@@ -122,7 +122,7 @@ class CompletionRequest(BaseModel):
         *,
         inputs: Mapping[str, Any],
         user: str,
-        response_mode: str = "streaming",
+        response_mode: ResponseMode = "streaming",
         query: str | None = "",
         files: Sequence[Mapping[str, Any] | FileReference] | None = None,
     ) -> CompletionRequest:

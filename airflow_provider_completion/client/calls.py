@@ -19,7 +19,7 @@ from airflow_provider_completion.api.errors import CompletionError, Configuratio
 from airflow_provider_completion.api.feedback import Feedback, Rating
 from airflow_provider_completion.api.files import FileReference, UploadedFile
 from airflow_provider_completion.api.input_form import InputForm
-from airflow_provider_completion.api.requests import CompletionRequest
+from airflow_provider_completion.api.requests import CompletionRequest, ResponseMode
 from airflow_provider_completion.client.files import ArrivingFile, FileArgument, FilePath, content_of
 from airflow_provider_completion.client.form_cache import FormCache
 from airflow_provider_completion.client.reaching import Transfer
@@ -129,7 +129,7 @@ def complete(
     query: str | None = "",
     files: Sequence[Mapping[str, Any] | FileReference] | None = None,
     user: str | None = None,
-    response_mode: str = "streaming",
+    response_mode: ResponseMode = "streaming",
     accept: Collection[Finish] = WHOLE,
     on_maybe_billed: OnMaybeBilled = "fail",
 ) -> Wanted:
@@ -166,7 +166,7 @@ def stream(
     query: str | None = "",
     files: Sequence[Mapping[str, Any] | FileReference] | None = None,
     user: str | None = None,
-    response_mode: str = "streaming",
+    response_mode: ResponseMode = "streaming",
     on_maybe_billed: OnMaybeBilled = "fail",
 ) -> Wanted:
     """Generate one answer and iterate over its events as they come; parameters as for ``complete``.

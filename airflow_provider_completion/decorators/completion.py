@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import (
     task_decorator_factory,
 )
 
-from airflow_provider_completion.exceptions import InvalidRequestError
+from airflow_provider_completion.api.errors import InvalidRequestError
 from airflow_provider_completion.operators.completion import CompletionOperator
 from airflow_provider_completion.operators.failing import failing_briefly
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from airflow_provider_completion.api.answers import Completion, Finish
     from airflow_provider_completion.api.feedback import Feedback
     from airflow_provider_completion.api.files import UploadedFile
-    from airflow_provider_completion.api.requests import CompletionRequest
+    from airflow_provider_completion.api.requests import CompletionRequest, ResponseMode
     from airflow_provider_completion.client.aio import AsyncCompletionClient
     from airflow_provider_completion.client.settings import ClientSettings
     from airflow_provider_completion.client.sync import CompletionClient, CompletionRun
@@ -42,7 +42,7 @@ class CallOptions(TypedDict, total=False):
     query: str | None
     files: FileItems
     user: str | None
-    response_mode: str
+    response_mode: ResponseMode
 
 
 class _Forward(Generic[P, T]):
@@ -174,10 +174,17 @@ class CompletionHook(BaseHook):
 
     def _settings_of(self, connection: Any, read_extra: Any) -> ClientSettings:
         from airflow_provider_completion.client.settings import USER_AGENT
-        from airflow_provider_completion.hooks.connection import console_url_of, extras_of, naming, settings_of
+        from airflow_provider_completion.hooks.connection import (
+            console_url_of,
+            extras_of,
+            naming,
+            refuse_other_types,
+            settings_of,
+        )
         from airflow_provider_completion.hooks.trace import count_call, origin_of_running_task
 
         with naming(self.conn_id):
+            refuse_other_types(connection)
             extra = extras_of(connection, read_extra)
             self._console_url = console_url_of(extra)
             settings = settings_of(
@@ -232,7 +239,7 @@ class CompletionHook(BaseHook):
         query: str | None = "",
         files: FileItems = None,
         user: str | None = None,
-        response_mode: str = "streaming",
+        response_mode: ResponseMode = "streaming",
     ) -> CompletionRequest:
         """Return a request that can be sent as it is: checked, filled in, its files uploaded.
 

@@ -29,6 +29,7 @@ class ConnectionFields(Protocol):
     """What is read of an Airflow connection; the same on all versions."""
 
     conn_id: str
+    conn_type: str | None
     host: str | None
     port: int | None
     schema: str | None
@@ -70,6 +71,17 @@ def why_unreadable(conn_id: str) -> ConfigurationError | None:
     elif "://" in written:
         what, hint = "its URI cannot be taken apart", _URI_HINT
     return ConfigurationError(f"Airflow cannot read {variable}: {what}.", hint=hint)
+
+
+def refuse_other_types(connection: ConnectionFields) -> None:
+    """Refuse a connection of another type: its password is for another server, and its id may come out of a template.
+
+    :raises ConfigurationError: it is of another type; one of the environment may be of none
+    """
+    if connection.conn_type and connection.conn_type != CONNECTION_TYPE:
+        raise ConfigurationError(
+            f"It is of the type {connection.conn_type!r}, not {CONNECTION_TYPE!r}.", hint="Its password was not sent."
+        )
 
 
 def extras_of(connection: ConnectionFields, read: Any) -> dict[str, Any]:

@@ -56,6 +56,12 @@ class CallingOperator(BaseOperator):
     #: Where people see the app's logs, once the connection was read.
     logs_url: str | None = None
 
+    if TYPE_CHECKING:
+
+        @property
+        def output(self) -> Any:
+            """What stands for the task's result in a Dag file; its items are the task's other XCom keys."""
+
     conn_id: str
     silence_seconds: float | None
     total_seconds: float | None

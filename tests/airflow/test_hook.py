@@ -81,6 +81,25 @@ def test_a_connections_own_uri_leads_to_the_same_settings(monkeypatch: pytest.Mo
     assert (settings.user, settings.total_seconds, settings.disable_tls_verification) == ("me", 99.0, True)
 
 
+@pytest.mark.parametrize("asks", [CompletionHook.get_conn, lambda hook: asyncio.run(hook.get_async_conn())])
+@pytest.mark.parametrize("kind", ["postgres", "http", "Completion", "completion2"])
+def test_the_password_of_a_connection_of_another_type_is_not_sent(
+    asks: Any, kind: str, completion_server: LocalCompletionServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The id may come from a template, and so from whoever may trigger the Dag."""
+    monkeypatch.setenv(VARIABLE, connection(conn_type=kind, host=completion_server.base_url, extra={"sslmode": "no"}))
+    with pytest.raises(ConfigurationError) as caught:
+        asks(CompletionHook())
+    assert str(caught.value).startswith(f"Connection 'completion_default': It is of the type {kind!r}")
+    assert KEY not in str(caught.value)
+    assert not completion_server.calls
+
+
+def test_a_connection_of_the_environment_may_leave_its_type_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, json.dumps({"host": "https://api.example.com", "password": KEY}))
+    assert CompletionHook().get_conn().settings.base_url == "https://api.example.com/v1"
+
+
 #: What the edit page of Airflow 2.11 posts for a stored secret, and for one that was left empty.
 UNTOUCHED = "RATHER_LONG_SENSITIVE_FIELD_PLACEHOLDER"
 

@@ -106,15 +106,26 @@ import sys
 from airflow.providers.common.compat.sdk import BaseOperator
 BaseOperator(task_id="any")  # for which Airflow imports what it needs
 before = set(sys.modules)
-from airflow_provider_completion.operators.completion import CompletionOperator
-CompletionOperator(task_id="ask", inputs={"text": "{{ params.text }}"})
+{dag_file}
 added = sorted(set(sys.modules) - before)
 print(*added)
 """
+OPERATOR = """
+from airflow_provider_completion.operators.completion import CompletionOperator
+CompletionOperator(task_id="ask", inputs={"text": "{{ params.text }}"})
+"""
+DECORATOR = """
+from airflow_provider_completion.decorators.completion import completion_task
+@completion_task
+def ask(text):
+    return {"text": text}
+"""
 
 
-def test_parsing_a_dag_file_imports_nothing_slow() -> None:
-    parsed = subprocess.run([sys.executable, "-c", PARSE], capture_output=True, text=True, check=True)
+@pytest.mark.parametrize(("dag_file", "also"), [(OPERATOR, ()), (DECORATOR, ("decorators", "decorators.completion"))])
+def test_parsing_a_dag_file_imports_nothing_slow(dag_file: str, also: tuple[str, ...]) -> None:
+    script = PARSE.replace("{dag_file}", dag_file)
+    parsed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     ours = [name for name in parsed.stdout.split() if name.startswith("airflow_provider_completion")]
     assert set(ours) <= {
         "airflow_provider_completion",
@@ -126,6 +137,7 @@ def test_parsing_a_dag_file_imports_nothing_slow() -> None:
         "airflow_provider_completion.operators.failing",
         "airflow_provider_completion.operators.links",
         "airflow_provider_completion.paying",
+        *(f"airflow_provider_completion.{name}" for name in also),
     }
     slow = {"requests", "aiohttp", "pydantic", "urllib3", "certifi"}
     assert slow.isdisjoint(name.partition(".")[0] for name in parsed.stdout.split())

@@ -26,6 +26,7 @@ from airflow_provider_completion.batch.places import output_beside
 from airflow_provider_completion.batch.records import FACTS
 from airflow_provider_completion.batch.shards import Shard
 from airflow_provider_completion.batch.sql_columns import fits, type_for
+from airflow_provider_completion.batch.sql_query import SqlQuery
 from airflow_provider_completion.structured.output import Output
 from tests.batch import rows_out
 from tests.batch.nights import batch_of, night
@@ -271,6 +272,21 @@ class TestTable:
         data = {"output": Output(Ticket, output_retries=0, feedback_input=None)}
         night(server, table(shop, create=True), query(shop), journal=journal, rules=data)
         assert set(described(shop, "stars, score, good, tags")) == {(4, 2.0, 1, '["a\ufffd","é"]')}
+
+    @pytest.mark.usefixtures("way")
+    def test_words_of_rows_and_answers_and_names_of_columns_are_never_sql(
+        self, server: SmallServer, shop: Engine, journal: Path
+    ) -> None:
+        evil = """'); DROP TABLE products; -- :x %(y)s " ` ;"""
+        server.script = lambda _: Reply(evil)
+        rows = SqlQuery(shop, "SELECT ? || sku AS sku, text FROM products ORDER BY sku", [evil])
+        columns = {"sku": "sku", "answer": 'an"); DROP TABLE products; --'}
+        target = table(shop, 'de"scribed; --', columns=columns, create=True)
+        _, failure = night(server, target, rows, journal=journal)
+        assert failure is None
+        assert found(shop, "SELECT count(*) FROM products") == [(3,)]
+        written = found(shop, 'SELECT * FROM "de""scribed; --" ORDER BY sku')
+        assert written == [(f"{evil}0000{number}", evil) for number in range(3)]
 
     def test_only_what_is_missing_is_read(self, server: SmallServer, shop: Engine, journal: Path) -> None:
         missing = "SELECT p.sku, p.text FROM products p LEFT JOIN described d ON d.sku = p.sku WHERE d.answer IS NULL"
