@@ -21,7 +21,7 @@ unexport PYTHONPATH
 unexport PYTHONDONTWRITEBYTECODE
 PACKAGE := $(shell find airflow_provider_completion -name __pycache__ -prune -o -print)
 
-.PHONY: demo test test-all test-long test-celery check audit coverage docs $(NEWEST:%=test-%) $(OLDEST:%=test-%) bench bench-page soak mutants fuzz clean
+.PHONY: demo test test-all test-long test-celery test-tutorial check audit coverage docs $(NEWEST:%=test-%) $(OLDEST:%=test-%) bench bench-page soak mutants fuzz clean
 .SECONDARY:
 
 demo: .venv/airflow-$(NEWEST)/.ready ## run the example Dag, against a local app or AIRFLOW_CONN_COMPLETION_DEFAULT
@@ -30,7 +30,7 @@ demo: .venv/airflow-$(NEWEST)/.ready ## run the example Dag, against a local app
 test: ## everything that CI runs, at once, since much of it waits: some sixteen minutes on two cores
 	@$(MAKE) $(AT_ONCE) $(NEWEST:%=test-%) $(OLDEST:%=test-%) check docs
 
-test-all: test test-long test-celery coverage audit ## that, and what takes minutes or needs more than Python packages; it says what it installs
+test-all: test test-long test-celery test-tutorial coverage audit ## that, and what takes minutes or needs more than Python packages; it says what it installs
 
 test-long: .venv/airflow-$(NEWEST)/.ready ## 20,000 rows from a table into a table, through two kills; needs PostgreSQL
 	.venv/airflow-$(NEWEST)/bin/pytest -q -m long
@@ -38,6 +38,9 @@ test-long: .venv/airflow-$(NEWEST)/.ready ## 20,000 rows from a table into a tab
 test-celery: .venv/airflow-celery/.ready ## shards on two Celery workers, one of which is killed; needs redis-server
 	@command -v redis-server || { echo "Installs redis-server with apt-get."; $(SUDO) apt-get install --yes --quiet redis-server; }
 	.venv/airflow-celery/bin/pytest -q -s tests/airflow/test_celery.py
+
+test-tutorial: .venv/airflow-$(NEWEST)/.ready ## follow docs/tutorial.md word for word, pip install included
+	PYTHONPATH=. PIP_CONSTRAINT=$(CURDIR)/tests/constraints/airflow-$(NEWEST).txt .venv/airflow-$(NEWEST)/bin/python -m tests.tutorial --install
 
 check: .venv/airflow-$(NEWEST)/.ready ## lint and types; of the workflows as well
 	.venv/airflow-$(NEWEST)/bin/ruff check .

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from airflow_provider_completion.api.catalogue import CATALOGUE, Failure
 from tests.bench import page
+from tests.error_messages import MADE_ELSEWHERE, REMEDIES, ROOMS
+from tests.error_texts import Package, Text
+from tests.figures import when_killed
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -116,7 +120,71 @@ def _statuses(numbers: list[int]) -> str:
     return ", ".join(shown) or "any"
 
 
-DOCUMENTS = {"errors.md": errors, "performance.md": page.page}
+_MESSAGES = """# Find an error by its words
+
+Search this page for the words that your log shows: a few that do not vary, in the browser or with `grep`. `...` is
+what varies. Errors of the server, in its own words, are in [the catalogue](errors.md); how errors are built, who
+tries again and what `billed` means in [Errors and retries](errors-and-retries.md).
+
+Made from the source by `python -m tests.generated_docs`; a test holds that no error of this package is missing, and
+none is left over. Where a cell says nothing more, the words say which parameter or field is meant, and what it has to
+be.
+"""
+
+
+def error_messages() -> str:
+    """Return all errors of the package by their words, as Markdown."""
+    texts, parts = the_texts()
+    page = [_MESSAGES]
+    for room, (about, modules) in ROOMS.items():
+        page.append(f"\n## {room}\n\n{about}\n\n| the words | error | what to do |\n| --- | --- | --- |\n")
+        told = {text.message: text for text in sorted(texts, key=_words) if text.module in modules}
+        page += map(_message, told.values())
+        stand_in = sorted({text.message for text in parts if text.module in modules} - set(told), key=str.lower)
+        if stand_in:
+            page.append("\nIn the place of `...` can stand:\n\n")
+            page += (f"* {_code(words)}\n" for words in stand_in)
+    return "".join(page)
+
+
+package = cache(Package)
+
+
+@cache
+def the_texts() -> tuple[list[Text], list[Text]]:
+    """Return the texts of errors, and those that stand in one in the place of what varies."""
+    parts = package().parts()
+    whole = [text for text in parts if text.message[:1].isupper() or text.module in MADE_ELSEWHERE]
+    return package().errors() + whole, parts
+
+
+def _words(text: Text) -> str:
+    return text.message.lstrip(". ").lower()
+
+
+def _message(text: Text) -> str:
+    # What the command line refuses is shown without the name of an error.
+    kind = MADE_ELSEWHERE.get(text.module, text.kind).replace("CommandError", "")
+    what = " Or: ".join(hint.replace("|", "\\|") for hint in text.hints)
+    remedy = " ".join(filter(None, (_plain(what), REMEDIES.get(text.message, ""))))
+    return f"| {_code(text.message)} | {f'`{kind}`' if kind else ''} | {remedy} |\n"
+
+
+def _code(words: str) -> str:
+    return f"`{words}`".replace("|", "\\|")
+
+
+def _plain(hint: str) -> str:
+    """Return a hint as Markdown that shows it as it is."""
+    return hint.replace("*", "\\*").replace("<", "&lt;")
+
+
+DOCUMENTS = {
+    "performance.md": page.page,
+    "errors.md": errors,
+    "error-messages.md": error_messages,
+    "images/when-killed.svg": when_killed,
+}
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ _BLOCK = re.compile(r"^(?P<indent> *)```(?P<language>[\w{}-]*)\n(?P<text>.*?)^(?
 _HEADING = re.compile(r"^#+ +(.*?) *$", re.M)
 _LINK = re.compile(r"(?<!!)\[[^\]\n]*(?:\n[^\]\n]*)?\]\(([^)\s]+)\)|<(https?://[^>\s]+)>")
 #: Commands of the machine, beside those of this project and of Airflow.
-_PLAIN = {"export", ".", "curl", "pip", "python3"}
+_PLAIN = {"export", ".", "cd", "curl", "head", "kill", "ls", "mkdir", "pip", "python3", "sleep"}
 
 
 def blocks(language: str) -> list[Any]:
@@ -76,6 +76,12 @@ def links() -> Iterator[Any]:
             yield pytest.param(page, target, id=f"{page.name}-{target}")
 
 
+def named_tests() -> Iterator[tuple[str, str, str]]:
+    for page in PAGES:
+        for file, test in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text()):
+            yield page.name, file, test
+
+
 def commands() -> list[tuple[str, ...]]:
     """Return the words of all commands in the pages, without what their output is sent to."""
     lines = [line for block in blocks("shell") for line in block.values[0].splitlines()]
@@ -114,6 +120,11 @@ def test_the_plots_show_what_the_performance_page_is_made_from() -> None:
 @pytest.mark.parametrize("snippet", blocks("python"))
 def test_a_snippet_stands_in_a_file_that_runs(snippet: str) -> None:
     assert any(in_a_file(snippet, source) for source in sources()), snippet
+
+
+@pytest.mark.parametrize(("page", "file", "test"), list(named_tests()))
+def test_a_test_that_a_page_names_is_there(page: str, file: str, test: str) -> None:
+    assert re.search(rf"^(?:async )?def {test}\(", (ROOT / file).read_text(), re.M)
 
 
 @pytest.mark.parametrize("example", sorted(ROOT.glob("example_dags/*.py")), ids=lambda path: path.stem)

@@ -193,13 +193,7 @@ class Completion:
         """
         if self.finish in accept:
             return self
-        what, hint = {
-            "stopped": (
-                "The generation was stopped before its end.",
-                "",
-            ),
-            "suspect": self._suspicion,
-        }.get(self.finish, ("The generation was completed.", "It was not accepted."))
+        what, hint = self._why_refused
         raise UnfinishedAnswerError(
             what,
             hint=hint,
@@ -211,8 +205,12 @@ class Completion:
         )
 
     @property
-    def _suspicion(self) -> tuple[str, str]:
-        """What makes it suspect, and what to do about it."""
+    def _why_refused(self) -> tuple[str, str]:
+        """What is wrong with its end, and what to do about it."""
+        if self.finish == "stopped":
+            return "The generation was stopped before its end.", ""
+        if self.finish == "complete":
+            return "The generation was completed.", "It was not accepted."
         accept = 'accept=("complete", "suspect")'
         usage = self.usage
         if usage is not None and not usage.is_zero:

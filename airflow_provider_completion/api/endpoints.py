@@ -24,7 +24,7 @@ from airflow_provider_completion.api.failures import failure_of_reply, lower_cas
 from airflow_provider_completion.api.feedback import Feedback, Rating
 from airflow_provider_completion.api.files import FileContent, Multipart, UploadedFile, extension_of
 from airflow_provider_completion.api.requests import CompletionRequest, User
-from airflow_provider_completion.api.words import excerpt
+from airflow_provider_completion.api.words import excerpt, uncapitalised
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
@@ -80,7 +80,7 @@ class Endpoint(Generic[T]):
         if type(error) in (BrokenAnswerError, TimeLimitError):
             error.hint = "The model may have done its work, whose result is lost." if self.paid else "Try again later."
         if self.recent and type(error) is ConfigurationError and error.status == 404:
-            otherwise = error.hint[:1].lower() + error.hint[1:]
+            otherwise = uncapitalised(error.hint)
             error.hint = f"If other calls work, this server is too old for this one. If none does, {otherwise}"
 
 

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, St
 from airflow_provider_completion.api.errors import InvalidRequestError
 from airflow_provider_completion.api.files import FileFacts, FileReference
 from airflow_provider_completion.api.input_form import InputForm, quoted
+from airflow_provider_completion.api.words import uncapitalised
 
 ResponseMode: TypeAlias = Literal["streaming", "blocking"]
 
@@ -283,7 +284,7 @@ def _problem(entry: Any) -> str:
     names = [str(part) for part in path]
     where = names[0] + "".join(f"[{name!r}]" if not name.isdecimal() else f"[{name}]" for name in names[1:])
     message = str(entry["msg"]).removeprefix("Value error, ")
-    return f"{where}: {message[:1].lower()}{message[1:]}"
+    return f"{where}: {uncapitalised(message)}"
 
 
 def _type_of(value: Any) -> str:

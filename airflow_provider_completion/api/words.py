@@ -36,6 +36,11 @@ def excerpt(text: str, length: int = _MESSAGE_LENGTH, secret: str = "") -> str:
     return line if len(line) <= length else line[: length - 1] + "…"
 
 
+def uncapitalised(text: str) -> str:
+    """Return a sentence as it stands after a colon."""
+    return text[:1].lower() + text[1:]
+
+
 def _blotted(text: str, secret: str) -> str:
     if secret:
         as_json = json.dumps(secret)[1:-1]

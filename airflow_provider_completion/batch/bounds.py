@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from airflow_provider_completion.api.errors import CompletionError, QuotaExceededError
+from airflow_provider_completion.api.words import uncapitalised
 from airflow_provider_completion.batch.ending import Status, Why
 from airflow_provider_completion.batch.estimates import Estimate
 from airflow_provider_completion.batch.rules import Rules
@@ -163,6 +164,6 @@ def ended(what: str, last: CompletionError | None = None, *, hint: str | None = 
     """
     said = f"{LAST_ONE}{last.message}" if last else "."
     return CompletionError(
-        f"The batch was ended: {what[:1].lower()}{what[1:]}{said}",
+        f"The batch was ended: {uncapitalised(what)}{said}",
         hint=f"{hint} {_KEPT}" if (hint := hint or (last.hint if last else "")) else "",
     )

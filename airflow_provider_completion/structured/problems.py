@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from airflow_provider_completion.api.storable import Path
+from airflow_provider_completion.api.words import uncapitalised
 
 #: How many problems of one answer are told.
 MOST_PROBLEMS = 5
@@ -71,8 +72,3 @@ def short(text: str, longest: int) -> str:
     """Return a text on one line, and its beginning if it is longer."""
     text = " ".join(text.split())
     return text if len(text) <= longest else f"{text[:longest]}..."
-
-
-def uncapitalised(text: str) -> str:
-    """Return a sentence as it stands after a colon."""
-    return text[:1].lower() + text[1:]

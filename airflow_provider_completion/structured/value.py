@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from airflow_provider_completion.structured.problems import RefusedError, uncapitalised
+from airflow_provider_completion.api.words import uncapitalised
+from airflow_provider_completion.structured.problems import RefusedError
 
 
 class Value(NamedTuple):

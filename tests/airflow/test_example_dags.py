@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,42 @@ class TestBatch:
         ended = run(bag, "example_batch", folder=str(tmp_path))
         assert [inputs["text"] for inputs in asked(completion_server)[4:]] == ["A lamp. It hums."]
         assert (ended.xcom("describe")["asked"]["rows"], ended.xcom("describe")["found"]["rows"]) == (1, 1)
+
+    def test_nightly(
+        self, bag: Any, completion_server: LocalCompletionServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "products.csv").write_text("sku,description\nK-1,A kettle. It is quick.\nL-2,A lamp. It buzzes.\n")
+        assert all_succeeded(run(bag, "example_nightly", folder=str(tmp_path)))
+        assert asked(completion_server) == [
+            {"text": "A kettle. It is quick.", "sentences": 1},
+            {"text": "A lamp. It buzzes.", "sentences": 1},
+        ]
+        assert "Asked for 2 rows, for {'USD': '0.00" in capsys.readouterr().out
+
+    def test_costs(self, bag: Any, completion_server: LocalCompletionServer, tmp_path: Path) -> None:
+        (tmp_path / "products.csv").write_text("sku,description\nK-1,A kettle. It is quick.\nL-2,A lamp. It buzzes.\n")
+        ended = run(bag, "example_costs", folder=str(tmp_path))
+        assert all_succeeded(ended)
+        title, described = list(csv.reader((tmp_path / "costs.csv").open(newline="")))
+        assert (title[1], described[1], described[4]) == ("title", "describe", "USD")
+        assert Decimal(described[3]) == Decimal(ended.xcom("describe")["asked"]["prices"]["USD"]) > 0
+        assert Decimal(ended.xcom("add_up")["USD"]) == Decimal(title[3]) + Decimal(described[3])
+
+    def test_data_set(self, bag: Any, completion_server: LocalCompletionServer, tmp_path: Path) -> None:
+        (tmp_path / "products.csv").write_text("sku,description\nK-1,A kettle. It is quick.\nL-2,A lamp. It buzzes.\n")
+        hook = CompletionHook()
+        hook.give_feedback(hook.complete({"text": "None of the rows."}).message_id, "like")
+        run(bag, "example_data_set", folder=str(tmp_path))
+        described = [json.loads(line) for line in (tmp_path / "described.jsonl").read_text().splitlines()]
+        hook.give_feedback(described[1]["message_id"], "dislike", content="It does not buzz.")
+        ended = run(bag, "example_data_set", folder=str(tmp_path))  # asks for nothing more
+        assert len(completion_server.generations) == 3
+        assert ended.xcom("rated") == 1
+        assert json.loads((tmp_path / "rated.jsonl").read_text()) == {
+            **{name: described[1][name] for name in ("sku", "description", "answer")},
+            "rating": "dislike",
+            "comment": "It does not buzz.",
+        }
 
     def test_many_workers(self, bag: Any, completion_server: LocalCompletionServer, tmp_path: Path) -> None:
         rows = [f"K-{number},Kettle {number}. It is quick.\n" for number in range(6)]

@@ -16,7 +16,7 @@ import logging
 import re
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -24,7 +24,7 @@ from typing import Any, Literal
 import pytest
 from airflow import __version__ as airflow_version
 from airflow.cli.cli_parser import get_parser
-from airflow.providers.common.compat.sdk import BaseOperator, literal, task
+from airflow.providers.common.compat.sdk import BaseOperator, ObjectStoragePath, literal, task
 from pydantic import BaseModel, Field
 
 from airflow_provider_completion.batch.export import export
@@ -343,6 +343,73 @@ def test_a_sample_its_estimate_and_the_night_after(completion_server: LocalCompl
     (folder / "products.csv").write_text(f"sku,description\n{products}K-100,A lamp.\n")
     manifest = run(make_tuesday, read=("return_value",)).read["return_value"]
     assert (manifest["reused"], manifest["asked"]["rows"]) == (100, 1)
+
+
+def test_a_new_prompt(completion_server: LocalCompletionServer, tmp_path: Path) -> None:
+    folder = tmp_path
+    rows = "".join(f"K-{number},Kettle {number}.\n" for number in range(3))
+    (folder / "products.csv").write_text(f"sku,description\n{rows}")
+
+    def before() -> BaseOperator:
+        return CompletionBatchOperator(
+            task_id="describe",
+            rows=folder / "products.csv",
+            columns={"text": "description"},
+            key="sku",
+            output=folder / "described.jsonl",
+        )
+
+    def after(limit: int | None) -> Callable[[], BaseOperator]:
+        def make() -> BaseOperator:
+            describe = CompletionBatchOperator(
+                task_id="describe",
+                rows=folder / "products.csv",
+                columns={"text": "description"},
+                key="sku",
+                output=folder / "described.jsonl",
+                app_version="2: shorter",  # another word asks all rows anew
+                limit=limit,  # 20 for a look, then None
+            )
+            return describe
+
+        return make
+
+    def ids(file: str) -> list[str]:
+        return [json.loads(line)["message_id"] for line in (folder / file).read_text().splitlines()]
+
+    run(before)
+    old = ids("described.jsonl")
+    run(after(limit=1))
+    assert len(completion_server.generations) == 4
+    assert ids("described.jsonl") == old
+    run(after(limit=None))
+    assert len(completion_server.generations) == 6
+    new = ids("described.jsonl")
+    assert (new[:1], set(new) & set(old)) == (ids("described.sample.jsonl"), set())
+    run(before)
+    assert (len(completion_server.generations), ids("described.jsonl")) == (6, old)
+
+
+def test_a_batch_that_outlives_its_worker(completion_server: LocalCompletionServer, tmp_path: Path) -> None:
+    (tmp_path / "products.csv").write_text("sku,description\nK-1,A kettle.\n")
+    bucket = ObjectStoragePath(tmp_path.as_uri())
+
+    def make() -> BaseOperator:
+        describe = CompletionBatchOperator(
+            task_id="describe",
+            rows=bucket / "products.csv",
+            columns={"text": "description"},
+            key="sku",
+            output=bucket / "described.jsonl",  # its journal lies beside it
+            retries=3,
+            on_maybe_billed="retry",  # a row that was in flight at a kill is asked once more
+        )
+        return describe
+
+    assert run(make).states["describe"] == "success"
+    assert (tmp_path / "described.journal").is_dir()
+    [record] = map(json.loads, (tmp_path / "described.jsonl").read_text().splitlines())
+    assert record["answer"] == "A kettle."
 
 
 def test_a_report_with_some_of_the_rows(completion_server: LocalCompletionServer, tmp_path: Path) -> None:
