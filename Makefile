@@ -11,6 +11,7 @@ ROWS := $(AIRFLOWS:%=%-python3.11) $(addprefix $(NEWEST)-python,3.12 3.13 3.14)
 THIS := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 MATRIX := $(ROWS:%-python$(THIS)=%)
 OLDEST := $(if $(filter 3.11 3.12,$(THIS)),$(firstword $(AIRFLOWS)))
+CELLS := $(sort $(MATRIX) $(NEWEST) $(OLDEST))
 # Of one of these, such as 3.3.2 or 3.3.2-python3.13: its Airflow; and its interpreter, of pyenv or on the path, or nothing.
 airflow_of = $(firstword $(subst -python, ,$(1)))
 python_of = $(if $(findstring -python,$(1)),$(call interpreter,$(lastword $(subst -python, ,$(1)))),$(PYTHON))
@@ -24,8 +25,9 @@ REPORT = --junit-xml=.reports/$@.xml
 # What a target prints comes at its end, and not mixed with the others' (make of macOS cannot).
 AT_ONCE := --no-print-directory $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
-# $(call needs,FILE,PACKAGE): a command that installs Debian's package if its file is not there.
-needs = @ls $(1) >/dev/null 2>&1 || { echo "Installs $(2) with apt-get."; $(SUDO) apt-get update --quiet=2 && $(SUDO) apt-get install --yes --quiet=2 $(2); }
+# $(call needs,FILE,PACKAGE): installs a package of Debian's if its file is not there; one at a time, as apt-get has a lock.
+needs = @ls $(1) >/dev/null 2>&1 || { echo "Installs $(2) with apt-get."; flock .venv/apt $(SUDO) sh -c 'apt-get update -qq && apt-get install -qqy $(2)'; }
+POSTGRESQL = $(call needs,/usr/lib/postgresql/*/bin/initdb,postgresql)
 
 export UV_PYTHON_DOWNLOADS := never
 unexport VIRTUAL_ENV
@@ -35,8 +37,6 @@ unexport PYTHONPATH
 # Each process would compile Airflow anew, and there are some hundred.
 unexport PYTHONDONTWRITEBYTECODE
 PACKAGE := $(shell find airflow_provider_completion -name __pycache__ -prune -o -print)
-
-CELLS := $(sort $(MATRIX) $(NEWEST) $(OLDEST))
 
 .PHONY: demo test test-all tested test-long test-celery check docs $(CELLS:%=test-%) $(CELLS:%=test-install-%) bench soak clean
 .SECONDARY:
@@ -50,8 +50,9 @@ test: ## everything that CI runs, at once, since much of it waits: some sixteen 
 
 # Two at a time, the longest first.
 ALL = test-$(NEWEST) $(filter-out test-$(NEWEST),$(AT_HAND:%=test-%)) test-long test-celery $(AT_HAND:%=test-install-%) check docs
-test-all: ## the same on all Airflows, and what takes minutes or needs more than Python packages; docs/tested.md says what came of it
+test-all: $(UV) ## the same on all Airflows, and what takes minutes or needs more than Python packages; docs/tested.md says what came of it
 	@rm -rf .reports
+	$(POSTGRESQL)
 	$(if $(filter-out $(AT_HAND),$(MATRIX)),@echo "There is no such Python here: $(filter-out $(AT_HAND),$(MATRIX))")
 	@$(MAKE) $(AT_ONCE) --jobs=2 --keep-going $(ALL); status=$$?; $(MAKE) --no-print-directory tested; exit $$status
 
@@ -59,7 +60,7 @@ tested: ## write docs/tested.md from the reports that are there
 	@PYTHONPATH=. $(PYTHON) -m tests.matrix $(ROWS)
 
 test-long: .venv/airflow-$(NEWEST)/.ready ## 20,000 rows from a table into a table, through two kills; needs PostgreSQL
-	$(call needs,/usr/lib/postgresql/*/bin/initdb,postgresql)
+	$(POSTGRESQL)
 	.venv/airflow-$(NEWEST)/bin/pytest -q -m long $(REPORT)
 
 test-celery: .venv/airflow-celery/.ready ## shards on two Celery workers, one of which is killed; needs redis-server

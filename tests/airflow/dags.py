@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from airflow.providers.common.compat.sdk import DAG, BaseOperator, task
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS
 
 _numbers = itertools.count()
 
@@ -44,8 +46,15 @@ def new_dag(**arguments: Any) -> DAG:
     return DAG(f"test_{next(_numbers)}", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC), **arguments)
 
 
+def _defers(operator: Any) -> bool:
+    arguments = {**vars(operator), **getattr(operator, "partial_kwargs", {})}
+    return bool(arguments.get("deferrable"))
+
+
 def states_of(dag: DAG, conf: dict[str, Any] | None = None) -> dict[str, str]:
     """Run a Dag, and return how its tasks ended."""
+    if AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS and any(map(_defers, dag.tasks)):
+        pytest.skip("dag.test() of Airflow 3.0 runs triggers where they reach no XCom")
     _make_known(dag)
     dag_run = dag.test(run_conf=conf or {})
     return {instance.task_id: str(instance.state) for instance in dag_run.get_task_instances()}

@@ -125,6 +125,7 @@ def test_parsing_a_dag_file_imports_nothing_slow() -> None:
         "airflow_provider_completion.operators.completion",
         "airflow_provider_completion.operators.failing",
         "airflow_provider_completion.operators.links",
+        "airflow_provider_completion.operators.paths",
         "airflow_provider_completion.paying",
     }
     slow = {"requests", "aiohttp", "pydantic", "urllib3", "certifi"}
