@@ -24,7 +24,7 @@ from airflow_provider_completion.operators.completion import CompletionOperator
 from airflow_provider_completion.operators.feedback import CompletionFeedbackBatchOperator
 from airflow_provider_completion.operators.merge import CompletionMergeOperator
 from airflow_provider_completion.testing import App, GenerationError, LocalCompletionServer, Prompt
-from tests.airflow.dags import new_dag, run, states_of
+from tests.airflow.dags import new_dag, run, states_of, without_requests
 
 KEY = "app-canary-Xq7Zp1"
 FORM = [
@@ -419,9 +419,7 @@ def test_secrets_are_nowhere(
     with caplog.at_level(logging.DEBUG):
         run(batch(rows=rows, output=str(tmp_path / "out.jsonl")))
     assert posts(completion_server)
-    told = caplog.text + "".join(capfd.readouterr())
-    # What dag.test() of Airflow 3.0 says of its own requests, to mask the key among them.
-    told = "\n".join(line for line in told.splitlines() if "Sending request" not in line)
+    told = without_requests(caplog.text + "".join(capfd.readouterr()))
     told += "".join((tmp_path / f"out.{name}").read_text(encoding="utf-8") for name in ("manifest.json", "report.html"))
     found = b"".join(path.read_bytes() for path in (tmp_path / "out.journal").iterdir())
     assert "canary" not in told

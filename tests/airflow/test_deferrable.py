@@ -1205,11 +1205,9 @@ def test_an_answer_that_cannot_be_kept_was_paid_and_is_not_asked_for_again(
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is asked of the supervisor from now on, by the async methods that ``dag.test()``'s stand-in does not have.
 
-    Without them a trigger cannot use it while another, or the event loop, does. Empty on Airflow 2: no supervisor. The
-    stand-in takes one request at a time: that of Airflow 3.0 would be gone after two at once.
+    Without them a trigger cannot use it while another, or the event loop, does. Empty on Airflow 2: no supervisor.
     """
     names: list[str] = []
-    one_at_a_time = threading.Lock()
 
     async def asend(comms: Any, message: Any) -> Any:
         names.append(type(message).__name__)
@@ -1218,13 +1216,6 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     if not ON_AIRFLOW_2:
         from airflow.sdk.execution_time.supervisor import InProcessSupervisorComms
 
-        send = InProcessSupervisorComms.send
-
-        def send_one(*arguments: Any, **named: Any) -> Any:
-            with one_at_a_time:
-                return send(*arguments, **named)
-
-        monkeypatch.setattr(InProcessSupervisorComms, "send", send_one)
         monkeypatch.setattr(InProcessSupervisorComms, "asend", asend, raising=False)
     return names
 
@@ -1350,6 +1341,7 @@ async def events_seen(triggers: list[CompletionTrigger]) -> None:
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.skipif(dags.ON_AIRFLOW_3_0, reason="dag.test() of Airflow 3.0 lets one thread reach XCom")
 @pytest.mark.parametrize("killed", [True, False])
 def test_what_ends_a_trigger_stops_the_generation_once(
     completion_server: LocalCompletionServer, going: threading.Semaphore, asked: list[str], killed: bool
