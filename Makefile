@@ -3,14 +3,31 @@
 PYTHON ?= python3
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 UV := .venv/uv/bin/uv
-# The oldest and the newest Airflow that are tested here. Airflow 2.11 has no Python 3.13.
-NEWEST := 3.3.2
-OLDEST := $(shell $(PYTHON) -c 'import sys; print("2.11.2" if sys.version_info < (3, 13) else "")')
+# The Airflows that are tested here, each on Python 3.11, the newest on others as well. The first has no Python 3.13.
+AIRFLOWS := 2.11.2 3.0.6 3.1.8 3.2.2 3.3.2
+NEWEST := $(lastword $(AIRFLOWS))
+ROWS := $(AIRFLOWS:%=%-python3.11) $(addprefix $(NEWEST)-python,3.12 3.13 3.14)
+# What is on $(PYTHON) goes without its name.
+THIS := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+MATRIX := $(ROWS:%-python$(THIS)=%)
+OLDEST := $(if $(filter 3.11 3.12,$(THIS)),$(firstword $(AIRFLOWS)))
+CELLS := $(sort $(MATRIX) $(NEWEST) $(OLDEST))
+# Of one of these, such as 3.3.2 or 3.3.2-python3.13: its Airflow; and its interpreter, of pyenv or on the path, or nothing.
+airflow_of = $(firstword $(subst -python, ,$(1)))
+python_of = $(if $(findstring -python,$(1)),$(call interpreter,$(lastword $(subst -python, ,$(1)))),$(PYTHON))
+interpreter = $(firstword $(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/$(1).*/bin/python$(1)) $(shell command -v python$(1)))
+AT_HAND = $(foreach cell,$(MATRIX),$(if $(call python_of,$(cell)),$(cell)))
 AIRFLOW_HOME := $(CURDIR)/.airflow/demo
 # Files in the order in which they are collected.
 IN_PARALLEL := -q --dist loadfile --no-loadscope-reorder
+# What a target leaves for the page that test-all writes.
+REPORT = --junit-xml=.reports/$@.xml
 # What a target prints comes at its end, and not mixed with the others' (make of macOS cannot).
-AT_ONCE := --no-print-directory --jobs $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
+AT_ONCE := --no-print-directory $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
+
+# $(call needs,FILE,PACKAGE): installs a package of Debian's if its file is not there; one at a time, as apt-get has a lock.
+needs = @ls $(1) >/dev/null 2>&1 || { echo "Installs $(2) with apt-get."; flock .venv/apt $(SUDO) sh -c 'apt-get update -qq && apt-get install -qqy $(2)'; }
+POSTGRESQL = $(call needs,/usr/lib/postgresql/*/bin/initdb,postgresql)
 
 export UV_PYTHON_DOWNLOADS := never
 unexport VIRTUAL_ENV
@@ -21,23 +38,34 @@ unexport PYTHONPATH
 unexport PYTHONDONTWRITEBYTECODE
 PACKAGE := $(shell find airflow_provider_completion -name __pycache__ -prune -o -print)
 
-.PHONY: demo test test-all test-long test-celery test-tutorial check audit coverage docs $(NEWEST:%=test-%) $(OLDEST:%=test-%) bench bench-page soak mutants fuzz clean
+.PHONY: demo test test-all tested test-long test-celery test-tutorial check audit coverage docs $(CELLS:%=test-%) $(CELLS:%=test-install-%) bench bench-page soak mutants fuzz clean
 .SECONDARY:
+.SECONDEXPANSION:
 
 demo: .venv/airflow-$(NEWEST)/.ready ## run the example Dag, against a local app or AIRFLOW_CONN_COMPLETION_DEFAULT
 	@$(PYTHON) tests/demo.py $(AIRFLOW_HOME) .venv/airflow-$(NEWEST)/bin
 
 test: ## everything that CI runs, at once, since much of it waits: some sixteen minutes on two cores
-	@$(MAKE) $(AT_ONCE) $(NEWEST:%=test-%) $(OLDEST:%=test-%) check docs
+	@$(MAKE) $(AT_ONCE) --jobs $(NEWEST:%=test-%) $(OLDEST:%=test-%) check docs
 
-test-all: test test-long test-celery test-tutorial coverage audit ## that, and what takes minutes or needs more than Python packages; it says what it installs
+# Two at a time, the longest first.
+ALL = test-$(NEWEST) $(filter-out test-$(NEWEST),$(AT_HAND:%=test-%)) test-long test-celery test-tutorial $(AT_HAND:%=test-install-%) check docs coverage audit
+test-all: $(UV) ## the same on all Airflows, and what takes minutes or needs more than Python packages; docs/tested.md says what came of it
+	@rm -rf .reports
+	$(POSTGRESQL)
+	$(if $(filter-out $(AT_HAND),$(MATRIX)),@echo "There is no such Python here: $(filter-out $(AT_HAND),$(MATRIX))")
+	@$(MAKE) $(AT_ONCE) --jobs=2 --keep-going $(ALL); status=$$?; $(MAKE) --no-print-directory tested; exit $$status
+
+tested: ## write docs/tested.md from the reports that are there
+	@PYTHONPATH=. $(PYTHON) -m tests.matrix $(ROWS)
 
 test-long: .venv/airflow-$(NEWEST)/.ready ## 20,000 rows from a table into a table, through two kills; needs PostgreSQL
-	.venv/airflow-$(NEWEST)/bin/pytest -q -m long
+	$(POSTGRESQL)
+	.venv/airflow-$(NEWEST)/bin/pytest -q -m long $(REPORT)
 
 test-celery: .venv/airflow-celery/.ready ## shards on two Celery workers, one of which is killed; needs redis-server
-	@command -v redis-server || { echo "Installs redis-server with apt-get."; $(SUDO) apt-get install --yes --quiet redis-server; }
-	.venv/airflow-celery/bin/pytest -q -s tests/airflow/test_celery.py
+	$(call needs,/usr/bin/redis-server,redis-server)
+	.venv/airflow-celery/bin/pytest -q -s tests/airflow/test_celery.py $(REPORT)
 
 test-tutorial: .venv/airflow-$(NEWEST)/.ready ## follow docs/tutorial.md word for word, pip install included
 	PYTHONPATH=. PIP_CONSTRAINT=$(CURDIR)/tests/constraints/airflow-$(NEWEST).txt .venv/airflow-$(NEWEST)/bin/python -m tests.tutorial --install
@@ -61,13 +89,12 @@ audit: .venv/airflow-$(NEWEST)/.ready ## known holes in what is installed; says 
 docs: .venv/airflow-$(NEWEST)/.ready ## the documentation as HTML, in docs/_build/html
 	.venv/airflow-$(NEWEST)/bin/python -m sphinx -Wnq --keep-going -c docs . docs/_build/html
 
-test-$(NEWEST): .venv/airflow-$(NEWEST)/.ready
-	.venv/airflow-$(NEWEST)/bin/pytest $(IN_PARALLEL) -n 3
+# All of it on the newest Airflow, and what has to do with Airflow on the others.
+$(CELLS:%=test-%): test-%: .venv/airflow-%/.ready
+	.venv/airflow-$*/bin/pytest $(IN_PARALLEL) $(if $(filter $(NEWEST),$*),-n 3,-n 2 tests/airflow) $(REPORT)
 
-ifneq ($(OLDEST),)
-test-$(OLDEST): .venv/airflow-$(OLDEST)/.ready
-	.venv/airflow-$(OLDEST)/bin/pytest $(IN_PARALLEL) -n 2 tests/airflow
-endif
+$(CELLS:%=test-install-%): test-install-%: .venv/airflow-%/.ready
+	.venv/airflow-$*/bin/pytest -q -m installs tests/test_install.py $(REPORT)
 
 BENCH := PYTHONPATH=. .venv/airflow-$(NEWEST)/bin/python -m tests.bench
 bench: .venv/airflow-$(NEWEST)/.ready ## measure, into .bench: PARTS="decoder parse", SCALE=0.05 ROUNDS=1 for a short run
@@ -93,7 +120,7 @@ fuzz: .venv/airflow-$(NEWEST)/.ready ## any bytes, in any pieces, for an hour
 	PYTHONPATH=. .venv/airflow-$(NEWEST)/bin/python -m tests.fuzz --seconds 3600
 
 clean: ## remove what the targets above made
-	rm -rf .venv .airflow .bench .coverage docs/_build .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .airflow .bench .coverage .reports docs/_build .mypy_cache .pytest_cache .ruff_cache
 
 $(UV):
 	@$(PYTHON) -c 'import sys; sys.exit("$(PYTHON) is older than 3.11" if sys.version_info < (3, 11) else 0)'
@@ -106,9 +133,9 @@ $(UV):
 	@touch $@
 
 # What the package needs, and what else the tests need.
-.venv/airflow-%/.needed: tests/constraints/airflow-%.txt pyproject.toml | .venv/dist/.built
-	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(@D)
-	$(UV) pip install --quiet --python $(@D)/bin/python --constraints $< apache-airflow==$* "$$(ls .venv/dist/*.whl)[$(if $(filter $(NEWEST),$*),dev,test)]"
+.venv/airflow-%/.needed: tests/constraints/airflow-$$(call airflow_of,$$*).txt pyproject.toml | .venv/dist/.built
+	$(UV) venv --quiet --allow-existing --python $(call python_of,$*) $(@D)
+	$(UV) pip install --quiet --python $(@D)/bin/python --constraints $< apache-airflow==$(call airflow_of,$*) "$$(ls .venv/dist/*.whl)[$(if $(filter $(NEWEST),$*),dev,test)]"
 	@rm -f $(@D)/migrated.db
 	@touch $@
 

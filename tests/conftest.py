@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from _pytest.junitxml import xml_key
 
 import airflow_provider_completion
 
@@ -16,6 +19,17 @@ ROOT = Path(__file__).parents[1]
 # ``make test`` has installed the wheel; by hand it may be the checkout, which a new process would not find.
 if Path(airflow_provider_completion.__file__).parents[1] == ROOT:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Say in the report, if one is asked for, what it ran on; ``tests/matrix.py`` reads that."""
+    if report := session.config.stash.get(xml_key, None):
+        for name, value in {
+            "airflow": metadata.version("apache-airflow"),
+            "python": platform.python_version(),
+            "cores": os.cpu_count(),
+        }.items():
+            report.add_global_property(name, value)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -339,6 +339,11 @@ class _Reader(io.BufferedReader):
         self.cut = not line.endswith(b"\n")
         return line
 
+    def flush(self) -> None:
+        """Do nothing. A collector closes an answer in any order, and that flushes what may be closed by then: Python's
+        own would fail, which is told from 3.13 on.
+        """
+
     def _buffered(self) -> int:
         self._limited.held = True
         try:

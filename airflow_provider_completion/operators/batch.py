@@ -14,6 +14,7 @@ from airflow_provider_completion.operators.links import (
     CompletionLogsLink,
     CompletionReportLink,
 )
+from airflow_provider_completion.operators.paths import as_text
 from airflow_provider_completion.operators.sql import SqlTable, owned, taken
 from airflow_provider_completion.paying import OnMaybeBilled, checked_on_maybe_billed
 
@@ -153,7 +154,7 @@ class CompletionBatchOperator(CallingOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.rows = taken(self, rows)
-        self.output_path = owned(output)  # Airflow has an attribute "output": what the task pushes
+        self.output_path = owned(as_text(output))  # Airflow has an attribute "output": what the task pushes
         self.columns = columns
         self.inputs = inputs
         self.key = key
@@ -166,8 +167,8 @@ class CompletionBatchOperator(CallingOperator):
         self.answer_column = answer_column
         self.report_samples = report_samples
         self.report_url = report_url
-        self.journal = journal
-        self.reuse = reuse
+        self.journal = as_text(journal)
+        self.reuse = as_text(reuse)
         self.app_version = app_version
         self.conn_id = conn_id
         self.concurrency = concurrency

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from airflow_provider_completion.airflow_versions import EXECUTION_TIMEOUT_COUNTS_THE_DEFERRAL
 from airflow_provider_completion.operators.failing import failing_briefly, refusing, wrong_inputs
 from airflow_provider_completion.operators.links import CallingOperator
+from airflow_provider_completion.operators.paths import as_text
 from airflow_provider_completion.paying import checked_on_maybe_billed
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class CompletionOperator(CallingOperator):
         super().__init__(**kwargs)
         self.inputs = inputs
         self.query = query
-        self.files = files
+        self.files = as_text(files)
         self.user = user
         self.conn_id = conn_id
         self.response_mode = response_mode

@@ -9,6 +9,7 @@ from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_completion.api.errors import InvalidRequestError
 from airflow_provider_completion.operators.failing import failing_briefly, refusing
+from airflow_provider_completion.operators.paths import as_text
 
 if TYPE_CHECKING:
     import os
@@ -44,9 +45,9 @@ class CompletionMergeOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.output_path = output  # Airflow has an attribute "output": what the task pushes
+        self.output_path = as_text(output)  # Airflow has an attribute "output": what the task pushes
         self.shards = shards
-        self.journal = journal
+        self.journal = as_text(journal)
         if (output is None) == (journal is None):
             with refusing():
                 raise InvalidRequestError("A merge needs either output= or, where that is a table, journal=.")

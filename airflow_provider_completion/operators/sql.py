@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import XComArg
 
+from airflow_provider_completion.operators.paths import as_text
+
 if TYPE_CHECKING:
     from airflow_provider_completion.batch.outputs import Table
     from airflow_provider_completion.batch.rows import Source
@@ -117,7 +119,7 @@ def taken(operator: Any, rows: Any) -> Any:
     if isinstance(rows, SqlRows):  # into which Airflow does not look for other tasks
         XComArg.apply_upstream_relationship(operator, [rows.sql, rows.parameters])
     is_rendered = isinstance(rows, str | SqlRows) or hasattr(rows, "resolve") or hasattr(rows, "open")
-    return owned(rows) if is_rendered else GivenRows(rows)
+    return owned(as_text(rows)) if is_rendered else GivenRows(rows)
 
 
 def owned(value: Value) -> Value:

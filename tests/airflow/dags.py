@@ -10,7 +10,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from airflow.providers.common.compat.sdk import DAG, BaseOperator, task
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS
+
+ON_AIRFLOW_3_0 = AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS
 
 _numbers = itertools.count()
 
@@ -39,13 +43,26 @@ class Outcome:
     read: dict[str, Any] = field(default_factory=dict)
 
 
+def without_requests(log: str) -> str:
+    """Drop what ``dag.test()`` of Airflow 3.0 logs of its own requests, to mask the key among them."""
+    requests = ("Sending request", "Received message", "HTTP Request", "Setting xcom for")
+    return "\n".join(line for line in log.splitlines() if not any(request in line for request in requests))
+
+
 def new_dag(**arguments: Any) -> DAG:
     """A Dag with a name of its own."""
     return DAG(f"test_{next(_numbers)}", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC), **arguments)
 
 
+def _defers(operator: Any) -> bool:
+    arguments = {**vars(operator), **getattr(operator, "partial_kwargs", {})}
+    return bool(arguments.get("deferrable"))
+
+
 def states_of(dag: DAG, conf: dict[str, Any] | None = None) -> dict[str, str]:
     """Run a Dag, and return how its tasks ended."""
+    if ON_AIRFLOW_3_0 and any(map(_defers, dag.tasks)):
+        pytest.skip("dag.test() of Airflow 3.0 runs triggers where they reach no XCom")
     _make_known(dag)
     dag_run = dag.test(run_conf=conf or {})
     return {instance.task_id: str(instance.state) for instance in dag_run.get_task_instances()}

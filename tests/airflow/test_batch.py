@@ -20,8 +20,11 @@ from airflow_provider_completion.decorators.batch import completion_batch_task
 from airflow_provider_completion.exceptions import BrokenAnswerError, InvalidRequestError
 from airflow_provider_completion.keeping.journals import KEY as NOTE
 from airflow_provider_completion.operators.batch import CompletionBatchOperator
+from airflow_provider_completion.operators.completion import CompletionOperator
+from airflow_provider_completion.operators.feedback import CompletionFeedbackBatchOperator
+from airflow_provider_completion.operators.merge import CompletionMergeOperator
 from airflow_provider_completion.testing import App, GenerationError, LocalCompletionServer, Prompt
-from tests.airflow.dags import new_dag, run, states_of
+from tests.airflow.dags import new_dag, run, states_of, without_requests
 
 KEY = "app-canary-Xq7Zp1"
 FORM = [
@@ -389,6 +392,21 @@ def test_what_others_have_left_beside_the_output_is_not_replaced(
     assert (tmp_path / "out.report.html").read_text() == "precious"
 
 
+def test_a_path_on_the_worker_is_kept_as_text(tmp_path: Path) -> None:
+    """Airflow 3.0 and 3.1 would take its ``resolve()`` for that of another task's output."""
+    path = tmp_path / "later.jsonl"
+    operators: list[BaseOperator] = [
+        CompletionOperator(task_id="files", inputs={}, files=[path]),
+        CompletionBatchOperator(task_id="batch", rows=path, output=path, journal=path, reuse=(path,)),
+        CompletionMergeOperator(task_id="merge", output=path, shards=2),
+        CompletionMergeOperator(task_id="tables", journal=path, shards=2),
+        CompletionFeedbackBatchOperator(task_id="rate", rows=path),
+    ]
+    given = [getattr(operator, name) for operator in operators for name in operator.template_fields]
+    assert sum(value in (str(path), [str(path)], (str(path),)) for value in given) == 8
+    assert path not in given
+
+
 def test_secrets_are_nowhere(
     completion_server: LocalCompletionServer,
     tmp_path: Path,
@@ -400,7 +418,7 @@ def test_secrets_are_nowhere(
     with caplog.at_level(logging.DEBUG):
         run(batch(rows=rows, output=str(tmp_path / "out.jsonl")))
     assert posts(completion_server)
-    told = caplog.text + "".join(capfd.readouterr())
+    told = without_requests(caplog.text + "".join(capfd.readouterr()))
     told += "".join((tmp_path / f"out.{name}").read_text(encoding="utf-8") for name in ("manifest.json", "report.html"))
     found = b"".join(path.read_bytes() for path in (tmp_path / "out.journal").iterdir())
     assert "canary" not in told

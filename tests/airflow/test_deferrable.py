@@ -33,7 +33,7 @@ from airflow.providers.common.compat.sdk import (
 )
 from pydantic import BaseModel
 
-from airflow_provider_completion.airflow_versions import XCOM_HAS_ASYNC_METHODS
+from airflow_provider_completion.airflow_versions import RETRIES_RESUME, XCOM_HAS_ASYNC_METHODS
 from airflow_provider_completion.client.settings import ClientSettings
 from airflow_provider_completion.exceptions import (
     BrokenAnswerError,
@@ -1133,7 +1133,7 @@ def test_a_trigger_that_failed_before_it_sent_anything_fails_as_airflow_has_it(
         with pytest.raises(Exception, match=r"(?i)trigger") as failure:
             operator().resume_execution("__fail__", {"error": "Trigger timeout"}, context)
         assert not isinstance(failure.value, CompletionError | AirflowFailException)
-        assert not left_of(context, trigger)
+        assert bool(left_of(context, trigger)) == RETRIES_RESUME
         [event] = fire(trigger)  # which was only slow
         return str(event["status"])
 
@@ -1342,6 +1342,7 @@ async def events_seen(triggers: list[CompletionTrigger]) -> None:
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.skipif(dags.ON_AIRFLOW_3_0, reason="dag.test() of Airflow 3.0 lets one thread reach XCom")
 @pytest.mark.parametrize("killed", [True, False])
 def test_what_ends_a_trigger_stops_the_generation_once(
     completion_server: LocalCompletionServer, going: threading.Semaphore, asked: list[str], killed: bool

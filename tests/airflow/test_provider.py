@@ -136,6 +136,7 @@ def test_parsing_a_dag_file_imports_nothing_slow(dag_file: str, also: tuple[str,
         "airflow_provider_completion.operators.completion",
         "airflow_provider_completion.operators.failing",
         "airflow_provider_completion.operators.links",
+        "airflow_provider_completion.operators.paths",
         "airflow_provider_completion.paying",
         *(f"airflow_provider_completion.{name}" for name in also),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -16,6 +17,7 @@ import pytest
 
 from airflow_provider_completion.api.errors import CompletionError, ServerError, ThrottledError
 from airflow_provider_completion.client.aio import AsyncCompletionClient
+from airflow_provider_completion.client.connections import _Limited, _Reader
 from airflow_provider_completion.client.sync import CompletionClient
 from tests.client.conftest import INPUTS, complete, fast, settings_for
 from tests.client.raw_server import END, PATIENCE, STOPPED, Peer, RawServer, json_reply, message, reply
@@ -324,3 +326,14 @@ def test_each_who_waits_for_a_form_has_an_error_of_its_own(calls):
     assert len({id(end) for end in ends}) == count
     assert len({str(end) for end in ends}) == 1
     assert max(len(traceback.extract_tb(end.__traceback__)) for end in ends) < 20
+
+
+def test_an_answer_that_is_dropped_can_be_closed_in_any_order():
+    """As a collector does, and Python tells of what fails then, from 3.13 on."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        reader = _Reader(_Limited(ours.makefile("rb", buffering=0), ours, lambda: None))
+        reader.close()
+        reader.flush()
+        reader.close()
+    assert not reader.surplus

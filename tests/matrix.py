@@ -1,0 +1,191 @@
+"""Writes the page of what was run on which version: ``python -m tests.matrix 2.11.2-python3.11 3.3.2-python3.13 ...``
+
+Each target of ``make test-all`` leaves a report in ``.reports/``, JUnit's XML as pytest writes it, and by its own name:
+``make test-3.0.6`` leaves ``test-3.0.6.xml``. What it ran on, the report says itself (``tests/conftest.py``). So a new
+check takes ``$(REPORT)`` in its recipe in the Makefile, and a line in ``CHECKS``.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+ROOT = Path(__file__).parents[1]
+REPORTS, PAGE = ROOT / ".reports", ROOT / "docs" / "tested.md"
+NOT_RUN = "–"
+
+
+@dataclass(frozen=True)
+class Check:
+    """A column.
+
+    :param command: what runs it
+    :param holds: what is true where it passes
+    :param modules: how the names of its tests' modules begin, if a command runs more than one check
+    """
+
+    title: str
+    command: str
+    holds: str
+    modules: tuple[str, ...] = ("",)
+
+    @property
+    def target(self) -> str:
+        """The command's target, without the version."""
+        return self.command.removeprefix("make ").removesuffix("-VERSION")
+
+
+#: A test belongs to the first that fits.
+CHECKS = (
+    Check(
+        "example Dags",
+        "make test-VERSION",
+        "Each Dag in `example_dags/` loads, goes through the database as the scheduler's do, and runs to its end.",
+        ("tests.airflow.test_example_dags",),
+    ),
+    Check(
+        "`airflow` commands",
+        "make test-VERSION",
+        "`airflow providers`, `plugins` and `connections` show what the provider says of itself; a connection as URI, "
+        "as JSON and as environment variable passes `airflow connections test`.",
+        ("tests.airflow.test_airflow_commands", "tests.airflow.test_provider"),
+    ),
+    Check(
+        "with Airflow",
+        "make test-VERSION",
+        "All other tests in `tests/airflow`: tasks in a real Airflow, with its database, and with its scheduler and "
+        "workers where these matter.",
+        ("tests.airflow.",),
+    ),
+    Check("without Airflow", "make test-VERSION", "All tests of what does without Airflow, and of these pages."),
+    Check(
+        "install",
+        "make test-install-VERSION",
+        "The wheel, installed beside an Airflow with the versions that its own constraints pin, changes none of them "
+        "but [what is too old for it](upgrading.md#upgrading-airflow), and `uv pip check` finds nothing.",
+    ),
+    Check("table to table", "make test-long", "20,000 rows from a PostgreSQL table into another, through two kills."),
+    Check("Celery", "make test-celery", "Shards of a batch on two Celery workers over Redis, one of which is killed."),
+)
+
+
+@dataclass
+class Cell:
+    """What a check has come to on one version."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        shown = {"failed": "**{} failed**", "passed": "{} passed", "skipped": "{} skipped"}
+        return ", ".join(words.format(f"{self.counts[name]:,}") for name, words in shown.items() if self.counts[name])
+
+
+class Report:
+    """One report.
+
+    :param file: as pytest has written it
+    """
+
+    def __init__(self, file: Path) -> None:
+        target = re.sub(r"-\d.*", "", file.stem)
+        self._checks = [check for check in CHECKS if check.target == target]
+        if not self._checks:
+            raise SystemExit(f"{file.name}: CHECKS in tests/matrix.py has no line for {target}.")
+        suites = ElementTree.parse(file).getroot()
+        [suite] = suites.iter("testsuite")
+        said = {item.get("name", ""): item.get("value", "") for item in suite.iter("property")}
+        self.python, self.cores = said["python"], said["cores"]
+        self.row = f"{said['airflow']}-python{'.'.join(self.python.split('.')[:2])}"
+        self.began = datetime.fromisoformat(suite.attrib["timestamp"])
+        self.ended = self.began + timedelta(seconds=float(suite.attrib["time"]))
+        self._cases = list(suite.iter("testcase"))
+
+    def results(self) -> Iterator[tuple[Check, str, str, str]]:
+        """Return the check, the name, the end and its reason of each test."""
+        for case in self._cases:
+            module, name = case.get("classname", ""), case.get("name", "")
+            ends: dict[str, Any] = {child.tag: child.get("message", "") for child in case}
+            check = next(check for check in self._checks if module.startswith(check.modules))
+            if "failure" in ends or "error" in ends:
+                yield check, f"{module}::{name}", "failed", ""
+            elif "skipped" in ends:
+                yield check, f"{module}::{name}", "skipped", ends["skipped"]
+            else:
+                yield check, f"{module}::{name}", "passed", ""
+
+
+def page_of(reports: Sequence[Report], rows: Iterable[str]) -> str:
+    """Return the page.
+
+    :param rows: the versions of Airflow and Python that it is to have, as ``3.3.2-python3.13``
+    """
+    cells: dict[tuple[str, Check], Cell] = defaultdict(Cell)
+    skipped: dict[str, dict[str, int]] = defaultdict(Counter)
+    failed: list[str] = []
+    for report in reports:
+        for check, name, end, reason in report.results():
+            cells[report.row, check].counts[end] += 1
+            if end == "skipped":
+                skipped[reason][report.row] += 1
+            elif end == "failed":
+                failed.append(f"* `{name}` ({shown(report.row)})")
+    pythons = {report.row: report.python for report in reports}
+    lines = [
+        "# What was run on which version",
+        "",
+        "`make test-all` has written this page, from the reports of what it ran.",
+        "",
+        *run_of(reports),
+        "",
+        row_of("Airflow", "Python", *(check.title for check in CHECKS)),
+        row_of(*["---"] * (len(CHECKS) + 2)),
+    ]
+    for row in rows:
+        airflow, python = row.split("-python")
+        told = (str(cells[row, check]) if (row, check) in cells else NOT_RUN for check in CHECKS)
+        lines.append(row_of(airflow, pythons.get(row, python), *told))
+    lines += ["", f"“{NOT_RUN}”: that was not run there. A Python that was not at hand has nothing else in its row."]
+    lines += ["", "## The checks", "", row_of("check", "command", "what it holds"), row_of("---", "---", "---")]
+    lines += [row_of(check.title, f"`{check.command}`", check.holds) for check in CHECKS]
+    lines += ["", "VERSION is an Airflow, such as 3.0.6, or an Airflow on another Python, such as 3.3.2-python3.13."]
+    if failed:
+        lines += ["", "## What failed", "", *failed]
+    if skipped:
+        lines += ["", "## What was skipped, and why", "", row_of("why", "tests"), row_of("---", "---")]
+        for reason in sorted(skipped):
+            where = ", ".join(f"{count} on {shown(row)}" for row, count in sorted(skipped[reason].items()))
+            lines.append(row_of(reason, where))
+    return "\n".join([*lines, ""])
+
+
+def run_of(reports: Sequence[Report]) -> list[str]:
+    """Return when and where it was run."""
+    if not reports:
+        return ["It has not been run yet."]
+    began, ended = min(report.began for report in reports), max(report.ended for report in reports)
+    days = " to ".join(dict.fromkeys(f"{moment:%Y-%m-%d}" for moment in (began, ended)))
+    cores = " or ".join(sorted({report.cores for report in reports}))
+    minutes = (ended - began).total_seconds() / 60
+    return [f"Run on {days}, on {cores} cores, in {minutes:.0f} minutes."]
+
+
+def shown(row: str) -> str:
+    """Return a row's name for people."""
+    return "Airflow {} with Python {}".format(*row.split("-python"))
+
+
+def row_of(*cells: str) -> str:
+    """Return a row of a table."""
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page_of([Report(file) for file in sorted(REPORTS.glob("*.xml"))], sys.argv[1:]))
+    print(f"{PAGE.relative_to(ROOT)} says what was run on which version.")
