@@ -74,13 +74,14 @@ def why_unreadable(conn_id: str) -> ConfigurationError | None:
 
 
 def refuse_other_types(connection: ConnectionFields) -> None:
-    """Refuse a connection of another type: its password is for another server, and its id may come out of a template.
+    """Refuse a connection of another type: its password is no app's key, and its id may come out of a template.
 
     :raises ConfigurationError: it is of another type; one of the environment may be of none
     """
     if connection.conn_type and connection.conn_type != CONNECTION_TYPE:
         raise ConfigurationError(
-            f"It is of the type {connection.conn_type!r}, not {CONNECTION_TYPE!r}.", hint="Its password was not sent."
+            f"It is of the type {connection.conn_type!r}, not {CONNECTION_TYPE!r}.",
+            hint="Its password was not sent. If it is an app's key, change the connection's type.",
         )
 
 
