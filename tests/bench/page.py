@@ -45,8 +45,9 @@ def page() -> str:
 
 def _origin(part: Part) -> str:
     said = (
-        f"Measured {part.date}, version {part.version}, Airflow {part.airflow}, Python {part.python}, {part.cores} "
-        f"cores ({part.processor}), {part.load:g} processes busy in the minute before."
+        f"Measured {part.date} in {part.seconds:,.0f} s, version {part.version}, Airflow {part.airflow}, "
+        f"Python {part.python}, {part.cores} cores ({part.processor}), "
+        f"{part.load:g} processes busy in the minute before."
     )
     if not part.is_short:
         return said
