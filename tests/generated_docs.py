@@ -164,7 +164,8 @@ def _words(text: Text) -> str:
 
 def _message(text: Text) -> str:
     # What the command line refuses is shown without the name of an error.
-    kind = MADE_ELSEWHERE.get(text.module, text.kind).replace("CommandError", "")
+    made_elsewhere = text.kind in ("", "JournalError", "TakenOverError")
+    kind = MADE_ELSEWHERE[text.module] if made_elsewhere else text.kind.replace("CommandError", "")
     what = " Or: ".join(hint.replace("|", "\\|") for hint in text.hints)
     remedy = " ".join(filter(None, (_plain(what), REMEDIES.get(text.message, ""))))
     return f"| {_code(text.message)} | {f'`{kind}`' if kind else ''} | {remedy} |\n"
