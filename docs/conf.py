@@ -45,7 +45,12 @@ html_title = project
 # Each page leads to its own source, once pyproject.toml says where that is.
 _PROJECT = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text())["project"]
 if source := _PROJECT.get("urls", {}).get("Source"):
-    html_theme_options = {"source_repository": source, "source_branch": f"v{release}", "source_directory": ""}
+    html_theme_options = {
+        "source_repository": source,
+        "source_branch": f"v{release}",
+        "source_directory": "",
+        "top_of_page_buttons": ["view"],  # a tag cannot be edited
+    }
 
 
 def setup(app: Sphinx) -> None:
