@@ -210,3 +210,19 @@ def test_that_there_was_a_journal_is_known_whoever_has_noted_it(tmp_path: Path) 
     context: Any = {"task_state_store": store}
     unknown = JournalNote(uri="", host="", round="")
     assert [JournalNotes({}, file).load("run"), JournalNotes(context).load("run")] == [unknown, unknown]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("max_tries", "retries", "cleared"),
+    [
+        (2, 2, False),
+        (3, 2, True),
+        (2, 1, True),  # the Dag's retries have got smaller by as much as the clear has added
+        (3, 5, True),  # or larger since the clear
+    ],
+)
+def test_a_clear_is_told_from_a_retry_whatever_the_dags_retries_are_by_then(
+    max_tries: int, retries: int, cleared: bool
+) -> None:
+    call = CALL.model_copy(update={"try_number": 2, "max_tries": max_tries})
+    assert CALL.was_cleared_before(call, retries=retries) is cleared

@@ -179,6 +179,8 @@ WHEN = [
                            (504, "internal_server_error"), (520, "unknown"), (524, "unknown"), (599, "unknown")]
       for streaming in (True, False)),
     (500, said("GATEWAY", CONCURRENT), 1, True, "maybe"),
+    *((500, said(code, "[openai] Rate Limit Error, 429"), 1, False, "maybe")
+      for code in ("completion_request_error", "rate_limit_error", "internal_server_error")),
     (500, said("unknown", "x"), 1, True, "no"),
     # No error of the app's own is longer.
     *((500, said("unknown").replace(b'""', b'"%s"' % (b"x" * (size - len(said("unknown"))))), 1, True, billed)
@@ -513,6 +515,16 @@ def test_a_redirect_is_named_without_its_query():
 def test_case_58_info_that_is_none(endpoint, headers, body, kind):
     with pytest.raises(kind):
         endpoint.read(Reply(200, headers, body))
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "told"),
+    [(200, {}, None), (204, {}, None), (302, {}, None), (302, {"location": "https://x/y?token=z"}, " to https://x/y.")],
+)
+def test_what_is_no_answer_is_not_quoted(status, headers, told):
+    error = failure_of_reply(status, headers, b"half an answer")
+    assert "half" not in str(error)
+    assert error.message.partition(":")[2] == (told or "")
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,7 @@ class Run:
         reached: dict[int, set[str]] = defaultdict(set)
         seconds: dict[str, float] = {}
         path = str(self._path)
+        _quietly()
         for item in items:
 
             def trace(frame: FrameType, _: str, __: Any, test: str = item.nodeid) -> None:
@@ -141,9 +142,7 @@ class Run:
             status = 1
             try:
                 os.setsid()
-                nowhere = os.open(os.devnull, os.O_RDWR)
-                os.dup2(nowhere, 1)
-                os.dup2(nowhere, 2)
+                _quietly()
                 mutant.apply()
                 self._put(mutant, tree, functions)
                 signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -207,20 +206,26 @@ def _apart(work: Callable[[], Any]) -> Any:
     with tempfile.TemporaryFile() as told:
         child = os.fork()
         if not child:
-            status = 1
             try:
-                told.write(pickle.dumps(work()))
-                told.flush()
-                status = 0
+                result, failure = work(), ""
             except BaseException as error:
-                print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-            finally:
-                os._exit(status)
-        _, status = os.waitpid(child, 0)
-        if status:
-            sys.exit(1)
+                result, failure = None, f"{type(error).__name__}: {error}"
+            told.write(pickle.dumps((result, failure)))
+            told.flush()
+            os._exit(0)
+        os.waitpid(child, 0)
         told.seek(0)
-        return pickle.loads(told.read())
+        result, failure = pickle.loads(told.read())
+    if failure:
+        sys.exit(failure)
+    return result
+
+
+def _quietly() -> None:
+    """What the tests print is of no interest."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
 
 
 def _of_module(module: str, chosen: Callable[[list[Mutant]], list[Mutant]], folder: str) -> tuple[int, int, list[str]]:
