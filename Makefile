@@ -11,6 +11,8 @@ ROWS := $(AIRFLOWS:%=%-python3.11) $(addprefix $(NEWEST)-python,3.12 3.13 3.14)
 THIS := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 MATRIX := $(ROWS:%-python$(THIS)=%)
 OLDEST := $(if $(filter 3.11 3.12,$(THIS)),$(firstword $(AIRFLOWS)))
+# What takes long with each Airflow is run on these.
+ENDS := $(OLDEST) $(NEWEST)
 CELLS := $(sort $(MATRIX) $(NEWEST) $(OLDEST))
 # Of one of these, such as 3.3.2 or 3.3.2-python3.13: its Airflow; and its interpreter, of pyenv or on the path, or nothing.
 airflow_of = $(firstword $(subst -python, ,$(1)))
@@ -38,7 +40,7 @@ unexport PYTHONPATH
 unexport PYTHONDONTWRITEBYTECODE
 PACKAGE := $(shell find airflow_provider_completion -name __pycache__ -prune -o -print)
 
-.PHONY: demo test test-all tested test-long test-celery test-tutorial check audit coverage docs $(CELLS:%=test-%) $(CELLS:%=test-install-%) bench bench-page soak mutants fuzz clean
+.PHONY: demo test test-all tested test-long test-tutorial check audit coverage docs $(CELLS:%=test-%) $(CELLS:%=test-install-%) $(ENDS:%=test-schedulers-%) $(ENDS:%=test-celery-%) bench bench-page soak mutants fuzz clean
 .SECONDARY:
 .SECONDEXPANSION:
 
@@ -49,7 +51,7 @@ test: ## everything that CI runs, at once, since much of it waits: some sixteen 
 	@$(MAKE) $(AT_ONCE) --jobs $(NEWEST:%=test-%) $(OLDEST:%=test-%) check docs
 
 # Two at a time, the longest first.
-ALL = test-$(NEWEST) $(filter-out test-$(NEWEST),$(AT_HAND:%=test-%)) test-long test-celery test-tutorial $(AT_HAND:%=test-install-%) check docs coverage audit
+ALL = test-$(NEWEST) $(filter-out test-$(NEWEST),$(AT_HAND:%=test-%)) test-long $(ENDS:%=test-schedulers-%) $(ENDS:%=test-celery-%) test-tutorial $(AT_HAND:%=test-install-%) check docs coverage audit
 test-all: $(UV) ## the same on all Airflows, and what takes minutes or needs more than Python packages; docs/tested.md says what came of it
 	@rm -rf .reports
 	$(POSTGRESQL)
@@ -63,9 +65,15 @@ test-long: .venv/airflow-$(NEWEST)/.ready ## 20,000 rows from a table into a tab
 	$(POSTGRESQL)
 	.venv/airflow-$(NEWEST)/bin/pytest -q -m long $(REPORT)
 
-test-celery: .venv/airflow-celery/.ready ## shards on two Celery workers, one of which is killed; needs redis-server
+# Many scenarios on one real Airflow each, with PostgreSQL.
+$(ENDS:%=test-schedulers-%): test-schedulers-%: .venv/airflow-%/.ready
+	$(POSTGRESQL)
+	.venv/airflow-$*/bin/pytest -q -m schedulers tests/airflow/test_schedulers.py $(REPORT)
+
+# Calls and shards on two Celery workers, one of which is killed.
+$(ENDS:%=test-celery-%): test-celery-%: .venv/celery-%/.ready
 	$(call needs,/usr/bin/redis-server,redis-server)
-	.venv/airflow-celery/bin/pytest -q -s tests/airflow/test_celery.py $(REPORT)
+	.venv/celery-$*/bin/pytest -q -s tests/airflow/test_celery.py $(REPORT)
 
 test-tutorial: .venv/airflow-$(NEWEST)/.ready ## follow docs/tutorial.md word for word, pip install included
 	PYTHONPATH=. PIP_CONSTRAINT=$(CURDIR)/tests/constraints/airflow-$(NEWEST).txt .venv/airflow-$(NEWEST)/bin/python -m tests.tutorial --install
@@ -139,14 +147,14 @@ $(UV):
 	@rm -f $(@D)/migrated.db
 	@touch $@
 
-# The newest Airflow, with Celery. The other tests do without.
-.venv/airflow-celery/.needed: tests/constraints/airflow-$(NEWEST).txt pyproject.toml | .venv/dist/.built
+# An Airflow with Celery. The other tests do without.
+.venv/celery-%/.needed: tests/constraints/airflow-%.txt pyproject.toml | .venv/dist/.built
 	@echo "Installs apache-airflow-providers-celery and redis into $(@D)."
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(@D)
-	$(UV) pip install --quiet --python $(@D)/bin/python --constraints $< apache-airflow==$(NEWEST) apache-airflow-providers-celery redis "$$(ls .venv/dist/*.whl)[test]"
+	$(UV) pip install --quiet --python $(@D)/bin/python --constraints $< apache-airflow==$* apache-airflow-providers-celery redis "$$(ls .venv/dist/*.whl)[test]"
 	@rm -f $(@D)/migrated.db
 	@touch $@
 
-.venv/airflow-%/.ready: .venv/airflow-%/.needed .venv/dist/.built
+.venv/%/.ready: .venv/%/.needed .venv/dist/.built
 	$(UV) pip install --quiet --python $(@D)/bin/python --no-deps --reinstall .venv/dist/*.whl
 	@touch $@

@@ -72,7 +72,19 @@ CHECKS = (
         "but [what is too old for it](upgrading.md#upgrading-airflow), and `uv pip check` finds nothing.",
     ),
     Check("table to table", "make test-long", "20,000 rows from a PostgreSQL table into another, through two kills."),
-    Check("Celery", "make test-celery", "Shards of a batch on two Celery workers over Redis, one of which is killed."),
+    Check(
+        "schedulers",
+        "make test-schedulers-VERSION",
+        "On PostgreSQL, with the LocalExecutor, a triggerer, XCom in an object storage and a secrets backend, through "
+        "the REST API: retries, clear, mark failed, `execution_timeout`, kills, twenty mapped tasks in a pool. The API "
+        "key is in no table, no log and no other file.",
+    ),
+    Check(
+        "Celery",
+        "make test-celery-VERSION",
+        "On two Celery workers over Redis: single calls, also deferred and marked failed, and shards of a batch while "
+        "one worker is killed.",
+    ),
 )
 
 

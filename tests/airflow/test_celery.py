@@ -123,7 +123,6 @@ def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
             AIRFLOW__CORE__EXECUTOR="CeleryExecutor",
             AIRFLOW__CORE__PARALLELISM="8",
             AIRFLOW__CELERY__BROKER_URL=f"redis://127.0.0.1:{port}/0",
-            AIRFLOW__CELERY__RESULT_BACKEND=f"redis://127.0.0.1:{port}/1",
             AIRFLOW__CELERY__WORKER_PREFETCH_MULTIPLIER="1",
             # How long a killed worker is not missed.
             AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT="40",
