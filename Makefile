@@ -21,7 +21,7 @@ unexport PYTHONPATH
 unexport PYTHONDONTWRITEBYTECODE
 PACKAGE := $(shell find airflow_provider_completion -name __pycache__ -prune -o -print)
 
-.PHONY: demo test test-all test-long test-celery check docs $(NEWEST:%=test-%) $(OLDEST:%=test-%) bench soak clean
+.PHONY: demo test test-all test-long test-celery test-browser $(BROWSED:%=test-browser-%) screenshots check docs $(NEWEST:%=test-%) $(OLDEST:%=test-%) bench soak clean
 .SECONDARY:
 
 demo: .venv/airflow-$(NEWEST)/.ready ## run the example Dag, against a local app or AIRFLOW_CONN_COMPLETION_DEFAULT
@@ -30,7 +30,7 @@ demo: .venv/airflow-$(NEWEST)/.ready ## run the example Dag, against a local app
 test: ## everything that CI runs, at once, since much of it waits: some sixteen minutes on two cores
 	@$(MAKE) $(AT_ONCE) $(NEWEST:%=test-%) $(OLDEST:%=test-%) check docs
 
-test-all: test test-long test-celery ## that, and what takes minutes or needs more than Python packages; it says what it installs
+test-all: test test-long test-celery test-browser ## that, and what takes minutes or needs more than Python packages; it says what it installs
 
 test-long: .venv/airflow-$(NEWEST)/.ready ## 20,000 rows from a table into a table, through two kills; needs PostgreSQL
 	.venv/airflow-$(NEWEST)/bin/pytest -q -m long
@@ -38,6 +38,18 @@ test-long: .venv/airflow-$(NEWEST)/.ready ## 20,000 rows from a table into a tab
 test-celery: .venv/airflow-celery/.ready ## shards on two Celery workers, one of which is killed; needs redis-server
 	@command -v redis-server || { echo "Installs redis-server with apt-get."; $(SUDO) apt-get install --yes --quiet redis-server; }
 	.venv/airflow-celery/bin/pytest -q -s tests/airflow/test_celery.py
+
+# Airflows with pages of their own: the last with the old ones, the first that ask a human on them, the newest.
+BROWSED := $(OLDEST) 3.1.8 $(NEWEST)
+test-browser: $(BROWSED:%=test-browser-%) ## the pages of Airflow in a real browser; needs chromium
+$(BROWSED:%=test-browser-%): test-browser-%: .venv/airflow-%/.ready
+	@command -v chromium || { echo "Installs chromium with apt-get."; $(SUDO) apt-get install --yes --quiet chromium; }
+	@echo "Installs playwright into .venv/airflow-$*."
+	$(UV) pip install --quiet --python .venv/airflow-$*/bin/python --constraints tests/constraints/airflow-$*.txt "$$(ls .venv/dist/*.whl)[browser]"
+	.venv/airflow-$*/bin/pytest -q tests/browser $(REPORT)
+
+screenshots: test-browser-$(NEWEST) ## make the pictures in the documentation anew, from what that leaves
+	cp $(addprefix .airflow/browser/$(NEWEST)/,connection_form.png streaming_log.png human_review.png) docs/images
 
 check: .venv/airflow-$(NEWEST)/.ready ## lint and types
 	.venv/airflow-$(NEWEST)/bin/ruff check .
