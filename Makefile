@@ -13,6 +13,8 @@ MATRIX := $(ROWS:%-python$(THIS)=%)
 OLDEST := $(if $(filter 3.11 3.12,$(THIS)),$(firstword $(AIRFLOWS)))
 # What takes long with each Airflow is run on these.
 ENDS := $(OLDEST) $(NEWEST)
+# Airflows with pages of their own: the last with the old ones, the first that ask a human on them, the newest.
+BROWSED := $(OLDEST) 3.1.8 $(NEWEST)
 CELLS := $(sort $(MATRIX) $(NEWEST) $(OLDEST))
 # Of one of these, such as 3.3.2 or 3.3.2-python3.13: its Airflow; and its interpreter, of pyenv or on the path, or nothing.
 airflow_of = $(firstword $(subst -python, ,$(1)))
@@ -40,7 +42,7 @@ unexport PYTHONPATH
 unexport PYTHONDONTWRITEBYTECODE
 PACKAGE := $(shell find airflow_provider_completion -name __pycache__ -prune -o -print)
 
-.PHONY: demo test test-all tested test-long test-tutorial check audit coverage docs $(CELLS:%=test-%) $(CELLS:%=test-install-%) $(ENDS:%=test-schedulers-%) $(ENDS:%=test-celery-%) bench bench-page soak mutants fuzz clean
+.PHONY: demo test test-all tested test-long test-browser $(BROWSED:%=test-browser-%) screenshots test-tutorial check audit coverage docs $(CELLS:%=test-%) $(CELLS:%=test-install-%) $(ENDS:%=test-schedulers-%) $(ENDS:%=test-celery-%) bench bench-page soak mutants fuzz clean
 .SECONDARY:
 .SECONDEXPANSION:
 
@@ -51,7 +53,7 @@ test: ## everything that CI runs, at once, since much of it waits: some sixteen 
 	@$(MAKE) $(AT_ONCE) --jobs $(NEWEST:%=test-%) $(OLDEST:%=test-%) check docs
 
 # Two at a time, the longest first.
-ALL = test-$(NEWEST) $(filter-out test-$(NEWEST),$(AT_HAND:%=test-%)) test-long $(ENDS:%=test-schedulers-%) $(ENDS:%=test-celery-%) test-tutorial $(AT_HAND:%=test-install-%) check docs coverage audit
+ALL = coverage $(filter-out test-$(NEWEST),$(AT_HAND:%=test-%)) test-long $(ENDS:%=test-schedulers-%) $(ENDS:%=test-celery-%) $(BROWSED:%=test-browser-%) test-tutorial $(AT_HAND:%=test-install-%) check docs audit
 test-all: $(UV) ## the same on all Airflows, and what takes minutes or needs more than Python packages; docs/tested.md says what came of it
 	@rm -rf .reports
 	$(POSTGRESQL)
@@ -75,6 +77,14 @@ $(ENDS:%=test-celery-%): test-celery-%: .venv/celery-%/.ready
 	$(call needs,/usr/bin/redis-server,redis-server)
 	.venv/celery-$*/bin/pytest -q -s tests/airflow/test_celery.py $(REPORT)
 
+test-browser: $(BROWSED:%=test-browser-%) ## the pages of Airflow in a real browser; needs chromium
+$(BROWSED:%=test-browser-%): test-browser-%: .venv/browser-%/.ready
+	$(call needs,/usr/bin/chromium,chromium)
+	.venv/browser-$*/bin/pytest -q tests/browser $(REPORT)
+
+screenshots: test-browser-$(NEWEST) ## make the pictures in the documentation anew, from what that leaves
+	cp $(addprefix .airflow/browser/$(NEWEST)/,connection_form.png streaming_log.png human_review.png) docs/images
+
 test-tutorial: .venv/airflow-$(NEWEST)/.ready ## follow docs/tutorial.md word for word, pip install included
 	PYTHONPATH=. PIP_CONSTRAINT=$(CURDIR)/tests/constraints/airflow-$(NEWEST).txt .venv/airflow-$(NEWEST)/bin/python -m tests.tutorial --install
 
@@ -85,9 +95,9 @@ check: .venv/airflow-$(NEWEST)/.ready ## lint and types; of the workflows as wel
 	.venv/airflow-$(NEWEST)/bin/basedpyright --pythonpath .venv/airflow-$(NEWEST)/bin/python
 	.venv/airflow-$(NEWEST)/bin/zizmor --quiet --offline .github
 
-coverage: .venv/airflow-$(NEWEST)/.ready ## the tests once more, and which branches of the package they take; fails if there are fewer than there were
+coverage: .venv/airflow-$(NEWEST)/.ready ## the tests on the newest Airflow, and which branches of the package they take; fails if there are fewer than there were
 	rm -rf .coverage && mkdir .coverage
-	.venv/airflow-$(NEWEST)/bin/coverage run -m pytest $(IN_PARALLEL) -n 3
+	.venv/airflow-$(NEWEST)/bin/coverage run -m pytest $(IN_PARALLEL) -n 3 --junit-xml=.reports/test-$(NEWEST).xml
 	.venv/airflow-$(NEWEST)/bin/coverage combine --quiet
 	.venv/airflow-$(NEWEST)/bin/coverage report
 
@@ -147,13 +157,20 @@ $(UV):
 	@rm -f $(@D)/migrated.db
 	@touch $@
 
-# An Airflow with Celery. The other tests do without.
-.venv/celery-%/.needed: tests/constraints/airflow-%.txt pyproject.toml | .venv/dist/.built
-	@echo "Installs apache-airflow-providers-celery and redis into $(@D)."
+# $(call with,PACKAGES): an Airflow with what the other tests do without.
+define with
+	@echo "Installs $(1) into $(@D)."
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(@D)
-	$(UV) pip install --quiet --python $(@D)/bin/python --constraints $< apache-airflow==$* apache-airflow-providers-celery redis "$$(ls .venv/dist/*.whl)[test]"
+	$(UV) pip install --quiet --python $(@D)/bin/python --constraints $< apache-airflow==$* $(1) "$$(ls .venv/dist/*.whl)[test]"
 	@rm -f $(@D)/migrated.db
 	@touch $@
+endef
+
+.venv/celery-%/.needed: tests/constraints/airflow-%.txt pyproject.toml | .venv/dist/.built
+	$(call with,apache-airflow-providers-celery redis)
+
+.venv/browser-%/.needed: tests/constraints/airflow-%.txt pyproject.toml | .venv/dist/.built
+	$(call with,playwright)
 
 .venv/%/.ready: .venv/%/.needed .venv/dist/.built
 	$(UV) pip install --quiet --python $(@D)/bin/python --no-deps --reinstall .venv/dist/*.whl

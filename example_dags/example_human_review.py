@@ -28,7 +28,7 @@ def example_human_review():
         subject="Send this summary?",
         body="{{ ti.xcom_pull('draft') }}",
         options=["Send", "Drop"],
-        params={"comment": Param(None, type=["null", "string"])},
+        params={"comment": Param("", type=["null", "string"])},
     )
     answer >> review
 

@@ -41,7 +41,7 @@ class Airflow:
 
     :param home: an empty folder
     :param connection: the connection ``completion_default``, as JSON
-    :param dag_file: name of a file beside this one
+    :param dag_file: name of a file beside this one, or where else one is
     :param others: variables of its environment that differ
     """
 
@@ -96,17 +96,26 @@ class Airflow:
         if airflow_version >= "3":
             self.start("dag-processor")
             self.api = self.start("api-server")
-            self.eventually("the API", self._is_reached)  # before a worker calls it
+            self._wait_for("/execution/health")  # before a worker calls it
         self.start_scheduler()
 
     def database_address(self) -> str:
         """Make a migrated database, and return its address."""
         return database_in(self.home)
 
-    def _is_reached(self) -> bool:
-        with suppress(requests.ConnectionError):
-            return requests.get(f"{self.url}/execution/health", timeout=WAIT_SECONDS).ok
-        return False
+    def _wait_for(self, path: str) -> None:
+        def is_reached() -> bool:
+            with suppress(requests.ConnectionError):
+                return requests.get(f"{self.url}{path}", timeout=WAIT_SECONDS).ok
+            return False
+
+        self.eventually("an answer", is_reached)
+
+    def start_pages(self) -> None:
+        """Start Airflow 2's web server. The API server of Airflow 3 has its pages, too."""
+        if not self.api:
+            self.start("webserver")
+            self._wait_for("/health")
 
     def start_scheduler(self) -> None:
         self.scheduler = self.start("scheduler", "--skip-serve-logs")
