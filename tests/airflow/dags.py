@@ -15,6 +15,7 @@ from airflow.providers.common.compat.sdk import DAG, BaseOperator, task
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS
 
 ON_AIRFLOW_3_0 = AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS
+NO_DEFERRAL = "dag.test() of Airflow 3.0 runs triggers where they reach no XCom"
 
 _numbers = itertools.count()
 
@@ -62,7 +63,7 @@ def _defers(operator: Any) -> bool:
 def states_of(dag: DAG, conf: dict[str, Any] | None = None) -> dict[str, str]:
     """Run a Dag, and return how its tasks ended."""
     if ON_AIRFLOW_3_0 and any(map(_defers, dag.tasks)):
-        pytest.skip("dag.test() of Airflow 3.0 runs triggers where they reach no XCom")
+        pytest.skip(NO_DEFERRAL)
     _make_known(dag)
     dag_run = dag.test(run_conf=conf or {})
     return {instance.task_id: str(instance.state) for instance in dag_run.get_task_instances()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -92,7 +93,10 @@ def test_a_mapped_shard_is_the_map_index(
         mapped(tmp_path / "out.jsonl", [0, 2, 1])
     assert "failed" in states_of(dag).values()
     assert {body["inputs"]["text"] for body in posts(completion_server)} == {"thing 0", "thing 3", "thing 6"}
-    assert ".expand(shard=list(range(3)))" in caplog.text + "".join(capfd.readouterr())
+    told = re.sub(
+        r"[\s│]|\x1b\[[\d;]*m", "", caplog.text + "".join(capfd.readouterr())
+    )  # Airflow 3.0 wraps it in a box
+    assert ".expand(shard=list(range(3)))" in told
 
 
 def operator(tmp_path: Path, **arguments: Any) -> CompletionBatchOperator:
