@@ -85,6 +85,12 @@ CHECKS = (
         "On two Celery workers over Redis: single calls, also deferred and marked failed, and shards of a batch while "
         "one worker is killed.",
     ),
+    Check(
+        "browser",
+        "make test-browser-VERSION",
+        "In Chromium: a connection added, tested and edited by hand; a Dag triggered by its form, its log read while "
+        "it streams, XCom and the link; why a task has failed, without scrolling; a human's review.",
+    ),
 )
 
 

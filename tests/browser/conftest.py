@@ -5,11 +5,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from airflow import __version__ as airflow_version
@@ -81,7 +79,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def ui(site: Site, browser: Browser, request: pytest.FixtureRequest) -> Iterator[Ui]:
     """A person before Airflow's pages, logged in. The last page of each test is left as a picture."""
-    pictures = Path(os.environ.get("BROWSER_PICTURES", ROOT / ".airflow" / "browser")) / airflow_version
+    pictures = ROOT / ".airflow" / "browser" / airflow_version
     pictures.mkdir(parents=True, exist_ok=True)
     context = browser.new_context(viewport={"width": 1280, "height": 800}, locale="en-GB", timezone_id="UTC")
     context.set_default_timeout(PATIENCE_MS)

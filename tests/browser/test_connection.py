@@ -121,7 +121,7 @@ def test_a_press_on_test_in_the_list_says(site: Site, ui: Ui) -> None:
         if name == "good":  # a picture says it all
             expect(button.locator("svg[color=green]")).to_be_visible()
         else:
-            expect(ui.notice()).to_contain_text(words)
+            expect(ui.notice(words)).to_be_visible()
             expect(button.locator("svg[color=red]")).to_be_visible()
             ui.picture(f"test_{name}")
 
@@ -137,6 +137,6 @@ def test_a_press_on_test_without_a_port(site: Site, ui: Ui) -> None:
     ui.save(form)
     button = ui.test("without_port")
     if airflow_version in ("3.3.1", "3.3.2"):
-        expect(ui.notice()).to_contain_text("Bad Request")
+        expect(ui.notice("Bad Request")).to_be_visible()
     else:
         expect(button.locator("svg[color=green]")).to_be_visible()

@@ -45,7 +45,7 @@ def test_an_answer_is_read_while_it_streams_and_then_found(site: Site, ui: Ui) -
     [
         pytest.param("A text. [[fault:cut after=1]]", "The connection ended before the answer did.", id="cut"),
         pytest.param("A text. [[fault:unauthorized_401]]", "The server does not accept the API key", id="key"),
-        pytest.param("A text. [[fault:model_rate_limit]]", "Rate Limit Error", id="model"),
+        pytest.param("A text. [[fault:model_rate_limit]]", "ModelError: The model provider's rate limit", id="model"),
     ],
 )
 def test_why_a_task_has_failed_is_seen_without_scrolling(ui: Ui, text: str, cause: str) -> None:

@@ -104,9 +104,8 @@ class Airflow2(Ui):
     def new_connection(self) -> Locator:
         self.open("/connection/add")
         form = self.page.locator("#model_form")
-        # The only type of all providers here that asks for a Base URL; types are in the order of their names.
-        form.get_by_role("combobox").click()
-        self.page.get_by_role("option", name=TYPE, exact=True).click()
+        form.locator("#s2id_conn_type a").click()
+        self.page.locator(".select2-result-label").get_by_text(TYPE, exact=True).click()
         expect(form.get_by_label("Base URL")).to_be_visible()
         return form
 
@@ -205,9 +204,9 @@ class Airflow3(Ui):
         button.click()
         return button
 
-    def notice(self) -> Locator:
-        """Return what the page says for some seconds."""
-        return self.page.get_by_role("status").last
+    def notice(self, words: str) -> Locator:
+        """Return what the page says for some seconds, if it has these words."""
+        return self.page.get_by_role("status").filter(has_text=words)
 
     def trigger(self, dag: str, **values: str) -> str:
         self.open(f"/dags/{dag}")
