@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 
-from airflow.providers.common.compat.sdk import ObjectStoragePath, Param, dag, task
+from airflow.providers.common.compat.sdk import Param, dag, task
 
 from airflow_provider_completion.hooks.completion import CompletionHook
 from airflow_provider_completion.operators.batch import CompletionBatchOperator
@@ -26,11 +26,11 @@ def example_data_set():
 
     # [START data_set]
     @task
-    def rated(described: str, path: str) -> int:
-        with ObjectStoragePath(described).open() as lines:
+    def rated(folder: str) -> int:
+        with open(f"{folder}/described.jsonl") as lines:
             answers = {record["message_id"]: record for record in map(json.loads, lines)}
         count = 0
-        with open(path, "w") as file:
+        with open(f"{folder}/rated.jsonl", "w") as file:
             for feedback in CompletionHook().iter_feedbacks():  # of the whole app, the newest first
                 if record := answers.get(feedback.message_id):
                     told = {name: record[name] for name in ("sku", "description", "answer")}
@@ -38,7 +38,7 @@ def example_data_set():
                     count += 1
         return count
 
-    rated(describe.output["output"], "{{ params.folder }}/rated.jsonl")
+    describe >> rated("{{ params.folder }}")
     # [END data_set]
 
 

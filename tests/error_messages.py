@@ -152,6 +152,8 @@ HANDED_ON = {
     "batch.siblings",
     "batch.stored_segments",
     "cli.batch",
+    "cli.given",
+    "cli.inputs",
     "cli.refusing",
     "client.call",
     "client.calls",

@@ -121,13 +121,13 @@ class Package:
 
     def errors(self) -> list[Text]:
         """Return the texts of errors, each as it is without what may follow it."""
-        found = {text for text in self._joined_by_hint(self._made(self.kinds)) if _has_words(text.message)}
+        found = [text for text in self._joined_by_hint(self._made(self.kinds)) if _says_something(text)]
         told = _fullest(found)
         return [text for text in told if not any(text.message.startswith(f"{other.message} ") for other in told)]
 
     def handed_on(self) -> set[str]:
         """Return where errors are made that have no words of their own."""
-        return {text.module for text in self._made(self.kinds) if not _has_words(text.message)}
+        return {text.module for text in self._made(self.kinds) if not _says_something(text)}
 
     def parts(self) -> list[Text]:
         """Return what stands in an error in the place of what varies."""
@@ -287,11 +287,14 @@ class Package:
             return {VARIES}
         for bound, arguments in reversed(self._bound):
             if bound is function:
-                value, caller = arguments.get(name, (None, module))
+                if name not in arguments:
+                    return {VARIES}
+                value, caller = arguments[name]
                 return self._texts(value, caller, depth + 1)
         said: set[str] = set()
         for caller, call in self._calls_of(function, module):
-            said |= self._texts(_arguments(function, call).get(name), caller, depth + 1)
+            given = _arguments(function, call)
+            said |= self._texts(given[name], caller, depth + 1) if name in given else {VARIES}
         return said or {VARIES}
 
 
@@ -355,6 +358,10 @@ def _filled(text: str, fields: Mapping[str, str]) -> str:
     return re.sub(r"\{(\w*)\}", lambda field: fields.get(field[1], VARIES), text)
 
 
+def _says_something(text: Text) -> bool:
+    return _has_words(text.message.removesuffix("Nothing was sent."))
+
+
 def _has_words(text: str) -> bool:
     return re.search(r"\w", text.replace(VARIES, "")) is not None
 
@@ -366,8 +373,10 @@ def _tidy(text: str) -> str:
 
 def _fullest(texts: Iterable[Text]) -> list[Text]:
     """Return texts in order; of those of a module that differ in what varies only, the one with the most of it."""
-    fullest = {(text.module, "".join(text.message.replace(VARIES, "").split())): text for text in sorted(texts)}
-    return list(fullest.values())
+    fullest = {}
+    for text in sorted(texts, key=lambda text: (len(text.message), text)):
+        fullest[text.module, "".join(text.message.replace(VARIES, "").split())] = text
+    return sorted(fullest.values())
 
 
 def _distinct(texts: Iterable[str]) -> list[str]:
