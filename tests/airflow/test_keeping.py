@@ -13,9 +13,10 @@ import pytest
 
 from airflow_provider_completion.api.answers import Completion, Usage
 from airflow_provider_completion.api.errors import BrokenAnswerError, ThrottledError, error_of
+from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.keeping import journals, xcom
 from airflow_provider_completion.keeping.journals import JournalNote, JournalNotes
-from airflow_provider_completion.keeping.record import CallRecord, CallStore, Received, attempt_of
+from airflow_provider_completion.keeping.record import CallRecord, CallStore, Received, attempt_of, fingerprint_of
 from airflow_provider_completion.keeping.task_state import NoStore, TaskStateStore, store_of
 from airflow_provider_completion.keeping.xcom import Place, XComStore
 from tests.airflow.test_crash_safety import Instance, Store
@@ -226,3 +227,15 @@ def test_a_clear_is_told_from_a_retry_whatever_the_dags_retries_are_by_then(
 ) -> None:
     call = CALL.model_copy(update={"try_number": 2, "max_tries": max_tries})
     assert CALL.was_cleared_before(call, retries=retries) is cleared
+
+
+@pytest.mark.parametrize("mode", ["streaming", "blocking"])
+@pytest.mark.parametrize("upload", ["0b3f3a52-0000-4000-8000-000000000001", "0b3f3a52-0000-4000-8000-000000000002"])
+def test_the_same_request_has_the_same_fingerprint_in_every_version_and_with_every_upload(
+    mode: Any, upload: str
+) -> None:
+    """With another one a retry would not know what is paid, and ask again."""
+    file = {"type": "image", "transfer_method": "local_file", "upload_file_id": upload}
+    request = CompletionRequest.build(inputs={"query": "é", "n": 3}, user="u", files=[file], response_mode=mode)
+    fingerprint = fingerprint_of("c", "https://app.example", request, [{"sha256": "0"}])
+    assert fingerprint == "f687513554d3c7a27e12e2b8e795647d75b30c19244022023bdd026b4e7cf38b"

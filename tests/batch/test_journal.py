@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_completion.batch import local_segments as module
-from airflow_provider_completion.batch.entries import Line
+from airflow_provider_completion.batch.entries import Line, explained
 from airflow_provider_completion.batch.journal import Entry, Journal, JournalError, RowId, TakenOverError
 
 Known = tuple[int, int, str | None, dict | None]
@@ -371,3 +372,21 @@ def test_an_index_that_cannot_be_written_stops_the_next_call(folder: Path, journ
     with pytest.raises(JournalError):
         journal.behind  # noqa: B018
     assert len(segments(folder)) == 2  # what was not committed is still there
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            OSError(28, "No space left on device"),
+            "cannot be opened: No space left on device. Without it nothing",
+        ),
+        (OSError("the store is gone"), "cannot be opened: the store is gone. Without it nothing is sent"),
+        (sqlite3.OperationalError("disk I/O error"), "cannot be opened: disk I/O error. Without it nothing is sent"),
+        (sqlite3.DatabaseError("malformed"), "is damaged (malformed). What it knew of may have been billed"),
+    ],
+    ids=repr,
+)
+def test_whatever_the_disk_refuses_is_an_error_that_says_why(error: Exception, said: str) -> None:
+    with pytest.raises(JournalError, match=re.escape(f"The journal j {said}")), explained("j", "opened"):
+        raise error
