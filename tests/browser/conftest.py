@@ -19,7 +19,7 @@ from tests.browser.ui import Airflow2, Airflow3, Ui
 from tests.browser.working import ANSWER, HELD, Site
 
 #: How long a page may take on a busy machine.
-PATIENCE_MS = 180_000
+PATIENCE_MS = 600_000
 #: As root it starts without a sandbox only; it asks nothing of the network that no page asks for.
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -55,6 +55,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             str(dags / "example_completion.py"),
             AIRFLOW__CORE__DAGS_FOLDER=str(dags),
             AIRFLOW__CORE__TEST_CONNECTION="Enabled",
+            # Airflow 2 would start four, and give up after two minutes.
+            AIRFLOW__WEBSERVER__WORKERS="1",
+            AIRFLOW__WEBSERVER__WEB_SERVER_MASTER_TIMEOUT="1200",
         )
         try:
             airflow.start_pages()

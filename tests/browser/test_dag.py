@@ -18,7 +18,7 @@ def test_an_answer_is_read_while_it_streams_and_then_found(site: Site, ui: Ui) -
     run = ui.trigger(DAG, text=f"Airflow runs Dags, {HELD}.")
     ui.open_task(DAG, run, "summarise")
     expect(ui.log_line(ANSWER[0].strip())).to_be_visible()
-    assert not site.go_on.is_set()
+    expect(ui.log_line(ANSWER[1])).to_be_hidden()
     ui.picture("streaming_log")
     site.go_on.set()
     expect(ui.log_line(ANSWER[1])).to_be_visible()
@@ -37,7 +37,7 @@ def test_an_answer_is_read_while_it_streams_and_then_found(site: Site, ui: Ui) -
     ui.picture("link")
     with ui.page.context.expect_page() as opened:
         link.click()
-    assert opened.value.url == f"{site.server.base_url}/info?message={generation.message_id}"
+    opened.value.wait_for_url(f"{site.server.base_url}/info?message={generation.message_id}")
 
 
 @pytest.mark.parametrize(
