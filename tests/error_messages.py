@@ -115,7 +115,6 @@ ROOMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "The command line": (
         "[The command line](command-line.md). What is wrong with a batch is said in the words above.",
         (
-            "cli.batch",
             "cli.connection",
             "cli.export",
             "cli.given",

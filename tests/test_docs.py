@@ -78,8 +78,8 @@ def links() -> Iterator[Any]:
 
 def named_tests() -> Iterator[tuple[str, str, str]]:
     for page in PAGES:
-        for file, test in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text()):
-            yield page.name, file, test
+        for name, file in re.findall(r"\[([\w ]+)\]\((?:\.\./)*(tests/[\w/]+/test_\w+\.py)\)", page.read_text()):
+            yield page.name, file, f"test_{name.replace(' ', '_')}"
 
 
 def commands() -> list[tuple[str, ...]]:
