@@ -42,7 +42,7 @@ class JournalNotes:
     def __init__(self, context: Context, beside: Any = None) -> None:
         is_test = "AIRFLOW_TEST_MODE" in os.environ
         self._store: Any = None if is_test else context.get("task_state_store")
-        self._beside: Any = None if is_test or self._store is not None else beside
+        self._beside: Any = None if is_test else beside
 
     @property
     def are_kept(self) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_completion.batch import local_segments as module
-from airflow_provider_completion.batch.entries import Line, explained
+from airflow_provider_completion.batch.entries import Line, explained, is_of
 from airflow_provider_completion.batch.journal import Entry, Journal, JournalError, RowId, TakenOverError
 
 Known = tuple[int, int, str | None, dict | None]
@@ -390,3 +390,15 @@ def test_an_index_that_cannot_be_written_stops_the_next_call(folder: Path, journ
 def test_whatever_the_disk_refuses_is_an_error_that_says_why(error: Exception, said: str) -> None:
     with pytest.raises(JournalError, match=re.escape(f"The journal j {said}")), explained("j", "opened"):
         raise error
+
+
+def test_an_output_is_the_same_however_its_path_is_spelled(tmp_path: Path) -> None:
+    (tmp_path / "a b").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "a b")
+    there = (tmp_path / "a b" / "out.csv").as_uri()
+    assert is_of(there, there)
+    assert is_of(there, (tmp_path / "link" / "out.csv").as_uri())
+    assert not is_of(there, (tmp_path / "a b" / "other.csv").as_uri())
+    assert is_of("s3://one/out.csv", "s3://one/out.csv")
+    assert not is_of("s3://one/out.csv", "s3://two/out.csv")
+    assert not is_of(there, there.replace("file://", "s3://bucket"))
