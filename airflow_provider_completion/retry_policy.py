@@ -26,7 +26,7 @@ class CompletionRetryPolicy(RetryPolicy):
         self,
         exception: BaseException,
         try_number: int,
-        max_tries: int,  # noqa: ARG002 - Airflow's signature - Airflow's signature
+        max_tries: int,  # noqa: ARG002 - Airflow's signature
         context: Context | None = None,  # noqa: ARG002 - Airflow's signature
     ) -> RetryDecision:
         """Return how to go on after a failure of a task."""
