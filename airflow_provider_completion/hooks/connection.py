@@ -14,13 +14,11 @@ from pydantic import TypeAdapter
 
 from airflow_provider_completion.api.errors import CompletionError, ConfigurationError
 from airflow_provider_completion.client.settings import ClientSettings
-from airflow_provider_completion.hooks.connection_form import CONNECTION_TYPE, CONSOLE_URL, EXTRA_FIELDS
+from airflow_provider_completion.hooks.connection_form import CONNECTION_TYPE, CONSOLE_URL, EXTRA_FIELDS, UNTOUCHED
 
 _TYPES = {name: TypeAdapter(kind) for name, kind in get_type_hints(ClientSettings).items()}
 #: Before each extra that a form up to Airflow 2 posts; the Test button posts it without, too.
 _FORM_PREFIX = f"extra__{CONNECTION_TYPE}__"
-#: What the edit page of Airflow 2 holds, and its Test button posts, in the place of a secret extra.
-_UNTOUCHED = "RATHER_LONG_SENSITIVE_FIELD_PLACEHOLDER"
 _EXTRA_HINT = 'The extra looks like {"total_seconds": 300}: an object, and not encoded twice.'
 _URI_HINT = "In a URI the key, and all else that is not a URI's own, is percent-encoded; JSON needs none of that."
 
@@ -94,7 +92,7 @@ def extras_of(connection: ConnectionFields, read: Any) -> dict[str, Any]:
     """
     if not isinstance(read, Mapping) or (not read and connection.extra and _read(connection.extra) != {}):
         raise ConfigurationError("The connection's extra is no JSON object.", hint=_EXTRA_HINT)
-    told = {name: value for name, value in read.items() if value != _UNTOUCHED}
+    told = {name: value for name, value in read.items() if value != UNTOUCHED}
     return {name.removeprefix(_FORM_PREFIX): value for name, value in told.items()} | {
         name: value for name, value in told.items() if not name.startswith(_FORM_PREFIX)
     }

@@ -8,6 +8,9 @@ from typing import Any, Literal
 CONNECTION_TYPE = "completion"
 HOOK_NAME = "Completion app (Dify)"
 
+#: What the edit page of Airflow 2 holds, saves and posts to its test in the place of a secret extra that is stored.
+UNTOUCHED = "RATHER_LONG_SENSITIVE_FIELD_PLACEHOLDER"
+
 HIDDEN_FIELDS = ["schema", "port"]
 LABELS = {"host": "Base URL", "password": "API key", "login": "End user"}
 PLACEHOLDERS = {
@@ -165,6 +168,13 @@ def connection_form_widgets() -> dict[str, Any]:
     from wtforms import BooleanField, IntegerField, PasswordField, StringField
     from wtforms.validators import NumberRange, Optional
 
+    shown_as_dots = BS3PasswordFieldWidget()
+    shown_as_dots.hide_value = False
+
+    def secret(field: Any, **attributes: Any) -> Any:
+        # Left empty, as such fields are, a stored one would be deleted by each edit.
+        return shown_as_dots(field, value=UNTOUCHED if field.data else "", **attributes)
+
     def widget(field: ExtraField) -> Any:
         words = {"label": field.label, "description": field.description}
         if field.type == "boolean":
@@ -173,7 +183,7 @@ def connection_form_widgets() -> dict[str, Any]:
             checks = [Optional(), NumberRange(min=1)]
             return IntegerField(**words, validators=checks, widget=BS3TextFieldWidget(), default=field.default)
         if field.secret:
-            return PasswordField(**words, widget=BS3PasswordFieldWidget())
+            return PasswordField(**words, widget=secret)
         return StringField(**words, widget=BS3TextFieldWidget())
 
     return {field.name: widget(field) for field in EXTRA_FIELDS}
