@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -270,7 +271,7 @@ class Attempt:
             answer.safety.end_without_answer("yes")
 
     def _follow(self, run: CompletionRun, safety: CrashSafety) -> None:
-        answer_log = AnswerLog(lambda line: self._operator.log.info("%s", line))
+        answer_log = AnswerLog(self._log_line)
         for event in run:
             if isinstance(event, Begun):
                 safety.keep_running(event.task_id)
@@ -279,6 +280,18 @@ class Attempt:
         if self._operator.log_answer and self._operator.response_mode == "blocking":
             answer_log.add(run.completion.answer)
         answer_log.close()
+
+    def _log_line(self, line: str) -> None:
+        """Log a line of the answer; what ends the task waits until it is written.
+
+        Airflow logs in its handlers of these signals, from 3 on through a lock that nobody can take twice. In the
+        middle of a line the task would hang for ever, and the generation would go on.
+        """
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGALRM, signal.SIGTERM))
+        try:
+            self._operator.log.info("%s", line)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _log_end(self, completion: Completion) -> None:
         no_usage = completion.usage is None or completion.usage.is_zero

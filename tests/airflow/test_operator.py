@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import signal
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -194,6 +195,27 @@ def test_a_task_that_is_killed_while_it_reads_the_form_sends_nothing(monkeypatch
             operator.execute(FIRST_TRY)
         assert failure.value.billed == "no"
         assert [request.method for request in server.requests] == ["GET"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGALRM, signal.SIGTERM])
+def test_what_ends_the_task_waits_for_the_line_that_is_being_logged(number: signal.Signals) -> None:
+    seen: list[str] = []
+
+    class Log:
+        def info(self, *_: object) -> None:
+            signal.raise_signal(number)
+            seen.append("logged")
+
+    class Run(list[Any]):
+        completion = SimpleNamespace(answer="a line")
+
+    operator: Any = SimpleNamespace(log=Log(), log_answer=True, response_mode="blocking")
+    before = signal.signal(number, lambda *_: seen.append("handled"))
+    try:
+        Attempt(operator, {})._follow(Run(), SimpleNamespace())  # type: ignore[arg-type]
+    finally:
+        signal.signal(number, before)
+    assert seen == ["logged", "handled"]
 
 
 def test_on_kill_before_the_first_event_does_nothing_that_fails() -> None:
