@@ -48,9 +48,7 @@ MODULES = {
     "api/exchange.py": tuple(f"tests/api/test_{name}.py" for name in ("stream", "wire_vectors", "any_order")),
     "keeping/record.py": _KEEPING,
     "keeping/journals.py": _KEEPING,
-    "batch/entries.py": tuple(
-        f"tests/batch/test_{name}.py" for name in ("journal", "stored_journal", "starts", "history")
-    ),
+    "batch/entries.py": tuple(f"tests/batch/test_{name}.py" for name in ("journal", "stored_journal", "history")),
 }
 #: A test that takes so many times what it took, and these seconds more, does not end any more.
 _TIMES, _MORE_SECONDS = 20, 20.0
