@@ -131,7 +131,7 @@ soak: .venv/airflow-$(NEWEST)/.ready ## 100,000 calls with random faults; batche
 	$(SOAK) tests.batch.many_rows --rows 100000
 	$(SOAK) tests.batch.many_shards --shards 8 --rows 50000
 
-mutants: .venv/airflow-$(NEWEST)/.ready ## change the modules that decide about money and answers: does a test notice?
+mutants: .venv/airflow-$(NEWEST)/.ready ## change modules that decide about money and answers: does a test notice?
 	PYTHONPATH=. .venv/airflow-$(NEWEST)/bin/python -m tests.mutants --write
 
 fuzz: .venv/airflow-$(NEWEST)/.ready ## any bytes, in any pieces, for an hour

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from hypothesis import seed, settings
 
 # Before the tests are imported: their settings are made of the profile that is loaded then.
 settings.register_profile(
-    "fuzz", max_examples=1000, database=None, suppress_health_check=list(settings.default.suppress_health_check)
+    "fuzz", max_examples=200, database=None, suppress_health_check=list(settings.default.suppress_health_check)
 )
 settings.load_profile("fuzz")
 
@@ -31,18 +32,18 @@ def main() -> None:
     for test in tests:
         test.hypothesis.inner_test = _counted(test.hypothesis.inner_test, examples)
 
-    started, round_ = time.monotonic(), asked.seed
-    while time.monotonic() - started < asked.seconds:
-        for test in tests:
-            try:
-                seed(round_)(test)()
-            except BaseException:
-                print(f"{test.__name__} failed in the round of --seed {round_}.")
-                raise
-        round_ += 1
+    started = time.monotonic()
+    for round_, test in ((number, test) for number in itertools.count(asked.seed) for test in tests):
+        if time.monotonic() - started >= asked.seconds:
+            break
+        try:
+            seed(round_)(test)()
+        except BaseException:
+            print(f"{test.__name__} failed in the round of --seed {round_}.")
+            raise
     for name, count in examples.items():
         print(f"{count:>12,} {name}")
-    print(f"{examples.total():>12,} examples in {time.monotonic() - started:,.0f} s; the next round is --seed {round_}")
+    print(f"{examples.total():>12,} examples in {time.monotonic() - started:,.0f} s, to the round of --seed {round_}")
 
 
 def _counted(test: Callable[..., Any], examples: Counter[str]) -> Callable[..., Any]:

@@ -194,6 +194,7 @@ def test_a_journals_note_is_the_next_trys(monkeypatch: pytest.MonkeyPatch, tmp_p
     # A later version finds it, too.
     assert of_airflow["task_state_store"].values.keys() == {"airflow_provider_completion_journal"}
     assert JournalNotes(of_file, file).load("another") is None
+    assert JournalNotes(of_airflow).are_kept
     assert JournalNotes(of_airflow).load("run") is not None
     nowhere = JournalNotes(of_file)
     nowhere.keep("file:///journal", "run#1")
