@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -21,6 +20,7 @@ from airflow_provider_completion.keeping.task_state import store_of
 from airflow_provider_completion.operators.crash_safety import CrashSafety, PaidAnswer
 from airflow_provider_completion.operators.failing import explaining_templates, wrong_inputs
 from airflow_provider_completion.operators.pushing import push
+from airflow_provider_completion.operators.signals import held_back
 from airflow_provider_completion.operators.spending import Spent
 from airflow_provider_completion.operators.structured import output_of
 from airflow_provider_completion.paying import UNSEEN, may_be_sent_again
@@ -101,7 +101,7 @@ class Attempt:
         with self._paying_once(answer):
             self._keep(answer)
             if operator.log_answer:
-                answer_log = AnswerLog(lambda line: operator.log.info("%s", line))
+                answer_log = AnswerLog(self._log_line)
                 answer_log.add(completion.answer)
                 answer_log.close()
             self._log_end(completion)
@@ -287,11 +287,8 @@ class Attempt:
         Airflow logs in its handlers of these signals, from 3 on through a lock that nobody can take twice. In the
         middle of a line the task would hang for ever, and the generation would go on.
         """
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGALRM, signal.SIGTERM))
-        try:
+        with held_back():
             self._operator.log.info("%s", line)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _log_end(self, completion: Completion) -> None:
         no_usage = completion.usage is None or completion.usage.is_zero

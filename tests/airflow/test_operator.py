@@ -197,22 +197,33 @@ def test_a_task_that_is_killed_while_it_reads_the_form_sends_nothing(monkeypatch
         assert [request.method for request in server.requests] == ["GET"]
 
 
+def _to_another_thread(number: int) -> None:
+    thread = threading.Thread(target=lambda: signal.pthread_kill(threading.get_ident(), number))
+    thread.start()
+    thread.join()
+
+
+@pytest.mark.parametrize("send", [signal.raise_signal, _to_another_thread])
 @pytest.mark.parametrize("number", [signal.SIGALRM, signal.SIGTERM])
-def test_what_ends_the_task_waits_for_the_line_that_is_being_logged(number: signal.Signals) -> None:
+def test_what_ends_the_task_waits_for_the_line_that_is_being_logged(number: signal.Signals, send: Any) -> None:
     seen: list[str] = []
 
     class Log:
         def info(self, *_: object) -> None:
-            signal.raise_signal(number)
+            send(number)
             seen.append("logged")
 
     class Run(list[Any]):
         completion = SimpleNamespace(answer="a line")
 
+    def handled(*_: object) -> None:
+        seen.append("handled")
+
     operator: Any = SimpleNamespace(log=Log(), log_answer=True, response_mode="blocking")
-    before = signal.signal(number, lambda *_: seen.append("handled"))
+    before = signal.signal(number, handled)
     try:
         Attempt(operator, {})._follow(Run(), SimpleNamespace())  # type: ignore[arg-type]
+        assert signal.getsignal(number) is handled
     finally:
         signal.signal(number, before)
     assert seen == ["logged", "handled"]
