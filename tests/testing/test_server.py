@@ -232,7 +232,10 @@ def test_a_model_that_never_ends_holds_up_neither_close_nor_exit() -> None:
             event(response)
         """
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=PATIENCE
+        [sys.executable, "-W", "default", "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
