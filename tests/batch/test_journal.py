@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_completion.batch import local_segments as module
-from airflow_provider_completion.batch.entries import Line, explained, is_of
+from airflow_provider_completion.batch.entries import Line, explained, is_of, lines_of
 from airflow_provider_completion.batch.journal import Entry, Journal, JournalError, RowId, TakenOverError
 
 Known = tuple[int, int, str | None, dict | None]
@@ -402,3 +402,11 @@ def test_an_output_is_the_same_however_its_path_is_spelled(tmp_path: Path) -> No
     assert is_of("s3://one/out.csv", "s3://one/out.csv")
     assert not is_of("s3://one/out.csv", "s3://two/out.csv")
     assert not is_of(there, there.replace("file://", "s3://bucket"))
+
+
+def test_lines_are_read_as_they_were_written() -> None:
+    lines = [
+        Line("sent", *ROW), Line("begun", *ROW, "t-1"), Line("unbilled", *ROW), Line("ended", *ROW, '{"a":1}'),
+        Line("ended", *ROW, '{"a":1}', '{"spent":1}'),
+    ]  # fmt: skip
+    assert list(lines_of(b"".join(line.encoded() for line in lines) + b'\n["sent","cut')) == lines
