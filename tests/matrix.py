@@ -158,7 +158,7 @@ def page_of(reports: Sequence[Report], rows: Iterable[str]) -> str:
     lines = [
         "# What was run on which version",
         "",
-        "`make test-all` has written this page, from the reports of what it ran.",
+        "`make test-all` runs all of this and then writes this page (`make tested`) from the reports that it has left.",
         "",
         *run_of(reports),
         "",
