@@ -133,6 +133,7 @@ class Airflow2(Ui):
 
     def trigger(self, dag: str, **values: str) -> str:
         self.open(f"/dags/{dag}/trigger")
+        self.page.wait_for_load_state()  # before its script listens, what is typed does not count
         for name, value in values.items():
             self.page.locator(f"#element_{name}").fill(value)
         self.page.get_by_role("button", name="Trigger", exact=True).click()
