@@ -50,8 +50,8 @@ def completion_app() -> App:
     return App(api_key=KEY, prompt="{{text}}", form=ECHO_FORM, generator=echo, file_upload=True)
 
 
-def one(**arguments: Any) -> Any:
-    return lambda: CompletionOperator(task_id="ask", **{"inputs": {"text": "hello"}, **arguments})
+def one(kind: type[CompletionOperator] = CompletionOperator, **arguments: Any) -> Any:
+    return lambda: kind(task_id="ask", **{"inputs": {"text": "hello"}, **arguments})
 
 
 @pytest.mark.parametrize("response_mode", ["streaming", "blocking"])
@@ -279,6 +279,24 @@ def test_the_operator_can_be_mapped(completion_server: LocalCompletionServer) ->
     assert outcome.read["return_value"] == ["a  for airflow", "b  for airflow"]
 
 
+class TimesOut(CompletionOperator):
+    """Its ``execution_timeout`` is over once its generation has begun."""
+
+    def _attempt_in(self, context: Any) -> Attempt:
+        return AttemptThatTimesOut(self, context)
+
+
+class AttemptThatTimesOut(Attempt):
+    def _follow(self, run: Any, safety: Any) -> None:
+        def events() -> Iterator[Any]:
+            for event in run:
+                yield event
+                if run.task_id:
+                    signal.raise_signal(signal.SIGALRM)
+
+        super()._follow(events(), safety)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(("policy", "posts"), [("fail", 1), ("retry", 2)])
 def test_execution_timeout_is_not_paid_twice_unless_the_user_says_so(
     completion_server: LocalCompletionServer, completion_app: App, policy: str, posts: int
@@ -292,8 +310,8 @@ def test_execution_timeout_is_not_paid_twice_unless_the_user_says_so(
 
     object.__setattr__(completion_app, "generator", endless)
     object.__setattr__(completion_app, "pause_seconds", 0.05)
-    timing = {"execution_timeout": timedelta(seconds=1), "retries": 1, "retry_delay": timedelta(0)}
-    outcome = run(one(on_maybe_billed=policy, **timing), read=("answer",))
+    timing = {"execution_timeout": timedelta(hours=1), "retries": 1, "retry_delay": timedelta(0)}
+    outcome = run(one(TimesOut, on_maybe_billed=policy, **timing), read=("answer",))
     assert outcome.states == {"ask": "failed", "reader": "upstream_failed"}
     assert completion_server.count("POST", "/completion-messages") == posts
     assert completion_server.count("POST", "/stop") == posts

@@ -435,7 +435,7 @@ def test_the_words_of_a_row_are_words_that_lead_to_it(row):
     status, kind = min(row.statuses, default=400), next(iter(sorted(row.body)), "json")
     code = next(iter(sorted(row.codes)), None)
     found = [other for other in catalogue.CATALOGUE if other.fits(status, kind, code, row.says, "streaming")]
-    assert found[0] is row
+    assert found[0] is row, f"{found[0].says or found[0].what!r} comes first: it fits the words of {row.says!r}, too"
 
 
 def test_each_row_that_looks_for_words_shows_some():
