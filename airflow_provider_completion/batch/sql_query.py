@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 from sqlalchemy.engine import Connection, Engine
@@ -42,12 +43,14 @@ class SqlQuery(Source):
         :raises CompletionError: the database fails just now
         """
         what = f"The rows could not be read from {name_of(self._engine)}"
-        with explained(what, NOT_SENT), self._engine.connect() as connection:
-            yield from self._rows(connection)
+        with explained(what, NOT_SENT), self._engine.connect() as connection, closing(self._ask(connection)) as result:
+            yield from self._rows(result)
 
-    def _rows(self, connection: Connection) -> Iterator[ReadRow]:
+    def _ask(self, connection: Connection) -> Any:
         streaming = connection.execution_options(stream_results=True, max_row_buffer=_AT_ONCE, no_parameters=True)
-        result = streaming.exec_driver_sql(self._sql, self._parameters or None)
+        return streaming.exec_driver_sql(self._sql, self._parameters or None)
+
+    def _rows(self, result: Any) -> Iterator[ReadRow]:
         if not result.returns_rows:
             raise InvalidRequestError("The query of rows returns none.", hint=f"{NOT_SENT} It has to be a SELECT.")
         names = self.columns = self._checked(list(result.keys()))

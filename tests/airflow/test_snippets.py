@@ -339,7 +339,8 @@ def test_a_sample_its_estimate_and_the_night_after(completion_server: LocalCompl
     assert run(monday(limit=20), read=("output",)).read["output"] == (folder / "monday.sample.jsonl").as_uri()
     told = run(make_estimate, read=("return_value",)).read["return_value"]
     assert (told["done"], told["to_ask"], told["estimate"]["rows"], told["estimate"]["sample"]) == (20, 80, 80, 20)
-    run(monday(limit=None))
+    whole = run(monday(limit=None), read=("return_value",)).read["return_value"]
+    assert whole["counts"]["complete"] == 100, whole
     (folder / "products.csv").write_text(f"sku,description\n{products}K-100,A lamp.\n")
     manifest = run(make_tuesday, read=("return_value",)).read["return_value"]
     assert (manifest["reused"], manifest["asked"]["rows"]) == (100, 1)

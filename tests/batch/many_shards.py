@@ -79,7 +79,9 @@ def _watched() -> Iterator[list[tuple[float, float]]]:
     idle, begun = process.memory_info().rss, time.monotonic()
 
     def watch() -> None:
-        while not done.wait(0.02):
+        over = False
+        while not over:
+            over = done.wait(0.02)
             marks.append((time.monotonic() - begun, (process.memory_info().rss - idle) / MIB))
 
     watching = threading.Thread(target=watch)

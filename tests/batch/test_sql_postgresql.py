@@ -4,11 +4,13 @@ batch.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from decimal import Decimal
 from importlib.util import find_spec
@@ -143,6 +145,11 @@ def test_a_connection_that_drops_while_rows_are_read_sends_nothing(
     assert (caught.value.retry, caught.value.billed, caught.value.hint) == ("delay", "no", "Nothing was sent.")
     assert server.posts.total() == 0
     assert listed(journal.parent) == []
+    del caught
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        gc.collect()
+    assert not [str(warning.message) for warning in told if "ursor" in str(warning.message)]  # it was closed
 
 
 @pytest.mark.usefixtures("at_once")

@@ -632,6 +632,7 @@ def test_a_client_that_makes_one_call_and_is_never_closed_has_no_connection():
 
 @pytest.mark.parametrize("answer", [STREAM, STREAM_HEAD + chunk(message("a")) + chunk(END)], ids=["ended", "open"])
 def test_a_client_that_is_never_closed_leaves_nothing_behind(answer):
+    gc.collect()  # or what other tests have left would be told of here
     with RawServer(answer) as server, warnings.catch_warnings():
         warnings.simplefilter("error")
         client = CompletionClient(settings_for(server.url))
@@ -668,6 +669,7 @@ def test_closing_an_async_client_closes_what_has_not_ended():
         async with AsyncCompletionClient(settings_for(server.url)) as client:
             await client.complete(INPUTS)
 
+    gc.collect()
     with RawServer(STREAM_HEAD + chunk(message("a")) + chunk(END)) as server, warnings.catch_warnings():
         warnings.simplefilter("error")
         asyncio.run(main(server), debug=True)
