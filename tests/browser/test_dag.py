@@ -21,8 +21,7 @@ def test_an_answer_is_read_while_it_streams_and_then_found(site: Site, ui: Ui) -
     expect(ui.log_line(ANSWER[1])).to_be_hidden()
     ui.picture("streaming_log")
     site.go_on.set()
-    expect(ui.state("success")).to_be_visible()
-    ui.open_task(DAG, run, "summarise")  # the page of Airflow 2 can miss the last lines
+    ui.see_end(DAG, run, "summarise", "success")
     expect(ui.log_line(ANSWER[1])).to_be_visible()
     expect(ui.log_line("Generation complete")).to_be_visible()
     ui.picture("log")
@@ -52,9 +51,7 @@ def test_an_answer_is_read_while_it_streams_and_then_found(site: Site, ui: Ui) -
 )
 def test_why_a_task_has_failed_is_seen_without_scrolling(ui: Ui, text: str, cause: str) -> None:
     run = ui.trigger(DAG, text=text)
-    ui.open_task(DAG, run, "summarise")
-    expect(ui.state("failed")).to_be_visible()
-    ui.open_task(DAG, run, "summarise")
+    ui.see_end(DAG, run, "summarise", "failed")
     line = ui.log_line(cause)
     expect(line).to_be_visible()
     expect(line).to_be_in_viewport()
@@ -74,10 +71,8 @@ def test_a_human_reviews_an_answer(site: Site, ui: Ui, choice: str, rating: str,
     comment.fill(f"{choice} it.")
     ui.picture("human_review")
     ui.page.get_by_role("button", name=choice, exact=True).click()
-    ui.open_task("example_human_review", run, "rate")
-    expect(ui.state("success")).to_be_visible()
-    ui.open_task("example_human_review", run, "send")
-    expect(ui.state(sent)).to_be_visible()
+    ui.see_end("example_human_review", run, "rate", "success")
+    ui.see_end("example_human_review", run, "send", sent)
     told = [(one.rating, one.content) for one in site.server.feedback.values()]
     assert (rating, f"{choice} it.") in told
 

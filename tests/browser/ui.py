@@ -45,6 +45,17 @@ class Ui(ABC):
         [[extra]] = self.airflow.query("SELECT extra FROM connection WHERE conn_id = ?", connection)
         return {name: value for name, value in json.loads(extra).items() if value is not None}
 
+    def see_end(self, dag: str, run: str, task: str, state: str) -> None:
+        """See on its page that a task instance has ended so, and stay before its log.
+
+        The page is opened anew: that of Airflow 2, left open, can miss the end and the last lines of the log.
+        """
+        query = "SELECT 1 FROM task_instance WHERE dag_id = ? AND run_id = ? AND task_id = ? AND state = ?"
+        self.airflow.eventually(f"{task}: {state}", lambda: self.airflow.query(query, dag, run, task, state))
+        self.open_task(dag, run, task)
+        expect(self.state(state)).to_be_visible()
+        self.open_task(dag, run, task)
+
     @abstractmethod
     def enter(self) -> None:
         """Open the first page."""
