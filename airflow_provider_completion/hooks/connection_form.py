@@ -172,8 +172,10 @@ def connection_form_widgets() -> dict[str, Any]:
     shown_as_dots.hide_value = False
 
     def secret(field: Any, **attributes: Any) -> Any:
-        # Left empty, as such fields are, a stored one would be deleted by each edit.
-        return shown_as_dots(field, value=UNTOUCHED if field.data else "", **attributes)
+        # Left empty, as such fields are, a stored one would be deleted by each edit. What was typed comes back as it is
+        # if another field was wrong.
+        stored = UNTOUCHED if field.data else ""
+        return shown_as_dots(field, value=field.data if field.raw_data else stored, **attributes)
 
     def widget(field: ExtraField) -> Any:
         words = {"label": field.label, "description": field.description}

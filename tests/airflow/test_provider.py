@@ -83,6 +83,7 @@ def test_both_forms_of_the_extras_are_the_same() -> None:
 @pytest.mark.skipif(AIRFLOW_VERSION >= (3, 0), reason="these forms need the parts of Airflow 2's web server")
 def test_an_edit_keeps_a_stored_secret_that_the_page_does_not_have() -> None:
     from airflow.www.views import SENSITIVE_FIELD_PLACEHOLDER  # it puts the stored one in the place of this
+    from werkzeug.datastructures import MultiDict
     from wtforms import Form
 
     widgets = {"proxy": CompletionHook.get_connection_form_widgets()["proxy"]}
@@ -91,6 +92,8 @@ def test_an_edit_keeps_a_stored_secret_that_the_page_does_not_have() -> None:
     assert SENSITIVE_FIELD_PLACEHOLDER in stored
     assert "proxy.test" not in stored
     assert 'value=""' in str(page_with().proxy())
+    for typed in ("http://other.test:3128", SENSITIVE_FIELD_PLACEHOLDER, ""):  # and something else was wrong
+        assert f'value="{typed}"' in str(page_with(MultiDict({"proxy": typed})).proxy())
 
 
 @pytest.mark.skipif((3, 0) <= AIRFLOW_VERSION < (3, 2), reason="only the web server builds the form on 3.0 and 3.1")

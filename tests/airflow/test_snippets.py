@@ -346,19 +346,21 @@ def test_a_sample_its_estimate_and_the_night_after(completion_server: LocalCompl
     assert (manifest["reused"], manifest["asked"]["rows"]) == (100, 1)
 
 
+def described(folder: Path) -> Callable[[], BaseOperator]:
+    """Return what makes the task that snippets change."""
+    return lambda: CompletionBatchOperator(
+        task_id="describe",
+        rows=folder / "products.csv",
+        columns={"text": "description"},
+        key="sku",
+        output=folder / "described.jsonl",
+    )
+
+
 def test_a_new_prompt(completion_server: LocalCompletionServer, tmp_path: Path) -> None:
     folder = tmp_path
     rows = "".join(f"K-{number},Kettle {number}.\n" for number in range(3))
     (folder / "products.csv").write_text(f"sku,description\n{rows}")
-
-    def before() -> BaseOperator:
-        return CompletionBatchOperator(
-            task_id="describe",
-            rows=folder / "products.csv",
-            columns={"text": "description"},
-            key="sku",
-            output=folder / "described.jsonl",
-        )
 
     def after(limit: int | None) -> Callable[[], BaseOperator]:
         def make() -> BaseOperator:
@@ -378,7 +380,7 @@ def test_a_new_prompt(completion_server: LocalCompletionServer, tmp_path: Path) 
     def ids(file: str) -> list[str]:
         return [json.loads(line)["message_id"] for line in (folder / file).read_text().splitlines()]
 
-    run(before)
+    run(described(folder))
     old = ids("described.jsonl")
     run(after(limit=1))
     assert len(completion_server.generations) == 4
@@ -387,7 +389,7 @@ def test_a_new_prompt(completion_server: LocalCompletionServer, tmp_path: Path) 
     assert len(completion_server.generations) == 6
     new = ids("described.jsonl")
     assert (new[:1], set(new) & set(old)) == (ids("described.sample.jsonl"), set())
-    run(before)
+    run(described(folder))
     assert (len(completion_server.generations), ids("described.jsonl")) == (6, old)
 
 
@@ -438,16 +440,7 @@ def test_dead_letters_that_were_mended(completion_server: LocalCompletionServer,
     folder = tmp_path
     (folder / "products.csv").write_text("sku,description\nK-1,A kettle.\nL-2,[[fault:cut]] A lamp.\n")
 
-    def describe() -> BaseOperator:
-        return CompletionBatchOperator(
-            task_id="describe",
-            rows=folder / "products.csv",
-            columns={"text": "description"},
-            key="sku",
-            output=folder / "described.jsonl",
-        )
-
-    assert run(describe).states["describe"] == "failed"
+    assert run(described(folder)).states["describe"] == "failed"
     letters = folder / "described.failed.csv"
     letters.write_text(letters.read_text().replace("[[fault:cut]] ", ""))
 
