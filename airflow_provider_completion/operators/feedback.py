@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import XCOM_RETURN_KEY, BaseOperator
+from airflow.providers.common.compat.sdk import XCOM_RETURN_KEY
 
+from airflow_provider_completion.operators.base import ProviderOperator
 from airflow_provider_completion.operators.failing import failing_briefly
 from airflow_provider_completion.operators.sql import owned, taken
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from airflow_provider_completion.hooks.completion import CompletionHook
 
 
-class CompletionFeedbackOperator(BaseOperator):
+class CompletionFeedbackOperator(ProviderOperator):
     """Rate an answer, so that it shows in the app's logs: after a human review, a judge, a data test.
 
     What was said before of the same answer is replaced; saying the same again is no failure. Returns what was sent.
@@ -31,7 +32,6 @@ class CompletionFeedbackOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("message_id", "rating", "content", "user", "conn_id")
-    ui_color = "#e8eaf6"
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class CompletionFeedbackOperator(BaseOperator):
             self.log.warning("The comment is the word None, as a template makes of a value that is not there.")
 
 
-class CompletionFeedbackBatchOperator(BaseOperator):
+class CompletionFeedbackBatchOperator(ProviderOperator):
     """Rate many answers: each row that has a rating says which answer, what rating, and perhaps why.
 
     All rows are checked before the first rating is sent; then one that is not taken does not stop the others. Sending
@@ -127,7 +127,6 @@ class CompletionFeedbackBatchOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("rows", "user", "conn_id")
-    ui_color = "#e8eaf6"
 
     def __init__(
         self,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseOperator, BaseOperatorLink, XCom
+from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
 
 from airflow_provider_completion.airflow_versions import LINKS_ARE_MADE_BY_THE_TASK
+from airflow_provider_completion.operators.base import ProviderOperator
 
 if TYPE_CHECKING:
     from airflow_provider_completion.hooks.completion import CompletionHook
@@ -47,20 +48,13 @@ def _left_by(operator: Any, ti_key: Any, key: str) -> str:
     return str(XCom.get_value(ti_key=ti_key, key=key) or "")
 
 
-class CallingOperator(BaseOperator):
+class CallingOperator(ProviderOperator):
     """Base of the operators whose tasks pay for completions."""
 
     operator_extra_links: tuple[BaseOperatorLink, ...] = (CompletionLogsLink(),)
-    ui_color = "#e8eaf6"
 
     #: Where people see the app's logs, once the connection was read.
     logs_url: str | None = None
-
-    if TYPE_CHECKING:
-
-        @property
-        def output(self) -> Any:
-            """What stands for the task's result in a Dag file; its items are the task's other XCom keys."""
 
     conn_id: str
     silence_seconds: float | None

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseOperator
-
 from airflow_provider_completion.api.errors import InvalidRequestError
+from airflow_provider_completion.operators.base import ProviderOperator
 from airflow_provider_completion.operators.failing import failing_briefly, refusing
 from airflow_provider_completion.operators.paths import as_text
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
 
 
-class CompletionMergeOperator(BaseOperator):
+class CompletionMergeOperator(ProviderOperator):
     """Make one table of the results of all shards of a batch, in input order, with dead letters, manifest and report of
     the whole beside it.
 
@@ -34,7 +33,6 @@ class CompletionMergeOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("output_path", "journal")
-    ui_color = "#e8eaf6"
 
     def __init__(
         self,

@@ -41,6 +41,7 @@ def ended():
     one("killed", pre_execute=tell_who_runs)
     one("failed")
     one("retried", on_maybe_billed="retry")
+    one("tried_again", conn_id="in_a_file")
 
 
 @dag(**BY_HAND)

@@ -27,6 +27,8 @@ from tests.postgresql import running_postgresql
 pytestmark = [pytest.mark.whole_airflow, pytest.mark.schedulers]
 
 CONNECTIONS = ("completion_default", "in_the_database", "in_a_file", "in_a_vault")
+#: The one whose hook sends a call once, and leaves it to Airflow to try again.
+ONE_TRY = "in_a_file"
 WAYS = ("streaming", "blocking", "deferrable")
 #: Of each connection; an app each.
 KEYS = {name: f"app-canary-{name}-Xq7Zp1" for name in CONNECTIONS}
@@ -87,6 +89,8 @@ class Scene:
             if task in ("failed", "retried"):
                 yield "half "
                 raise GenerationError("Half of it was enough.", code="internal_server_error", status=500)
+            if task == "tried_again":
+                raise GenerationError("[models] Rate limit exceeded")
         yield f"The {self.calls[task]}. answer to {prompt.text}, longer than what the database keeps."
 
     def words(self, task: str) -> Iterator[str]:
@@ -122,7 +126,10 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     home, elsewhere, scene.storage = map(tmp_path_factory.mktemp, ("airflow", "elsewhere", "storage"))
     apps = {name: app_of(partial(scene, key), key) for name, key in KEYS.items()}
     with LocalCompletionServer(*apps.values()) as scene.server, running_postgresql() as port:
-        connections = {name: scene.server.connection_json(app, console_url=LINK) for name, app in apps.items()}
+        connections = {
+            name: scene.server.connection_json(app, console_url=LINK, **({"max_tries": 1} if name == ONE_TRY else {}))
+            for name, app in apps.items()
+        }
         (elsewhere / "vault").write_text(connections["in_a_vault"])
         (elsewhere / "connections.json").write_text(f'{{"in_a_file": {connections["in_a_file"]}}}')
         files = {"vault": str(elsewhere / "vault"), "connections_file_path": str(elsewhere / "connections.json")}
@@ -189,6 +196,13 @@ def test_a_retry_does_not_pay_again_for_a_generation_that_failed(scene: Scene) -
 def test_a_retry_asks_again_if_it_may_pay(scene: Scene) -> None:
     assert scene.airflow.end("ended", "retried") == "success"
     assert len(scene.generations("retried")) == 2
+
+
+def test_a_retry_of_airflow_asks_again_for_what_was_not_billed(scene: Scene) -> None:
+    assert scene.airflow.end("ended", "tried_again") == "success"
+    assert len(scene.generations("tried_again")) == 2
+    assert "Rate limit exceeded" in scene.airflow.task_log("tried_again")
+    assert scene.airflow.instance("ended", "tried_again")["try_number"] > 1
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -285,5 +299,7 @@ def test_the_key_is_nowhere(scene: Scene) -> None:
     def places_of(text: str) -> list[str]:
         return [place for place, held in places.items() if text.encode() in held]
 
+    # So the search finds what is there, in the database and in logs.
     assert "table rendered_task_instance_fields" in places_of(PROMPT)
+    assert any(place.endswith(".log") for place in places_of("Incorrect API key provided: ***"))
     assert {key: places_of(key) for key in KEYS.values()} == {key: [] for key in KEYS.values()}

@@ -18,8 +18,9 @@ from airflow_provider_completion.api.errors import InvalidRequestError
 from airflow_provider_completion.batch import objects, stored_segments
 from airflow_provider_completion.batch.entries import Line
 from airflow_provider_completion.batch.export import export
+from airflow_provider_completion.batch.index import INDEX
 from airflow_provider_completion.batch.journal import Journal, JournalError, RowId, TakenOverError
-from airflow_provider_completion.batch.objects import Head, Objects, Piece, sealed
+from airflow_provider_completion.batch.objects import OWNER, Head, Objects, Piece, sealed
 from tests.batch.rows_out import answered, read
 from tests.batch.stores import Store, Stored
 from tests.batch.test_journal import OUTPUT, RECORD, ROW, UNKNOWN, Known, modelled, opened, told
@@ -82,6 +83,7 @@ def test_a_row_is_known_once_it_is_kept(stored: Stored) -> None:
     assert not Journal.is_at(stored)
     with opened(stored) as journal:
         assert Journal.is_at(stored)
+        assert journal.is_slow
         assert told(journal.entry(ROW)) == UNKNOWN
         send(journal)
         journal.begun(ROW, "t-1")
@@ -91,6 +93,16 @@ def test_a_row_is_known_once_it_is_kept(stored: Stored) -> None:
         assert journal.entry(ROW).sent_by == FACTS
         assert journal.account_of("run") == {"spent": 1}
         assert told(journal.entry(RowId("sku-1", "f2"))) == UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [(OWNER, True), (INDEX, True), (Piece(1, "a1", 1, 1).name, True), ("a.csv", False)],
+)
+def test_a_journal_is_there_if_anything_of_it_is(stored: Stored, folder: Path, name: str, is_one: bool) -> None:
+    folder.mkdir()
+    (folder / name).touch()
+    assert Journal.is_at(stored) is is_one
 
 
 KILLED = """

@@ -41,14 +41,35 @@ PACKAGE = ROOT / "airflow_provider_completion"
 EXPLAINED = Path(__file__).with_name("explained.toml")
 PAGE = ROOT / "docs" / "mutants.md"
 
-_KEEPING = tuple(f"tests/airflow/test_{name}.py" for name in ("keeping", "claim", "crash_safety"))
+
+def _tests(room: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"tests/{room}/test_{name}.py" for name in names)
+
+
+_FAILURES = _tests("api", "failures", "wire_vectors")
+_KEEPING = _tests("airflow", "keeping", "claim", "crash_safety")
+_ADMISSION = _tests("batch", "admission", "outage", "turns", "waits")
+_JOURNAL = _tests("batch", "journal", "stored_journal", "history")
 #: The modules, and where the tests are that hold them. None of these starts a whole Airflow.
 MODULES = {
     "paying.py": ("tests/test_paying.py",),
-    "api/exchange.py": tuple(f"tests/api/test_{name}.py" for name in ("stream", "wire_vectors", "any_order")),
+    "api/exchange.py": _tests("api", "stream", "wire_vectors", "any_order"),
+    "api/failures.py": _FAILURES,
+    "api/catalogue.py": _FAILURES,
+    "api/words.py": _FAILURES,
     "keeping/record.py": _KEEPING,
     "keeping/journals.py": _KEEPING,
-    "batch/entries.py": tuple(f"tests/batch/test_{name}.py" for name in ("journal", "stored_journal", "history")),
+    "keeping/task_state.py": _KEEPING,
+    "keeping/xcom.py": _KEEPING,
+    "batch/journal.py": _JOURNAL,
+    "batch/entries.py": _JOURNAL,
+    "batch/index.py": _JOURNAL,
+    "batch/local_segments.py": _JOURNAL,
+    "batch/stored_segments.py": _JOURNAL,
+    "batch/admission.py": _ADMISSION,
+    "batch/climb.py": _ADMISSION,
+    "batch/yielding.py": _ADMISSION,
+    "batch/closing.py": _tests("batch", "loop", "engine"),
 }
 #: A test that takes so many times what it took, and these seconds more, does not end any more.
 _TIMES, _MORE_SECONDS = 20, 20.0

@@ -64,7 +64,7 @@ def _scopes(body: list[ast.stmt], outer: tuple[str, ...]) -> Iterator[tuple[tupl
             yield from _scopes(statement.body, (*outer, statement.name))
         elif isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
             yield (*outer, statement.name), statement
-        elif not outer and isinstance(statement, ast.Assign | ast.AnnAssign) and not _is_of_types(statement):
+        elif not outer and isinstance(statement, ast.Assign | ast.AnnAssign) and not _is_for_readers(statement):
             yield (), statement
 
 
@@ -79,7 +79,7 @@ def _changes(root: ast.AST) -> Iterator[tuple[ast.expr | ast.stmt, ast.AST, Call
             continue
         children = value if isinstance(value, list) else [value]
         for place, child in enumerate(children):
-            if not isinstance(child, ast.AST) or _is_docstring(child) or _is_all(child):
+            if not isinstance(child, ast.AST) or _is_docstring(child):
                 continue
             for after in _instead(child, is_test=field in ("test", "ifs")):
                 ast.copy_location(after, child)
@@ -103,16 +103,14 @@ def _changes(root: ast.AST) -> Iterator[tuple[ast.expr | ast.stmt, ast.AST, Call
                         yield from _changes(part)
 
 
-def _is_of_types(statement: ast.Assign | ast.AnnAssign) -> bool:
-    return isinstance(statement, ast.AnnAssign) and ast.unparse(statement.annotation) == "TypeAlias"
+def _is_for_readers(statement: ast.Assign | ast.AnnAssign) -> bool:
+    if isinstance(statement, ast.AnnAssign):
+        return ast.unparse(statement.annotation) == "TypeAlias"
+    return ast.unparse(statement.targets[0]) == "__all__"
 
 
 def _is_docstring(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-
-
-def _is_all(node: ast.AST) -> bool:
-    return isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
 
 
 def _instead(node: ast.AST, *, is_test: bool) -> Iterator[ast.AST]:

@@ -111,6 +111,7 @@ def tables() -> None:
     )
     merged = CompletionMergeOperator(task_id="merge", output="o.jsonl", shards=2)
     shards >> merged
+    rated = CompletionFeedbackBatchOperator(task_id="rate", rows=merged.output["output"])
 
     @task
     def count(manifest: dict[str, Any]) -> int:
@@ -118,7 +119,8 @@ def tables() -> None:
         return counted
 
     count(night.output)
-    CompletionFeedbackBatchOperator(task_id="rate", rows="ratings.csv")
+    count(merged.output)
+    count(rated.output)
 
     CompletionBatchOperator(task_id="a", rows="rows.csv", output="o.jsonl", key=5)  # type: ignore[arg-type]
     CompletionBatchOperator(task_id="b", rows="rows.csv")  # type: ignore[call-arg]
