@@ -37,7 +37,7 @@ nitpick_ignore_regex = [
     ("py:class", r"airflow_provider_completion\.api\.(fields\.ApiModel|requests\._.*)"),
     ("py:obj", r".*\.T"),
     # The machinery is not in the reference.
-    ("py:class", r"(exchange\.CompletionExchange|.*\.links\.CallingOperator)"),
+    ("py:class", r"(exchange\.CompletionExchange|.*\.(links\.Calling|base\.Provider)Operator)"),
 ]
 autodoc_default_options = {"show-inheritance": True, "exclude-members": "model_config, model_post_init"}
 html_theme = "furo"
