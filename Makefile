@@ -26,6 +26,8 @@ AIRFLOW_HOME := $(CURDIR)/.airflow/demo
 IN_PARALLEL := -q --dist loadfile --no-loadscope-reorder
 # What a target leaves for the page that test-all writes.
 REPORT = --junit-xml=.reports/$@.xml
+# What is no test of pytest's says there that it has passed, and what came of it.
+PASSED = @mkdir -p .reports && $(if $(1),$(1),:) > .reports/$@.passed
 # What a target prints comes at its end, and not mixed with the others' (make of macOS cannot).
 AT_ONCE := --no-print-directory $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
@@ -49,7 +51,7 @@ PACKAGE := $(shell find airflow_provider_completion -name __pycache__ -prune -o 
 demo: .venv/airflow-$(NEWEST)/.ready ## run the example Dag, against a local app or AIRFLOW_CONN_COMPLETION_DEFAULT
 	@$(PYTHON) tests/demo.py $(AIRFLOW_HOME) .venv/airflow-$(NEWEST)/bin
 
-test: ## everything that CI runs, at once, since much of it waits: some sixteen minutes on two cores
+test: ## everything that CI runs, at once, since much of it waits: some nine minutes on two cores
 	@$(MAKE) $(AT_ONCE) --jobs $(NEWEST:%=test-%) $(OLDEST:%=test-%) check docs
 
 # Two at a time, the longest first.
@@ -72,9 +74,10 @@ $(ENDS:%=test-schedulers-%): test-schedulers-%: .venv/airflow-%/.ready
 	$(POSTGRESQL)
 	.venv/airflow-$*/bin/pytest -q -m schedulers tests/airflow/test_schedulers.py $(REPORT)
 
-# Calls and shards on two Celery workers, one of which is killed.
+# Calls and shards on two Celery workers, one of which is killed, the other told to end.
 $(ENDS:%=test-celery-%): test-celery-%: .venv/celery-%/.ready
 	$(call needs,/usr/bin/redis-server,redis-server)
+	$(POSTGRESQL)
 	.venv/celery-$*/bin/pytest -q -s tests/airflow/test_celery.py $(REPORT)
 
 test-browser: $(BROWSED:%=test-browser-%) ## the pages of Airflow in a real browser; needs chromium
@@ -87,6 +90,7 @@ screenshots: test-browser-$(NEWEST) ## make the pictures in the documentation an
 
 test-tutorial: .venv/airflow-$(NEWEST)/.ready ## follow docs/tutorial.md word for word, pip install included
 	PYTHONPATH=. PIP_CONSTRAINT=$(CURDIR)/tests/constraints/airflow-$(NEWEST).txt .venv/airflow-$(NEWEST)/bin/python -m tests.tutorial --install
+	$(call PASSED)
 
 check: .venv/airflow-$(NEWEST)/.ready ## lint and types; of the workflows as well
 	.venv/airflow-$(NEWEST)/bin/ruff check .
@@ -94,18 +98,22 @@ check: .venv/airflow-$(NEWEST)/.ready ## lint and types; of the workflows as wel
 	.venv/airflow-$(NEWEST)/bin/mypy
 	.venv/airflow-$(NEWEST)/bin/basedpyright --pythonpath .venv/airflow-$(NEWEST)/bin/python
 	.venv/airflow-$(NEWEST)/bin/zizmor --quiet --offline .github
+	$(call PASSED)
 
 coverage: .venv/airflow-$(NEWEST)/.ready ## the tests on the newest Airflow, and which branches of the package they take; fails if there are fewer than there were
 	rm -rf .coverage && mkdir .coverage
 	.venv/airflow-$(NEWEST)/bin/coverage run -m pytest $(IN_PARALLEL) -n 3 --junit-xml=.reports/test-$(NEWEST).xml
 	.venv/airflow-$(NEWEST)/bin/coverage combine --quiet
 	.venv/airflow-$(NEWEST)/bin/coverage report
+	$(call PASSED,echo "$$(.venv/airflow-$(NEWEST)/bin/coverage report --format=total) %")
 
 audit: .venv/airflow-$(NEWEST)/.ready ## known holes in what is installed; says so if the service of pip-audit cannot be asked
 	PYTHONPATH=. .venv/airflow-$(NEWEST)/bin/python -m tests.audit $(UV)
+	$(call PASSED)
 
 docs: .venv/airflow-$(NEWEST)/.ready ## the documentation as HTML, in docs/_build/html
 	.venv/airflow-$(NEWEST)/bin/python -m sphinx -Wnq --keep-going -c docs . docs/_build/html
+	$(call PASSED)
 
 # All of it on the newest Airflow, and what has to do with Airflow on the others.
 $(CELLS:%=test-%): test-%: .venv/airflow-%/.ready
@@ -138,7 +146,7 @@ fuzz: .venv/airflow-$(NEWEST)/.ready ## any bytes, in any pieces, for an hour
 	PYTHONPATH=. .venv/airflow-$(NEWEST)/bin/python -m tests.fuzz --seconds 3600
 
 clean: ## remove what the targets above made
-	rm -rf .venv .airflow .bench .coverage .reports docs/_build .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .airflow .bench .coverage .reports docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 $(UV):
 	@$(PYTHON) -c 'import sys; sys.exit("$(PYTHON) is older than 3.11" if sys.version_info < (3, 11) else 0)'

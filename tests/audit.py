@@ -30,7 +30,7 @@ def installed() -> dict[str, str]:
 
 
 def pinned(constraints: Path) -> dict[str, str]:
-    """Return the versions that Airflow's constraints pin."""
+    """Return the versions that an Airflow is tested with."""
     return dict(re.findall(r"^([\w.-]+)==(\S+)", constraints.read_text(), re.M))
 
 
@@ -43,8 +43,8 @@ def older(versions: dict[str, str]) -> list[str]:
     ]
 
 
-def advisories(uv: str) -> list[str] | None:
-    """Return what the service of pip-audit knows of what is installed, None if it cannot be asked.
+def advisories(uv: str) -> dict[str, str] | None:
+    """Return what the service of pip-audit knows of what is installed, by package, None if it cannot be asked.
 
     :param uv: the program, which fetches pip-audit
     """
@@ -60,23 +60,30 @@ def advisories(uv: str) -> list[str] | None:
     except ValueError:
         print(f"pip-audit could not ask its service: {asked.stderr.strip().splitlines()[-1]}")
         return None
-    return [
-        f"{each['name']} {each['version']}: {', '.join(hole['id'] for hole in each['vulns'])}"
+    return {
+        each["name"]: f"{each['name']} {each['version']}: {', '.join(hole['id'] for hole in each['vulns'])}"
         for each in found
         if each.get("vulns")
-    ]
+    }
 
 
 def main(uv: str) -> int:
-    """Print what there is, and return 1 if something that is installed has a known hole."""
+    """Print what there is, and return 1 if something of ours that is installed has a known hole. What Airflow alone
+    needs is Airflow's to mend.
+    """
     known = advisories(uv)
     if known is None:
         print(f"So only {', '.join(MINIMUMS)} are held against the versions that are known to be mended.")
-    problems = [*(known or ()), *older(installed())]
+    problems = older(installed())
+    for name, said in (known or {}).items():
+        if name in MINIMUMS:
+            problems.append(said)
+        else:
+            print(f"of Airflow's or the tests': {said}")
     for constraints in sorted(CONSTRAINTS.glob("airflow-*.txt")):
         for line in older(pinned(constraints)):
-            print(f"{constraints.stem}, as Airflow pins it: {line}")
-    print(*problems or ["Nothing that is installed has a hole that is known here."], sep="\n")
+            print(f"{constraints.stem}, as it is tested: {line}")
+    print(*problems or ["Nothing of ours that is installed has a hole that is known here."], sep="\n")
     return bool(problems)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import signal
+import subprocess
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -28,8 +29,19 @@ def pytest_sessionstart(session: pytest.Session) -> None:
             "airflow": metadata.version("apache-airflow"),
             "python": platform.python_version(),
             "cores": os.cpu_count(),
+            "provider": airflow_provider_completion.__version__,
+            "commit": _commit(),
         }.items():
             report.add_global_property(name, value)
+
+
+def _commit() -> str:
+    """Return the commit that is checked out, with a word on what has changed since."""
+    described = ["git", "describe", "--always", "--exclude=*", "--abbrev=10", "--dirty= with changes"]
+    try:
+        return subprocess.run(described, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,7 +2,8 @@
 
 Each target of ``make test-all`` leaves a report in ``.reports/``, JUnit's XML as pytest writes it, and by its own name:
 ``make test-3.0.6`` leaves ``test-3.0.6.xml``. What it ran on, the report says itself (``tests/conftest.py``). So a new
-check takes ``$(REPORT)`` in its recipe in the Makefile, and a line in ``CHECKS``.
+check takes ``$(REPORT)`` in its recipe in the Makefile, and a line in ``CHECKS``. What is no test of pytest's leaves
+``.reports/TARGET.passed`` once it has passed, and has a line in ``ONCE``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -68,22 +69,24 @@ CHECKS = (
     Check(
         "install",
         "make test-install-VERSION",
-        "The wheel, installed beside an Airflow with the versions that its own constraints pin, changes none of them "
-        "but [what is too old for it](upgrading.md#upgrading-airflow), and `uv pip check` finds nothing.",
+        "The wheel, installed beside an Airflow with the versions that it resolved to at its own time "
+        "([tests/constraints](../tests/constraints/README.md)), changes none of them but "
+        "[what is too old for it](upgrading.md#upgrading-airflow), and `uv pip check` finds nothing.",
     ),
     Check("table to table", "make test-long", "20,000 rows from a PostgreSQL table into another, through two kills."),
     Check(
         "schedulers",
         "make test-schedulers-VERSION",
-        "On PostgreSQL, with the LocalExecutor, a triggerer, XCom in an object storage and a secrets backend, through "
-        "the REST API: retries, clear, mark failed, `execution_timeout`, kills, twenty mapped tasks in a pool. The API "
-        "key is in no table, no log and no other file.",
+        "On PostgreSQL, with the LocalExecutor, each part of Airflow started by itself, XCom in an object storage and "
+        "a secrets backend, through the REST API: retries, clear, mark failed, `execution_timeout`, kills, twenty "
+        "mapped tasks in a pool. The API key is in no table, no log and no other file.",
     ),
     Check(
         "Celery",
         "make test-celery-VERSION",
-        "On two Celery workers over Redis: single calls, also deferred and marked failed, and shards of a batch while "
-        "one worker is killed.",
+        "On PostgreSQL, two Celery workers over Redis: single calls, also deferred and marked failed, and shards of a "
+        "batch while "
+        "one worker is killed; a worker that is told to end.",
     ),
     Check(
         "browser",
@@ -92,6 +95,16 @@ CHECKS = (
         "it streams, XCom and the link; why a task has failed, without scrolling; a human's review.",
     ),
 )
+
+#: What is run once, and what is true where it passes.
+ONCE = {
+    "make coverage": "The tests on the newest Airflow take no fewer lines and branches of the package than they did.",
+    "make check": "ruff, mypy, basedpyright and zizmor find nothing.",
+    "make docs": "The documentation is built without a warning.",
+    "make test-tutorial": "The tutorial, followed word for word in an empty folder, shows what it says.",
+    "make audit": "Nothing of ours that is installed beside the newest Airflow has a hole that is known "
+    "([how it asks](security.md#what-it-is-built-of)).",
+}
 
 
 @dataclass
@@ -120,6 +133,7 @@ class Report:
         [suite] = suites.iter("testsuite")
         said = {item.get("name", ""): item.get("value", "") for item in suite.iter("property")}
         self.python, self.cores = said["python"], said["cores"]
+        self.tested = f"version {said['provider']}, commit {said['commit']}"
         self.row = f"{said['airflow']}-python{'.'.join(self.python.split('.')[:2])}"
         self.began = datetime.fromisoformat(suite.attrib["timestamp"])
         self.ended = self.began + timedelta(seconds=float(suite.attrib["time"]))
@@ -139,10 +153,11 @@ class Report:
                 yield check, f"{module}::{name}", "passed", ""
 
 
-def page_of(reports: Sequence[Report], rows: Iterable[str]) -> str:
+def page_of(reports: Sequence[Report], rows: Iterable[str], passed: Mapping[str, str]) -> str:
     """Return the page.
 
     :param rows: the versions of Airflow and Python that it is to have, as ``3.3.2-python3.13``
+    :param passed: what was run once and has passed, and what it has said
     """
     cells: dict[tuple[str, Check], Cell] = defaultdict(Cell)
     skipped: dict[str, dict[str, int]] = defaultdict(Counter)
@@ -169,10 +184,18 @@ def page_of(reports: Sequence[Report], rows: Iterable[str]) -> str:
         airflow, python = row.split("-python")
         told = (str(cells[row, check]) if (row, check) in cells else NOT_RUN for check in CHECKS)
         lines.append(row_of(airflow, pythons.get(row, python), *told))
-    lines += ["", f"“{NOT_RUN}”: that was not run there. A Python that was not at hand has nothing else in its row."]
+    lines += ["", f"“{NOT_RUN}”: that is not run there. A row of these only is a Python that was not installed."]
     lines += ["", "## The checks", "", row_of("check", "command", "what it holds"), row_of("---", "---", "---")]
     lines += [row_of(check.title, f"`{check.command}`", check.holds) for check in CHECKS]
-    lines += ["", "VERSION is an Airflow, such as 3.0.6, or an Airflow on another Python, such as 3.3.2-python3.13."]
+    lines += [
+        "",
+        "VERSION is an Airflow, such as 3.0.6, or an Airflow on another Python, such as 3.3.2-python3.13. In "
+        "`make test-all` the tests of 3.3.2 are run by `make coverage`.",
+    ]
+    lines += ["", "## Once", "", row_of("command", "what it holds", "what came of it"), row_of("---", "---", "---")]
+    for command, holds in ONCE.items():
+        came = passed.get(command.removeprefix("make "))
+        lines.append(row_of(f"`{command}`", holds, NOT_RUN if came is None else f"passed{came and f', {came}'}"))
     if failed:
         lines += ["", "## What failed", "", *failed]
     if skipped:
@@ -191,7 +214,8 @@ def run_of(reports: Sequence[Report]) -> list[str]:
     days = " to ".join(dict.fromkeys(f"{moment:%Y-%m-%d}" for moment in (began, ended)))
     cores = " or ".join(sorted({report.cores for report in reports}))
     minutes = (ended - began).total_seconds() / 60
-    return [f"Run on {days}, on {cores} cores, in {minutes:.0f} minutes."]
+    tested = " and ".join(sorted({report.tested for report in reports}))
+    return [f"Run on {days}, on {cores} cores, in {minutes:.0f} minutes, with {tested}."]
 
 
 def shown(row: str) -> str:
@@ -205,5 +229,7 @@ def row_of(*cells: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page_of([Report(file) for file in sorted(REPORTS.glob("*.xml"))], sys.argv[1:]))
+    found = [Report(file) for file in sorted(REPORTS.glob("*.xml"))]
+    once = {file.stem: file.read_text().strip() for file in REPORTS.glob("*.passed")}
+    PAGE.write_text(page_of(found, sys.argv[1:], once))
     print(f"{PAGE.relative_to(ROOT)} says what was run on which version.")

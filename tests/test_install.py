@@ -1,4 +1,4 @@
-"""The wheel beside an Airflow with the versions that Airflow's own constraints pin: nothing of Airflow's changes."""
+"""The wheel beside an Airflow with the versions that it resolved to at its own time: nothing of Airflow's changes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ VERSION = metadata.version("apache-airflow")
 CONSTRAINTS = ROOT / "tests" / "constraints" / f"airflow-{VERSION}.txt"
 UV = ROOT / ".venv" / "uv" / "bin" / "uv"
 
-#: What Airflow's own constraints pin too low for this package, its extra ``sql`` included. In ``tests/constraints``
-#: these have the lowest versions that will do.
+#: What Airflow resolved to at its own time, and is too low for this package, its extra ``sql`` included. In
+#: ``tests/constraints`` these have the lowest versions that will do.
 TOO_LOW = {
     "3.0.6": {
         "apache-airflow-providers-common-compat": "1.7.3",

@@ -51,11 +51,20 @@ def report(tmp_path: Path) -> Report:
 
 def test_a_cell_has_what_a_report_says(report: Report) -> None:
     airflow, python = report.row.split("-python")
-    page = page_of([report], ["2.11.2-python3.9", report.row])
+    page = page_of([report], ["2.11.2-python3.9", report.row], {"coverage": "98 %", "docs": ""})
     assert python == THIS_PYTHON
     shown = {check.title: cell for check, cell in zip(CHECKS, cells_of(page, airflow, python), strict=True)}
     assert shown.pop("table to table") == "**1 failed**, 1 passed, 2 skipped"
     assert set(shown.values()) == set(cells_of(page, "2.11.2", "3.9")) == {NOT_RUN}
+    once = dict(re.findall(r"^\| `make ([\w-]+)` \| .* \| (.*) \|$", page, re.M))
+    assert once == {
+        "coverage": "passed, 98 %",
+        "check": NOT_RUN,
+        "docs": "passed",
+        "test-tutorial": NOT_RUN,
+        "audit": NOT_RUN,
+    }
+    assert re.search(r"^Run on .* cores, in \d+ minutes, with version \d\S+, commit \w+", page, re.M)
     assert f"test_ends::test_fails` (Airflow {airflow} with Python {python})" in page
     assert f"| it came \\| with 3.3 | 2 on Airflow {airflow} with Python {python} |" in page
 
@@ -72,6 +81,19 @@ def test_the_page_has_each_airflow_and_each_check() -> None:
     assert header[1].split(" | ") == [check.title for check in CHECKS], "run make test-all, or make tested"
     for constraints in (ROOT / "tests" / "constraints").glob("airflow-*.txt"):
         assert cells_of(page, constraints.stem.removeprefix("airflow-"), "3.11")
+
+
+def test_what_is_claimed_was_run_and_has_passed() -> None:
+    page = PAGE.read_text()
+    assert "failed" not in page.partition("\n## The checks")[0]
+    titles = [check.title for check in CHECKS]
+    ends = {"schedulers", "Celery", "browser"}
+    nowhere_else = ends | {"table to table"}
+    for airflow, run in {"2.11.2": ends, "3.0.6": set(), "3.1.8": {"browser"}, "3.2.2": set(), "3.3.2": ends}.items():
+        cells = dict(zip(titles, cells_of(page, airflow, "3.11"), strict=True))
+        missing = {title for title, cell in cells.items() if cell == NOT_RUN}
+        assert missing - {"without Airflow"} <= nowhere_else - run, airflow
+    assert "| – |" not in page.partition("\n## Once")[2].partition("\n## ")[0]
 
 
 def test_a_python_that_is_claimed_was_run() -> None:

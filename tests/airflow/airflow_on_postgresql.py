@@ -130,6 +130,11 @@ class AirflowOnPostgreSQL(Airflow):
             cursor.execute(statement.replace("%", "%%").replace("?", "%s"), arguments)
             return cursor.fetchall() if cursor.description else []
 
+    def xcom(self, task: str, key: str = "return_value") -> Any:
+        text = "convert_from(value, 'UTF8')" if IS_AIRFLOW_2 else "value::text"
+        rows = self.query(f"SELECT {text} FROM xcom WHERE task_id = ? AND key = ?", task, key)
+        return json.loads(rows[0][0]) if rows else None
+
     def _connected(self) -> Any:
         return psycopg2.connect(host="127.0.0.1", port=self._port, user="airflow", dbname="postgres")
 

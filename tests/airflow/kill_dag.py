@@ -23,7 +23,7 @@ def file_of(context: Any, what: str) -> Path:
 
 
 def tell_who_runs(context: Any) -> None:
-    file_of(context, "runs").write_text(f"{os.getpid()} {context['ti'].try_number}")
+    file_of(context, "runs").write_text(f"{os.getpid()} {context['ti'].try_number} {os.getppid()}")
 
 
 def die_once(context: Any, result: Any = None) -> None:
@@ -58,6 +58,7 @@ def one(task_id: str, kind: type[CompletionOperator] = CompletionOperator, **arg
 @dag(**ONCE)
 def kills():
     one("terminated")
+    one("worker_terminated")
     one("timed_out", execution_timeout=timedelta(hours=1))
     one("before_first_event")
     one("before_first_event_retried", on_maybe_billed="retry")

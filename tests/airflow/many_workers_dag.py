@@ -51,6 +51,8 @@ def calls() -> None:
         for task_id, arguments in {"streamed": {}, "deferred": {"deferrable": True}}.items():
             CompletionOperator(task_id=task_id, inputs={"text": f"{task_id} 0 5"}, **patience, **arguments)
         CompletionOperator(task_id="marked_failed", inputs={"text": "marked_failed 0 1000000"}, **patience)
+    with DAG("told_to_end", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC), catchup=False):
+        CompletionOperator(task_id="told_to_end", inputs={"text": "told_to_end 0 100"}, **patience)
 
 
 calls()

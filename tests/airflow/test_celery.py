@@ -1,6 +1,6 @@
 """Celery's workers: single calls, and shards over one app that takes ten calls at a time; one of the workers is killed.
 
-It needs the provider of Celery, and redis-server: ``make test-all`` has both.
+It needs the provider of Celery, redis-server and PostgreSQL: ``make test-all`` has them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ import pytest
 
 from airflow_provider_completion.testing import App, LocalCompletionServer, Prompt
 from airflow_provider_completion.testing.generation import Generation
-from tests.airflow.whole_airflow import Airflow
+from tests.airflow.airflow_on_postgresql import AirflowOnPostgreSQL
+from tests.postgresql import running_postgresql
 
 pytest.importorskip("airflow.providers.celery")
 pytestmark = [
@@ -30,6 +31,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("redis-server") is None, reason="there is no redis-server"),
 ]
 
+KEY = "app-canary-Xq7Zp1"
 CEILING, SHARDS, TENTH = 10, 4, 0.1
 #: How many calls of a shard are in flight at most.
 IN_FLIGHT = 32
@@ -69,7 +71,7 @@ class Work:
 
 @dataclass
 class Workers:
-    airflow: Airflow
+    airflow: AirflowOnPostgreSQL
     server: LocalCompletionServer
     work: Work
     parts: list[Any]
@@ -87,12 +89,6 @@ class Workers:
 
     def records(self, name: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.airflow.home / f"{name}.jsonl").read_text().splitlines()]
-
-    def run(self, name: str) -> None:
-        """Begin a Dag run, once its file was read."""
-        query = "SELECT dag_id FROM dag WHERE dag_id = ?"
-        self.airflow.eventually("the Dag", lambda: self.airflow.query(query, name))
-        self.airflow.run("dags", "trigger", name)
 
     def end(self, name: str) -> dict[str, Any]:
         """Wait for the merge, and return its manifest."""
@@ -112,14 +108,22 @@ def free_port() -> int:
 def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
     work, port = Work(), free_port()
     form = [{"type": "paragraph", "variable": "text"}]
-    app = App(prompt="{{text}}", form=form, generator=work, pause_seconds=TENTH, max_active_requests=CEILING)
+    app = App(
+        api_key=KEY, prompt="{{text}}", form=form, generator=work, pause_seconds=TENTH, max_active_requests=CEILING
+    )
     home: Path = tmp_path_factory.mktemp("airflow")
-    command = ["redis-server", "--port", str(port), "--save", "", "--dir", str(home)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as redis, LocalCompletionServer(app) as server:
-        airflow = Airflow(
+    # All that was ever written to it is in a file.
+    command = ["redis-server", "--port", str(port), "--save", "", "--appendonly", "yes", "--dir", str(home)]
+    with (
+        running_postgresql() as database,
+        subprocess.Popen(command, stdout=subprocess.DEVNULL) as redis,
+        LocalCompletionServer(app) as server,
+    ):
+        airflow = AirflowOnPostgreSQL(
             home,
             server.connection_json(),
             "many_workers_dag.py",
+            database,
             AIRFLOW__CORE__EXECUTOR="CeleryExecutor",
             AIRFLOW__CORE__PARALLELISM="8",
             AIRFLOW__CELERY__BROKER_URL=f"redis://127.0.0.1:{port}/0",
@@ -136,7 +140,6 @@ def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
                 airflow.start("celery", "worker", "--skip-serve-logs", "--concurrency", "2", "-H", f"{name}@localhost")
                 for name in ("one", "other")
             ]
-            airflow.start_triggerer()
             yield Workers(airflow, server, work, parts)
         finally:
             airflow.close()
@@ -148,7 +151,7 @@ def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
 
 @pytest.fixture(scope="module")
 def calls(workers: Workers) -> None:
-    workers.run("calls")
+    workers.airflow.trigger("calls")
 
 
 def told(what: str, seconds: float, ideal: float) -> None:
@@ -177,13 +180,13 @@ def test_a_mark_as_failed_stops_the_generation(workers: Workers, calls: None) ->
     airflow = workers.airflow
     airflow.eventually("the first words", lambda: "| word" in airflow.task_log("marked_failed"))
     (generation,) = workers.generations("marked_failed")
-    airflow.query("UPDATE task_instance SET state = 'failed' WHERE task_id = 'marked_failed'")  # the button
+    airflow.mark_failed("calls", "marked_failed")
     airflow.eventually("the end of the generation", lambda: generation.stopped and generation.finished)
     assert workers.server.count("POST", f"/{generation.task_id}/stop") == 1
 
 
 def test_shards_of_unequal_length_share_the_ceiling(workers: Workers) -> None:
-    workers.run("unequal")
+    workers.airflow.trigger("unequal")
     manifest = workers.end("unequal")
     assert_whole(workers, "unequal", manifest)
     assert set(workers.posts("unequal").values()) == {1}
@@ -196,7 +199,7 @@ def test_shards_of_unequal_length_share_the_ceiling(workers: Workers) -> None:
 
 
 def test_after_a_worker_is_killed_each_row_is_there_once(workers: Workers) -> None:
-    workers.run("killed")
+    workers.airflow.trigger("killed")
     workers.airflow.eventually(
         "rows of all shards", lambda: {row.shard for row in workers.work.of("killed")} == {*range(SHARDS)}
     )
@@ -222,3 +225,24 @@ def test_after_a_worker_is_killed_each_row_is_there_once(workers: Workers) -> No
     own = [row for row in rows if row.shard in survivors and row.ended > killed_at]
     seconds = max(row.ended for row in own) - killed_at
     told("the shards that survived", seconds, sum(row.ended - max(row.begun, killed_at) for row in own) / CEILING)
+
+
+def test_a_worker_that_is_told_to_end_waits_for_its_answer(workers: Workers) -> None:
+    airflow, (_, other) = workers.airflow, workers.parts
+    airflow.trigger("told_to_end")
+    airflow.eventually("the first words", lambda: "| word" in airflow.task_log("told_to_end"))
+    other.terminate()
+    airflow.eventually("the end of the Dag run", lambda: airflow.dag_run_has_ended("told_to_end"))
+    assert airflow.state("told_to_end") == "success", airflow.task_log("told_to_end")[-5000:]
+    (generation,) = workers.generations("told_to_end")
+    assert not generation.stopped
+    assert airflow.xcom("told_to_end") == generation.answer == "word " * 100
+
+
+def test_the_key_is_nowhere(workers: Workers) -> None:
+    """Neither in Airflow's database, its logs, nor in what came to Redis."""
+    airflow = workers.airflow
+    airflow.assert_nowhere(KEY)
+    assert [name for name, dump in airflow.tables() if KEY.encode() in dump] == []
+    redis = [file for file in airflow.home.rglob("*.aof") if b"told_to_end" in file.read_bytes()]
+    assert redis  # so what a task is told was looked at

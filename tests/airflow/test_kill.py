@@ -30,7 +30,11 @@ SIGNALS = {
     "half_way_retried": signal.SIGKILL,
     "terminated": signal.SIGTERM,
     "timed_out": signal.SIGALRM,
+    # Not the task's process, but Airflow's above it.
+    "worker_terminated": signal.SIGTERM,
 }
+#: Whether that one hands it on.
+IS_HANDED_ON = AIRFLOW < (3,) or AIRFLOW >= (3, 3)
 HAS_STORE = AIRFLOW >= (3, 3)
 needs_store = pytest.mark.skipif(not HAS_STORE, reason="the task state store came with Airflow 3.3")
 
@@ -47,14 +51,14 @@ class Killer:
 
     def __call__(self, prompt: Prompt) -> Iterator[str]:
         task = prompt.user  # each task has a user of its own
-        pid, caller = map(int, (self.airflow.home / f"{task}.runs").read_text().split())
+        pid, caller, above = map(int, (self.airflow.home / f"{task}.runs").read_text().split())
         self.callers[task].append(caller)
         calls = len(self.callers[task])
         if calls == 1 and task.startswith("before_first_event"):
             os.kill(pid, signal.SIGKILL)
             return
         if calls == 1 and (task in SIGNALS or task == "marked_failed"):
-            yield from self.words(task, pid)
+            yield from self.words(task, above if task == "worker_terminated" else pid)
         yield f"answer {calls}"
 
     def words(self, task: str, pid: int) -> Iterator[str]:
@@ -82,6 +86,9 @@ class Killer:
         return sum(
             call.path.endswith("/completion-messages") and call.body["user"] == task for call in self.server.calls
         )
+
+
+REFUSED = {"state": "failed", "posts": 1, "answer": None, "paid_by": None}
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +154,15 @@ def test_a_terminated_worker_stops_its_generation(killer: Killer) -> None:
     assert killer.stops("terminated") == [generations(killer, "terminated")[0].task_id]
 
 
+def test_a_signal_to_the_process_above_stops_the_generation_where_airflow_hands_it_on(killer: Killer) -> None:
+    task = "worker_terminated"
+    ended = outcome(killer, task)
+    if IS_HANDED_ON:
+        assert ended == {**REFUSED, "stops": 1}
+    else:  # the task loses its supervisor, as by a kill
+        assert ended == asked_again(killer, task)
+
+
 def test_an_execution_timeout_stops_the_generation_once(killer: Killer) -> None:
     assert outcome(killer, "timed_out") == {
         "state": "failed",
@@ -155,9 +171,6 @@ def test_an_execution_timeout_stops_the_generation_once(killer: Killer) -> None:
         "answer": None,
         "paid_by": None,
     }
-
-
-REFUSED = {"state": "failed", "posts": 1, "answer": None, "paid_by": None}
 
 
 def asked_again(killer: Killer, task: str, stops: int = 0) -> dict[str, Any]:

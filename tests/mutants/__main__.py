@@ -281,12 +281,16 @@ _PAGE = """# What the tests notice
 Modules that decide what is a whole answer, whether a call may be paid again, and what is known of an earlier one are
 changed, one thing at a time: a comparison becomes another, a condition is dropped, a call, an assignment or a `raise`
 is left out, a number is one more, `"no"` becomes `"maybe"`. A change that no test notices is a hole in the tests, or a
-bug. `make mutants` makes all of them, fails for each that no test notices unless it says why none can, and writes this
-page.
+bug. `make mutants` makes all of them, fails for each that no test notices unless a file,
+[explained.toml](../tests/mutants/explained.toml), says why none can, and writes this page.
 
-Functions are changed, and the values of global names; not the words that are said to people, nor the defaults of
-parameters and fields. Only tests that start no whole Airflow look at them, those of the module's own room. Where fewer
-were made than there are, they were drawn at random, always the same ones.
+Functions are changed, and the values of global names; not what a class has beside its functions, the patterns of
+regular expressions, the words that are said to people, nor the defaults of parameters and fields. Only tests that start
+no whole Airflow look at them, those of the module's own room.
+
+The runner is this project's own. mutmut 3 runs the tests on a copy of the sources, and here pytest has imported the
+package before it reads its settings, as it is a plugin of pytest; cosmic-ray begins a new pytest for each change, with
+some seconds of Airflow's imports. This one forks for each.
 
 | module | mutants | made | a test fails | explained | on |
 | --- | --- | --- | --- | --- | --- |
