@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import json
 import os
 import shutil
@@ -30,3 +31,11 @@ os.environ.update(
 )
 for variable in [name for name in os.environ if name.startswith("AIRFLOW_CONN_")]:
     del os.environ[variable]
+
+try:
+    from airflow.sdk.execution_time import supervisor
+except ImportError:
+    pass  # Airflow 2 has none
+else:
+    # Before 3.3 each task of dag.test() makes this API anew, for seconds.
+    supervisor.in_process_api_server = functools.cache(supervisor.in_process_api_server)

@@ -11,10 +11,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from airflow import __version__ as airflow_version
 from airflow.providers.common.compat.sdk import DAG, BaseOperator, task
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS
 
 ON_AIRFLOW_3_0 = AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS
+#: Whether ``dag.test()`` tells callbacks what a task has failed of.
+CALLBACKS_ARE_TOLD = not AIRFLOW_V_3_0_PLUS or airflow_version.split(".")[:2] >= ["3", "3"]
 NO_DEFERRAL = "dag.test() of Airflow 3.0 runs triggers where they reach no XCom"
 
 _numbers = itertools.count()

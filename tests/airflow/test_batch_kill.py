@@ -22,7 +22,7 @@ from airflow import __version__ as airflow_version
 
 from airflow_provider_completion.testing import LocalCompletionServer, Prompt
 from airflow_provider_completion.testing.generation import Generation
-from tests.airflow.whole_airflow import Airflow, app_of
+from tests.airflow.whole_airflow import RETRIES_THE_KILLED, Airflow, app_of
 
 pytestmark = pytest.mark.whole_airflow
 
@@ -39,6 +39,7 @@ SIGNALS = {
 }
 HAS_STORE = tuple(map(int, airflow_version.split(".")[:2])) >= (3, 3)
 needs_store = pytest.mark.skipif(not HAS_STORE, reason="the task state store came with Airflow 3.3")
+needs_retry = pytest.mark.skipif(not RETRIES_THE_KILLED, reason="Airflow 3.0 does not retry what was killed")
 
 
 def ended(state: str | None) -> str | None:
@@ -183,7 +184,7 @@ def assert_stopped_once(killer: Killer, batch: str) -> None:
     assert [stops.count(generation.task_id) for generation in endless] == [1] * IN_FLIGHT
 
 
-@pytest.mark.parametrize("batch", ["killed", "terminated"])
+@pytest.mark.parametrize("batch", [pytest.param("killed", marks=needs_retry), "terminated"])
 def test_after_a_batch_is_ended_the_retry_asks_only_what_was_not_sent(killer: Killer, batch: str) -> None:
     manifest = killer.manifest(batch)
     assert killer.airflow.state(batch) == "failed"
@@ -200,7 +201,7 @@ def test_after_a_batch_is_ended_the_retry_asks_only_what_was_not_sent(killer: Ki
     assert_stopped_once(killer, batch)
 
 
-@pytest.mark.parametrize("batch", ["killed_retried", "timed_out_retried"])
+@pytest.mark.parametrize("batch", [pytest.param("killed_retried", marks=needs_retry), "timed_out_retried"])
 def test_after_a_batch_is_ended_the_retry_asks_again_what_was_in_flight_if_it_may(killer: Killer, batch: str) -> None:
     manifest = killer.manifest(batch)
     posts = killer.posts(batch)
@@ -209,6 +210,18 @@ def test_after_a_batch_is_ended_the_retry_asks_again_what_was_in_flight_if_it_ma
     assert set(killer.in_flight[batch]) <= twice
     assert len(twice) <= killer.most_in_flight(batch)
     assert_all_answered(killer, batch, manifest, twice)
+    assert_stopped_once(killer, batch)
+
+
+@pytest.mark.skipif(RETRIES_THE_KILLED, reason="Airflow retries what was killed")
+@pytest.mark.parametrize("batch", ["killed", "killed_retried"])
+def test_a_batch_that_is_killed_on_airflow_3_0_fails_and_a_clear_goes_on_with_it(killer: Killer, batch: str) -> None:
+    assert killer.airflow.eventually("the end", lambda: ended(killer.airflow.state(batch))) == "failed"
+    assert killer.posts(batch) == Counter(ROWS[: ANSWERED + IN_FLIGHT])
+    killer.clear(batch)
+    manifest = killer.manifest(batch)
+    assert killer.posts(batch) == Counter([*ROWS, *killer.in_flight[batch]])
+    assert_all_answered(killer, batch, manifest, set(killer.in_flight[batch]))
     assert_stopped_once(killer, batch)
 
 
@@ -254,6 +267,7 @@ def test_shards_are_tasks_of_the_local_executor_and_merged_behind_them(killer: K
     assert twice <= {record["text"] for record in records if record["possibly_billed_twice"]}
 
 
+@needs_retry
 def test_a_clear_after_a_failure_asks_again_what_may_have_been_billed(killer: Killer) -> None:
     batch = "killed"
     before, letters = killer.manifest(batch), {row["text"] for row in killer.records(batch, "failed.jsonl")}
@@ -265,7 +279,7 @@ def test_a_clear_after_a_failure_asks_again_what_may_have_been_billed(killer: Ki
 
 
 def test_a_clear_after_success_asks_nothing(killer: Killer) -> None:
-    batch = "killed_retried"
+    batch = "timed_out_retried"
     before, posts = killer.manifest(batch), killer.posts(batch)
     records = killer.path(batch, "jsonl").read_bytes()
     killer.clear(batch)
@@ -291,5 +305,5 @@ def test_another_run_with_the_same_output_asks_nothing(killer: Killer) -> None:
 
 
 def test_the_key_is_nowhere(killer: Killer) -> None:
-    killer.manifest("killed")
+    killer.manifest("terminated")
     killer.airflow.assert_nowhere(KEY)
