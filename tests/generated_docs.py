@@ -7,7 +7,7 @@ from pathlib import Path
 
 from airflow_provider_completion.api.catalogue import CATALOGUE, Failure
 from tests.bench import page
-from tests.error_messages import MADE_ELSEWHERE, REMEDIES, ROOMS
+from tests.error_messages import AS_IT_SAYS, EXIT_CODES, MADE_ELSEWHERE, NO_REMEDY, REMEDIES, ROOMS
 from tests.error_texts import Package, Text
 from tests.figures import when_killed
 
@@ -127,8 +127,8 @@ what varies. Errors of the server, in its own words, are in [the catalogue](erro
 tries again and what `billed` means in [Errors and retries](errors-and-retries.md).
 
 Made from the source by `python -m tests.generated_docs`; a test holds that no error of this package is missing, and
-none is left over. Where a cell says nothing more, the words say which parameter or field is meant, and what it has to
-be.
+none is left over, and that each has a remedy. `As it says`: the words name the parameter or the field, and what it has
+to be. A `Cause` is there where the words do not tell it.
 """
 
 
@@ -163,12 +163,23 @@ def _words(text: Text) -> str:
 
 
 def _message(text: Text) -> str:
-    # What the command line refuses is shown without the name of an error.
     made_elsewhere = text.kind in ("", "JournalError", "TakenOverError")
-    kind = MADE_ELSEWHERE[text.module] if made_elsewhere else text.kind.replace("CommandError", "")
+    kind = MADE_ELSEWHERE[text.module] if made_elsewhere else text.kind
+    # What the command line refuses is shown without the name of an error.
+    shown = f"exit code {EXIT_CODES[text.module]}" if kind == "CommandError" else f"`{kind}`"
+    return f"| {_code(text.message)} | {shown} | {remedy_of(text)} |\n"
+
+
+def remedy_of(text: Text) -> str:
+    """Return what the page says next to an error's words."""
     what = " Or: ".join(hint.replace("|", "\\|") for hint in text.hints)
-    remedy = " ".join(filter(None, (_plain(what), REMEDIES.get(text.message, ""))))
-    return f"| {_code(text.message)} | {f'`{kind}`' if kind else ''} | {remedy} |\n"
+    as_it_says = "As it says." if text.message in AS_IT_SAYS else ""
+    return " ".join(filter(None, (as_it_says, _plain(what), REMEDIES.get(text.message, ""))))
+
+
+def has_remedy(text: Text) -> bool:
+    """Say whether an error, or the page, says what to do about it."""
+    return text.message in AS_IT_SAYS or text.message in REMEDIES or bool(set(text.hints) - set(NO_REMEDY))
 
 
 def _code(words: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
@@ -182,3 +183,20 @@ OPERATOR = ("failing", "structured", "crash_safety", "spending", "deferral", "at
 def test_the_rooms_of_the_operator_know_only_those_below(room: str) -> None:
     above = {f"{OURS}.operators.{name}" for name in OPERATOR[OPERATOR.index(room) :]}
     assert not imports_of(PACKAGE / "operators" / f"{room}.py", types=False) & above
+
+
+def test_each_module_is_named_in_the_design() -> None:
+    page = (PACKAGE.parent / "docs" / "design.md").read_text()
+    layers = page.partition("\n## Layers\n")[2].partition("\n## ")[0]
+    sections = re.findall(r"^### (.+)\n((?:(?!### ).*\n)*)", layers, re.M)
+    named: dict[str, set[str]] = {}
+    for heading, text in sections:
+        room = re.fullmatch(r"`(\w+)/`", heading)
+        named.setdefault(room[1] if room else "", set()).update(re.findall(r"`(\w+\.py)`", text))
+    named["cli"].discard("__main__.py")  # the package's own, which stands there
+    there: dict[str, set[str]] = {}
+    for file in MODULES.values():
+        place = file.relative_to(PACKAGE)
+        if file.name != "__init__.py" and place != Path("__main__.py"):
+            there.setdefault(place.parts[0] if len(place.parts) > 1 else "", set()).add(file.name)
+    assert named == there

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from tests.tutorial import Step, missing, steps
+from tests.tutorial import PAGE, ROOT, Step, missing, steps
 
 FOLDER = Path("/data/tutorial")
 SHOWN = "3 of 3 rows: 3 complete; 0 in flight of 16 (nothing refused so far); 61 tokens, 0.0002725 USD; 0.4 s."
@@ -42,7 +43,7 @@ def test_what_is_shown_is_held_against_what_is_printed(
 
 def test_the_page_is_taken_apart() -> None:
     found = list(steps())
-    assert sum(bool(step.shown) for step in found) >= 11
+    assert sum(bool(step.shown) for step in found) >= 13
     saved = [step.script.split()[2] for step in found if step.script.startswith("cat > ")]
     assert saved == [
         "app.toml",
@@ -52,3 +53,10 @@ def test_the_page_is_taken_apart() -> None:
         "products.csv",
         "many.csv",
     ]
+
+
+@pytest.mark.parametrize("page", [PAGE, ROOT / "docs" / "quickstart.md"], ids=lambda page: page.stem)
+def test_a_page_installs_the_newest_airflow_that_is_tested(page: Path) -> None:
+    airflows = re.search(r"^AIRFLOWS := (.+)$", (ROOT / "Makefile").read_text(), re.M)
+    assert airflows
+    assert re.findall(r"apache-airflow==([\d.]+)", page.read_text()) == [airflows[1].split()[-1]]

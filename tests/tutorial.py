@@ -23,8 +23,6 @@ _BLOCK = re.compile(r"(?P<before>[^\n]*)\n\n```(?P<language>\w*)\n(?P<text>.*?)^
 _SAVED_AS = re.compile(r"(?:ave|and) this as `([^`]+)`")
 #: What begins the output of a step.
 _STEP = "=== step "
-#: What the page's pauses wait for, in their order: a machine may be busy.
-_PAUSES = ("[ -s connection.sh ]", "grep -qsr complete killed.journal")
 _INSTALLS = ("python3 -m venv", ". venv/", "pip install")
 #: What is another in each run: addresses, ids, times, seconds, calls in flight at most.
 _VARIES = re.compile(
@@ -70,11 +68,7 @@ def steps() -> Iterator[Step]:
 
 def run(folder: Path, *, install: bool) -> list[str]:
     """Run all steps in a shell, and return what each has printed."""
-    lines = [
-        f"pauses=({' '.join(map(repr, _PAUSES))})",
-        'sleep() { until eval "${pauses[0]}"; do command sleep 0.2; done; pauses=("${pauses[@]:1}"); }',
-        "trap 'kill $(jobs -p) 2> /dev/null' EXIT",
-    ]
+    lines = ["trap 'kill $(jobs -p) 2> /dev/null' EXIT"]
     for number, step in enumerate(steps()):
         said = step.script.replace("~/airflow-provider-completion", str(ROOT))
         said = said.replace(".testing --apps", ".testing --port 0 --apps")
