@@ -83,19 +83,6 @@ def test_the_page_has_each_airflow_and_each_check() -> None:
         assert cells_of(page, constraints.stem.removeprefix("airflow-"), "3.11")
 
 
-def test_what_is_claimed_was_run_and_has_passed() -> None:
-    page = PAGE.read_text()
-    assert "failed" not in page.partition("\n## The checks")[0]
-    titles = [check.title for check in CHECKS]
-    ends = {"schedulers", "Celery", "browser"}
-    nowhere_else = ends | {"table to table"}
-    for airflow, run in {"2.11.2": ends, "3.0.6": set(), "3.1.8": {"browser"}, "3.2.2": set(), "3.3.2": ends}.items():
-        cells = dict(zip(titles, cells_of(page, airflow, "3.11"), strict=True))
-        missing = {title for title, cell in cells.items() if cell == NOT_RUN}
-        assert missing - {"without Airflow"} <= nowhere_else - run, airflow
-    assert "| – |" not in page.partition("\n## Once")[2].partition("\n## ")[0]
-
-
 def test_a_python_that_is_claimed_was_run() -> None:
     claimed = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', (ROOT / "pyproject.toml").read_text())
     for python in claimed:
