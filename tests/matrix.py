@@ -142,7 +142,8 @@ class Report:
     def results(self) -> Iterator[tuple[Check, str, str, str]]:
         """Return the check, the name, the end and its reason of each test."""
         for case in self._cases:
-            module, name = case.get("classname", ""), case.get("name", "")
+            name = case.get("name", "")
+            module = case.get("classname") or name  # a module that is skipped as a whole
             ends: dict[str, Any] = {child.tag: child.get("message", "") for child in case}
             check = next(check for check in self._checks if module.startswith(check.modules))
             if "failure" in ends or "error" in ends:
