@@ -34,7 +34,7 @@ _BLOCK = re.compile(r"^(?P<indent> *)```(?P<language>[\w{}-]*)\n(?P<text>.*?)^(?
 _HEADING = re.compile(r"^#+ +(.*?) *$", re.M)
 _LINK = re.compile(r"(?<!!)\[[^\]\n]*(?:\n[^\]\n]*)?\]\(([^)\s]+)\)|<(https?://[^>\s]+)>")
 #: Commands of the machine, beside those of this project and of Airflow.
-_PLAIN = {"export", ".", "cd", "curl", "head", "kill", "ls", "mkdir", "pip", "python3", "until"}
+_PLAIN = {"export", ".", "cd", "curl", "head", "kill", "ls", "mkdir", "pip", "python3", "until", "wait"}
 
 
 def blocks(language: str) -> list[Any]:

@@ -21,7 +21,7 @@ from cryptography.fernet import Fernet
 from airflow_provider_completion.testing import GenerationError, LocalCompletionServer, Prompt
 from airflow_provider_completion.testing.generation import Generation
 from tests.airflow.airflow_on_postgresql import IS_AIRFLOW_2, AirflowOnPostgreSQL
-from tests.airflow.whole_airflow import app_of
+from tests.airflow.whole_airflow import app_of, contents_of
 from tests.postgresql import running_postgresql
 
 pytestmark = [pytest.mark.whole_airflow, pytest.mark.schedulers]
@@ -294,7 +294,7 @@ def test_the_key_is_nowhere(scene: Scene) -> None:
     places = {f"table {name}": dump for name, dump in airflow.tables()}
     # The server's files also have what was in a table for a moment only.
     for folder in (airflow.home, scene.storage, airflow.cluster()):
-        places |= {str(file): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+        places |= dict(contents_of(folder))
 
     def places_of(text: str) -> list[str]:
         return [place for place, held in places.items() if text.encode() in held]

@@ -56,20 +56,15 @@ MODULES = {
     "api/exchange.py": _tests("api", "stream", "wire_vectors", "any_order"),
     "api/failures.py": _FAILURES,
     "api/catalogue.py": _FAILURES,
-    "api/words.py": _FAILURES,
     "keeping/record.py": _KEEPING,
     "keeping/journals.py": _KEEPING,
     "keeping/task_state.py": _KEEPING,
-    "keeping/xcom.py": _KEEPING,
+    "keeping/xcom.py": (*_KEEPING, "tests/airflow/test_deferrable.py"),
     "batch/journal.py": _JOURNAL,
     "batch/entries.py": _JOURNAL,
-    "batch/index.py": _JOURNAL,
-    "batch/local_segments.py": _JOURNAL,
-    "batch/stored_segments.py": _JOURNAL,
     "batch/admission.py": _ADMISSION,
     "batch/climb.py": _ADMISSION,
     "batch/yielding.py": _ADMISSION,
-    "batch/closing.py": _tests("batch", "loop", "engine"),
 }
 #: A test that takes so many times what it took, and these seconds more, does not end any more.
 _TIMES, _MORE_SECONDS = 20, 20.0

@@ -79,7 +79,7 @@ def _changes(root: ast.AST) -> Iterator[tuple[ast.expr | ast.stmt, ast.AST, Call
             continue
         children = value if isinstance(value, list) else [value]
         for place, child in enumerate(children):
-            if not isinstance(child, ast.AST) or _is_docstring(child):
+            if not isinstance(child, ast.AST) or _is_docstring(child) or (place == 0 and _is_cast(root, field)):
                 continue
             for after in _instead(child, is_test=field in ("test", "ifs")):
                 ast.copy_location(after, child)
@@ -106,11 +106,17 @@ def _changes(root: ast.AST) -> Iterator[tuple[ast.expr | ast.stmt, ast.AST, Call
 def _is_for_readers(statement: ast.Assign | ast.AnnAssign) -> bool:
     if isinstance(statement, ast.AnnAssign):
         return ast.unparse(statement.annotation) == "TypeAlias"
-    return ast.unparse(statement.targets[0]) == "__all__"
+    names_types = ast.unparse(statement.value).startswith(("TypeVar(", "Literal["))
+    return names_types or ast.unparse(statement.targets[0]) == "__all__"
 
 
 def _is_docstring(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def _is_cast(node: ast.AST, field: str) -> bool:
+    """Say whether the first of these is a type."""
+    return field == "args" and isinstance(node, ast.Call) and ast.unparse(node.func) == "cast"
 
 
 def _instead(node: ast.AST, *, is_test: bool) -> Iterator[ast.AST]:
