@@ -136,6 +136,11 @@ REPLIES = [
     ("302", 302, {"location": "https://x.example/v1/"}, b"", ConfigurationError, "never", "no"),
     ("204", 204, {}, b"", ProtocolError, "delay", "maybe"),
     ("700", 700, {}, b"", ProtocolError, "delay", "maybe"),
+    # What is a page: by its type, or by its beginning
+    ("200 html without a tag", 200, HTML, b"Welcome", ConfigurationError, "never", "no"),
+    ("200 text", 200, {}, b"Welcome", ProtocolError, "delay", "maybe"),
+    ("200 late page", 200, {}, b" " * 191 + b"<!DOCTYPE html>", ConfigurationError, "never", "no"),
+    ("200 too late", 200, {}, b" " * 192 + b"<!DOCTYPE html>", ProtocolError, "delay", "maybe"),
 ]  # fmt: skip
 
 
@@ -162,6 +167,7 @@ WHEN = [
     (500, said("internal_server_error", "x"), 1, False, "maybe"),
     (400, said("completion_request_error", "x"), 1, True, "no"),
     (400, said("completion_request_error", "x"), 1, False, "maybe"),
+    *((400, wire("blocking_empty_answer").body, 1, streaming, "yes") for streaming in (True, False)),
     (500, GUNICORN, 1, True, "maybe"),
     # A gateway that gave up waiting says nothing of the app, whatever its body looks like.
     (504, page("504"), 60, True, "maybe"),
@@ -313,6 +319,22 @@ def test_error_event(code, status, kind, retry, any_text, begun, billed):
     error = failure_of_event(status, code, "x", any_text=any_text, begun=begun)
     assert (type(error), error.retry, error.billed) == (kind, retry, billed)
     assert (error.status, error.code) == (status, code)
+
+
+@pytest.mark.parametrize(("told", "status"), [(99, None), (100, 100), (599, 599), (600, None), (-1, None)])
+def test_the_status_of_an_event_is_one(told, status):
+    assert failure_of_event(told, "completion_request_error", "x", any_text=False).status == status
+
+
+def test_an_event_of_a_code_that_is_not_the_apps_own_is_the_model_providers():
+    error = failure_of_event(400, "new_code", "x", any_text=False)
+    assert (type(error), error.retry, error.billed) == (ModelError, "never", "no")
+
+
+@pytest.mark.parametrize("code", ["completion_request_error", "invalid_param"])
+def test_a_refusal_is_not_billed_whatever_else_it_says(code):
+    error = failure_of_event(400, code, "[models] Rate Limit Error, the request timed out", any_text=False)
+    assert (error.retry, error.billed) == ("delay", "no")
 
 
 #: What a stream tells under ``invalid_param``, by which the caller's request cannot be meant any more.
