@@ -139,6 +139,7 @@ REPLIES = [
     # What is a page: by its type, or by its beginning
     ("200 html without a tag", 200, HTML, b"Welcome", ConfigurationError, "never", "no"),
     ("200 text", 200, {}, b"Welcome", ProtocolError, "delay", "maybe"),
+    ("200 tag", 200, {}, b"<html lang=en>Welcome", ConfigurationError, "never", "no"),
     ("200 late page", 200, {}, b" " * 191 + b"<!DOCTYPE html>", ConfigurationError, "never", "no"),
     ("200 too late", 200, {}, b" " * 192 + b"<!DOCTYPE html>", ProtocolError, "delay", "maybe"),
 ]  # fmt: skip
@@ -327,8 +328,46 @@ def test_the_status_of_an_event_is_one(told, status):
 
 
 def test_an_event_of_a_code_that_is_not_the_apps_own_is_the_model_providers():
-    error = failure_of_event(400, "new_code", "x", any_text=False)
-    assert (type(error), error.retry, error.billed) == (ModelError, "never", "no")
+    for status in (400, 499):
+        error = failure_of_event(status, "new_code", "x", any_text=False)
+        assert (type(error), error.retry, error.billed) == (ModelError, "never", "no")
+    for status in (500, 502):
+        error = failure_of_event(status, "new_code", "x", any_text=False)
+        assert (type(error), error.retry, error.billed) == (ServerError, "delay", "no")
+
+
+def test_an_event_can_have_the_status_of_a_code():
+    for code in ("app_not_found", "app_api_disabled"):
+        event, reply = failure_of_event(403, code, "x", any_text=False), failure_of_reply(403, {}, said(code, "x"))
+        assert (type(event), event.message, event.hint) == (type(reply), reply.message, reply.hint)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "seconds"),
+    [
+        (429, b"error code: 1015", 60.0),
+        (429, b"slow down", None),
+        (429, said("too_many_requests", "error code: 1015"), None),  # the app's own words
+        (500, b"error code: 1015", None),
+    ],
+)
+def test_the_edges_window_is_a_minute(status, body, seconds):
+    assert failure_of_reply(status, {}, body).retry_after == seconds
+
+
+@pytest.mark.parametrize(("spaces", "seconds"), [(99, 7.0), (100, None)])
+def test_what_is_far_into_a_header_is_not_read(spaces, seconds):
+    assert failure_of_reply(429, {"retry-after": " " * spaces + "7"}, b"").retry_after == seconds
+
+
+@pytest.mark.parametrize(("length", "billed"), [(words.LOOKED_AT, "no"), (words.LOOKED_AT + 1, "maybe")])
+def test_words_that_are_not_read_to_their_end_may_say_that_it_was_billed(length, billed):
+    assert failure_of_event(500, "internal_server_error", "x" * length, any_text=False).billed == billed
+
+
+def test_the_servers_words_end_with_one_full_stop():
+    for told in ("It is MAX", "It is MAX.", "It is MAX..."):
+        assert failure_of_reply(400, {}, said("bad_request", told)).message.endswith(": It is MAX.")
 
 
 @pytest.mark.parametrize("code", ["completion_request_error", "invalid_param"])
