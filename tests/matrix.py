@@ -70,7 +70,7 @@ CHECKS = (
         "install",
         "make test-install-VERSION",
         "The wheel, installed beside an Airflow with the versions that it resolved to at its own time "
-        "([tests/constraints](../tests/constraints/README.md)), changes none of them but "
+        "(`tests/constraints/README.md`), changes none of them but "
         "[what is too old for it](upgrading.md#upgrading-airflow), and `uv pip check` finds nothing.",
     ),
     Check("table to table", "make test-long", "20,000 rows from a PostgreSQL table into another, through two kills."),

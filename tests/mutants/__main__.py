@@ -46,25 +46,18 @@ def _tests(room: str, *names: str) -> tuple[str, ...]:
     return tuple(f"tests/{room}/test_{name}.py" for name in names)
 
 
-_FAILURES = _tests("api", "failures", "wire_vectors")
 _KEEPING = _tests("airflow", "keeping", "claim", "crash_safety")
-_ADMISSION = _tests("batch", "admission", "outage", "turns", "waits")
 _JOURNAL = _tests("batch", "journal", "stored_journal", "history")
 #: The modules, and where the tests are that hold them. None of these starts a whole Airflow.
 MODULES = {
     "paying.py": ("tests/test_paying.py",),
     "api/exchange.py": _tests("api", "stream", "wire_vectors", "any_order"),
-    "api/failures.py": _FAILURES,
-    "api/catalogue.py": _FAILURES,
+    "api/failures.py": _tests("api", "failures", "wire_vectors"),
     "keeping/record.py": _KEEPING,
     "keeping/journals.py": _KEEPING,
     "keeping/task_state.py": _KEEPING,
-    "keeping/xcom.py": (*_KEEPING, "tests/airflow/test_deferrable.py"),
     "batch/journal.py": _JOURNAL,
     "batch/entries.py": _JOURNAL,
-    "batch/admission.py": _ADMISSION,
-    "batch/climb.py": _ADMISSION,
-    "batch/yielding.py": _ADMISSION,
 }
 #: A test that takes so many times what it took, and these seconds more, does not end any more.
 _TIMES, _MORE_SECONDS = 20, 20.0
@@ -128,7 +121,7 @@ class Run:
     def _functions(self) -> dict[tuple[str, int], list[FunctionType]]:
         found: dict[tuple[str, int], list[FunctionType]] = defaultdict(list)
         for function in gc.get_objects():
-            if isinstance(function, FunctionType) and function.__code__.co_filename == str(self._path):
+            if type(function) is FunctionType and function.__code__.co_filename == str(self._path):
                 found[function.__code__.co_name, function.__code__.co_firstlineno].append(function)
         return found
 
