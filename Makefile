@@ -26,7 +26,8 @@ AIRFLOW_HOME := $(CURDIR)/.airflow/demo
 IN_PARALLEL := -q --dist loadfile --no-loadscope-reorder
 # What a target leaves for the page that test-all writes.
 REPORT = --junit-xml=.reports/$@.xml
-# What is no test of pytest's says there that it has passed, and what came of it.
+# What is no test of pytest's says there that it has passed, and what came of it; not of a run before.
+BEGINS = @rm -f .reports/$@.passed
 PASSED = @mkdir -p .reports && $(if $(1),$(1),:) > .reports/$@.passed
 # What a target prints comes at its end, and not mixed with the others' (make of macOS cannot).
 AT_ONCE := --no-print-directory $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
@@ -89,10 +90,12 @@ screenshots: test-browser-$(NEWEST) ## make the pictures in the documentation an
 	cp $(addprefix .airflow/browser/$(NEWEST)/,connection_form.png streaming_log.png human_review.png) docs/images
 
 test-tutorial: .venv/airflow-$(NEWEST)/.ready ## follow docs/tutorial.md word for word, pip install included
+	$(BEGINS)
 	PYTHONPATH=. PIP_CONSTRAINT=$(CURDIR)/tests/constraints/airflow-$(NEWEST).txt .venv/airflow-$(NEWEST)/bin/python -m tests.tutorial --install
 	$(call PASSED)
 
 check: .venv/airflow-$(NEWEST)/.ready ## lint and types; of the workflows as well
+	$(BEGINS)
 	.venv/airflow-$(NEWEST)/bin/ruff check .
 	.venv/airflow-$(NEWEST)/bin/ruff format --check .
 	.venv/airflow-$(NEWEST)/bin/mypy
@@ -101,6 +104,7 @@ check: .venv/airflow-$(NEWEST)/.ready ## lint and types; of the workflows as wel
 	$(call PASSED)
 
 coverage: .venv/airflow-$(NEWEST)/.ready ## the tests on the newest Airflow, and which branches of the package they take; fails if there are fewer than there were
+	$(BEGINS)
 	rm -rf .coverage && mkdir .coverage
 	.venv/airflow-$(NEWEST)/bin/coverage run -m pytest $(IN_PARALLEL) -n 3 --junit-xml=.reports/test-$(NEWEST).xml
 	.venv/airflow-$(NEWEST)/bin/coverage combine --quiet
@@ -108,10 +112,12 @@ coverage: .venv/airflow-$(NEWEST)/.ready ## the tests on the newest Airflow, and
 	$(call PASSED,echo "$$(.venv/airflow-$(NEWEST)/bin/coverage report --format=total) %")
 
 audit: .venv/airflow-$(NEWEST)/.ready ## known holes in what is installed; says so if the service of pip-audit cannot be asked
+	$(BEGINS)
 	PYTHONPATH=. .venv/airflow-$(NEWEST)/bin/python -m tests.audit $(UV)
 	$(call PASSED)
 
 docs: .venv/airflow-$(NEWEST)/.ready ## the documentation as HTML, in docs/_build/html
+	$(BEGINS)
 	.venv/airflow-$(NEWEST)/bin/python -m sphinx -Wnq --keep-going -c docs . docs/_build/html
 	$(call PASSED)
 

@@ -85,8 +85,7 @@ CHECKS = (
         "Celery",
         "make test-celery-VERSION",
         "On PostgreSQL, two Celery workers over Redis: single calls, also deferred and marked failed, and shards of a "
-        "batch while "
-        "one worker is killed; a worker that is told to end.",
+        "batch while one worker is killed; a worker that is told to end.",
     ),
     Check(
         "browser",

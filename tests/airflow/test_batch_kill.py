@@ -22,7 +22,7 @@ from airflow import __version__ as airflow_version
 
 from airflow_provider_completion.testing import LocalCompletionServer, Prompt
 from airflow_provider_completion.testing.generation import Generation
-from tests.airflow.whole_airflow import RETRIES_THE_KILLED, Airflow, app_of
+from tests.airflow.whole_airflow import Airflow, app_of, needs_retry, no_retry
 
 pytestmark = pytest.mark.whole_airflow
 
@@ -39,7 +39,6 @@ SIGNALS = {
 }
 HAS_STORE = tuple(map(int, airflow_version.split(".")[:2])) >= (3, 3)
 needs_store = pytest.mark.skipif(not HAS_STORE, reason="the task state store came with Airflow 3.3")
-needs_retry = pytest.mark.skipif(not RETRIES_THE_KILLED, reason="Airflow 3.0 does not retry what was killed")
 
 
 def ended(state: str | None) -> str | None:
@@ -213,7 +212,7 @@ def test_after_a_batch_is_ended_the_retry_asks_again_what_was_in_flight_if_it_ma
     assert_stopped_once(killer, batch)
 
 
-@pytest.mark.skipif(RETRIES_THE_KILLED, reason="Airflow retries what was killed")
+@no_retry
 @pytest.mark.parametrize("batch", ["killed", "killed_retried"])
 def test_a_batch_that_is_killed_on_airflow_3_0_fails_and_a_clear_goes_on_with_it(killer: Killer, batch: str) -> None:
     assert killer.airflow.eventually("the end", lambda: ended(killer.airflow.state(batch))) == "failed"

@@ -18,7 +18,7 @@ import pytest
 from airflow import __version__ as airflow_version
 
 from airflow_provider_completion.testing import LocalCompletionServer, Prompt
-from tests.airflow.whole_airflow import RETRIES_THE_KILLED, Airflow, app_of
+from tests.airflow.whole_airflow import Airflow, app_of, needs_retry, no_retry
 
 pytestmark = pytest.mark.whole_airflow
 
@@ -167,6 +167,9 @@ def test_an_execution_timeout_stops_the_generation_once(killer: Killer) -> None:
     }
 
 
+REFUSED = {"state": "failed", "posts": 1, "answer": None, "paid_by": None}
+
+
 def asked_again(killer: Killer, task: str, stops: int = 0) -> dict[str, Any]:
     """What a task leaves that has asked again.
 
@@ -180,19 +183,28 @@ def asked_again(killer: Killer, task: str, stops: int = 0) -> dict[str, Any]:
     return {"state": "success", "posts": calls, "stops": stops, "answer": f"answer {calls}", "paid_by": calls}
 
 
-def assert_not_retried(killer: Killer, task: str) -> None:
+#: Ways to die by a kill.
+KILLED = [
+    "before_first_event",
+    "before_first_event_retried",
+    "half_way",
+    "half_way_retried",
+    "before_xcom",
+    "before_return_value",
+    "changed",
+]
+
+
+@no_retry
+@pytest.mark.parametrize("task", KILLED)
+def test_after_a_kill_airflow_3_0_does_not_retry_so_nothing_is_asked_again(killer: Killer, task: str) -> None:
     seen = outcome(killer, task)
     assert (seen["state"], seen["posts"], seen["stops"]) == ("failed", 1, 0)
 
 
-REFUSED = {"state": "failed", "posts": 1, "answer": None, "paid_by": None}
-
-
+@needs_retry
 @pytest.mark.parametrize("task", ["before_first_event", "before_first_event_retried"])
 def test_after_a_kill_before_the_first_event_the_retry_asks_again_only_if_it_may(killer: Killer, task: str) -> None:
-    if not RETRIES_THE_KILLED:
-        assert_not_retried(killer, task)
-        return
     may_ask = task.endswith("retried") or not HAS_STORE
     seen = outcome(killer, task)
     assert seen == (asked_again(killer, task) if may_ask else {**REFUSED, "stops": 0})
@@ -203,13 +215,11 @@ def test_after_a_kill_before_the_first_event_the_retry_asks_again_only_if_it_may
         assert "asks the app again; earlier tries may have been billed." in log
 
 
+@needs_retry
 @pytest.mark.parametrize("task", ["half_way", "half_way_retried"])
 def test_after_a_kill_half_way_the_retry_stops_the_orphan_and_asks_again_only_if_it_may(
     killer: Killer, task: str
 ) -> None:
-    if not RETRIES_THE_KILLED:
-        assert_not_retried(killer, task)
-        return
     may_ask = task.endswith("retried") or not HAS_STORE
     seen = outcome(killer, task)
     assert seen == (asked_again(killer, task, int(HAS_STORE)) if may_ask else {**REFUSED, "stops": int(HAS_STORE)})
@@ -224,11 +234,9 @@ def test_after_a_kill_half_way_the_retry_stops_the_orphan_and_asks_again_only_if
         )
 
 
+@needs_retry
 @pytest.mark.parametrize("task", ["before_xcom", "before_return_value"])
 def test_after_a_kill_before_the_answer_is_in_xcom_the_retry_has_it_at_no_cost(killer: Killer, task: str) -> None:
-    if not RETRIES_THE_KILLED:
-        assert_not_retried(killer, task)
-        return
     seen = outcome(killer, task)
     if not HAS_STORE:
         assert seen == asked_again(killer, task)
@@ -243,10 +251,8 @@ def test_after_a_kill_before_the_answer_is_in_xcom_the_retry_has_it_at_no_cost(k
     assert f"{first_caller(killer, task)} already got the answer to this request" in killer.airflow.task_log(task)
 
 
+@needs_retry
 def test_after_a_kill_an_answer_to_another_request_is_not_used(killer: Killer) -> None:
-    if not RETRIES_THE_KILLED:
-        assert_not_retried(killer, "changed")
-        return
     seen = outcome(killer, "changed")
     assert seen == asked_again(killer, "changed")
     if HAS_STORE:

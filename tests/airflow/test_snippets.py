@@ -299,20 +299,25 @@ def test_a_batch_of_data(completion_server: LocalCompletionServer, tmp_path: Pat
     assert ended == 1
 
 
+def described(folder: Path, name: str = "described", **more: Any) -> Callable[[], BaseOperator]:
+    """Return what makes the task that snippets change, or go on from.
+
+    :param name: of its output
+    """
+    return lambda: CompletionBatchOperator(
+        task_id="describe",
+        rows=folder / "products.csv",
+        columns={"text": "description"},
+        key="sku",
+        output=folder / f"{name}.jsonl",
+        **more,
+    )
+
+
 def test_a_sample_its_estimate_and_the_night_after(completion_server: LocalCompletionServer, tmp_path: Path) -> None:
     folder = tmp_path
     products = "".join(f"K-{number},Kettle {number}.\n" for number in range(100))
     (folder / "products.csv").write_text(f"sku,description\n{products}")
-
-    def monday(**more: Any) -> Any:
-        return lambda: CompletionBatchOperator(
-            task_id="monday",
-            rows=folder / "products.csv",
-            columns={"text": "description"},
-            key="sku",
-            output=folder / "monday.jsonl",
-            **more,
-        )
 
     def make_estimate() -> BaseOperator:
         estimate = CompletionBatchOperator(
@@ -336,25 +341,17 @@ def test_a_sample_its_estimate_and_the_night_after(completion_server: LocalCompl
         )
         return tuesday
 
-    assert run(monday(limit=20), read=("output",)).read["output"] == (folder / "monday.sample.jsonl").as_uri()
+    assert (
+        run(described(folder, "monday", limit=20), read=("output",)).read["output"]
+        == (folder / "monday.sample.jsonl").as_uri()
+    )
     told = run(make_estimate, read=("return_value",)).read["return_value"]
     assert (told["done"], told["to_ask"], told["estimate"]["rows"], told["estimate"]["sample"]) == (20, 80, 80, 20)
-    whole = run(monday(limit=None), read=("return_value",)).read["return_value"]
+    whole = run(described(folder, "monday"), read=("return_value",)).read["return_value"]
     assert whole["counts"]["complete"] == 100, whole
     (folder / "products.csv").write_text(f"sku,description\n{products}K-100,A lamp.\n")
     manifest = run(make_tuesday, read=("return_value",)).read["return_value"]
     assert (manifest["reused"], manifest["asked"]["rows"]) == (100, 1)
-
-
-def described(folder: Path) -> Callable[[], BaseOperator]:
-    """Return what makes the task that snippets change."""
-    return lambda: CompletionBatchOperator(
-        task_id="describe",
-        rows=folder / "products.csv",
-        columns={"text": "description"},
-        key="sku",
-        output=folder / "described.jsonl",
-    )
 
 
 def test_a_new_prompt(completion_server: LocalCompletionServer, tmp_path: Path) -> None:
