@@ -77,9 +77,9 @@ CHECKS = (
     Check(
         "schedulers",
         "make test-schedulers-VERSION",
-        "On PostgreSQL, with the LocalExecutor, each part of Airflow started by itself, XCom in an object storage and "
-        "a secrets backend, through the REST API: retries, clear, mark failed, `execution_timeout`, kills, twenty "
-        "mapped tasks in a pool. The API key is in no table, no log and no other file.",
+        "`airflow standalone` on PostgreSQL with the LocalExecutor, XCom in an object storage and a secrets backend, "
+        "through the REST API: retries, clear, mark failed, `execution_timeout`, kills, twenty mapped tasks in a pool. "
+        "The API key is in no table, no log and no other file.",
     ),
     Check(
         "Celery",

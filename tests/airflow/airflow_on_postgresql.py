@@ -11,11 +11,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg2
 import requests
 from airflow import __version__ as airflow_version
 
-from tests.airflow.whole_airflow import BIN, WAIT_SECONDS, Airflow
+from tests.airflow.whole_airflow import BIN, WAIT_SECONDS, Airflow, free_port, kill_at_once
 
 IS_AIRFLOW_2 = airflow_version < "3"
 RUN = "by-rest"
@@ -44,15 +45,22 @@ class AirflowOnPostgreSQL(Airflow):
         )
         self._session = requests.Session()
         if IS_AIRFLOW_2:
-            named = ("--username", "admin", "--firstname", "A", "--lastname", "B", "--email", "a@example.com")
-            self.run("users", "create", "--role", "Admin", "--password", "admin", *named)
             self._session.auth = ("admin", "admin")
-            self.start("webserver")
         else:
             token = requests.get(f"{self.url}/auth/token", timeout=WAIT_SECONDS).json()["access_token"]
             self._session.headers["Authorization"] = f"Bearer {token}"
-        self.triggerer = self.start_triggerer()
         self.eventually("the REST API", self._answers)
+
+    def _start_all(self) -> None:
+        self._make_admin()
+        super()._start_all()
+        self.start_pages()
+        self.start_triggerer()
+
+    def _make_admin(self) -> None:
+        if IS_AIRFLOW_2:
+            named = ("--username", "admin", "--firstname", "A", "--lastname", "B", "--email", "a@example.com")
+            self.run("users", "create", "--role", "Admin", "--password", "admin", *named)
 
     def database_address(self) -> str:
         address = f"postgresql+psycopg2://airflow@127.0.0.1:{self._port}/postgres"
@@ -151,3 +159,23 @@ class AirflowOnPostgreSQL(Airflow):
         """The folder of the PostgreSQL server: with what was in its tables for a moment, too."""
         ((folder,),) = self.query("SHOW data_directory")
         return Path(folder)
+
+
+class StandaloneOnPostgreSQL(AirflowOnPostgreSQL):
+    """The same in one command, ``airflow standalone``, with its ports for logs."""
+
+    def __init__(self, home: Path, connection: str, dag_file: str, port: int, **others: str) -> None:
+        ports = {f"AIRFLOW__LOGGING__{whose}_LOG_SERVER_PORT": free_port() for whose in ("WORKER", "TRIGGER")}
+        super().__init__(home, connection, dag_file, port, **ports, **others)
+
+    def _start_all(self) -> None:
+        self._make_admin()  # otherwise it makes one, with a password of its own
+        self._standalone = self.start("standalone")
+        self._wait_for("/health" if IS_AIRFLOW_2 else "/execution/health")
+
+    def replace_triggerer(self) -> None:
+        """Kill the triggerer, and start another one."""
+        children = psutil.Process(self._standalone.process.pid).children()
+        (triggerer,) = [child for child in children if "triggerer" in " ".join(child.cmdline())]
+        kill_at_once(triggerer.pid)
+        self.start_triggerer()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -23,6 +22,7 @@ import pytest
 from airflow_provider_completion.testing import App, LocalCompletionServer, Prompt
 from airflow_provider_completion.testing.generation import Generation
 from tests.airflow.airflow_on_postgresql import AirflowOnPostgreSQL
+from tests.airflow.whole_airflow import free_port
 from tests.postgresql import running_postgresql
 
 pytest.importorskip("airflow.providers.celery")
@@ -99,11 +99,6 @@ class Workers:
         return manifest
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
     work, port = Work(), free_port()
@@ -113,7 +108,7 @@ def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
     )
     home: Path = tmp_path_factory.mktemp("airflow")
     # All that was ever written to it is in a file.
-    command = ["redis-server", "--port", str(port), "--save", "", "--appendonly", "yes", "--dir", str(home)]
+    command = ["redis-server", "--port", port, "--save", "", "--appendonly", "yes", "--dir", str(home)]
     with (
         running_postgresql() as database,
         subprocess.Popen(command, stdout=subprocess.DEVNULL) as redis,

@@ -1,4 +1,4 @@
-"""One real Airflow for many scenarios: PostgreSQL, the LocalExecutor, a triggerer, runs through the REST API, XCom in
+"""One real Airflow for many scenarios: ``airflow standalone`` on PostgreSQL with the LocalExecutor, the REST API, XCom in
 an object storage, a secrets backend. What was sent and stopped is counted at the server.
 """
 
@@ -20,7 +20,7 @@ from cryptography.fernet import Fernet
 
 from airflow_provider_completion.testing import GenerationError, LocalCompletionServer, Prompt
 from airflow_provider_completion.testing.generation import Generation
-from tests.airflow.airflow_on_postgresql import IS_AIRFLOW_2, AirflowOnPostgreSQL
+from tests.airflow.airflow_on_postgresql import IS_AIRFLOW_2, StandaloneOnPostgreSQL
 from tests.airflow.whole_airflow import app_of, contents_of
 from tests.postgresql import running_postgresql
 
@@ -64,7 +64,7 @@ class Scene:
     """Airflow, and the app behind all connections."""
 
     server: LocalCompletionServer
-    airflow: AirflowOnPostgreSQL
+    airflow: StandaloneOnPostgreSQL
     #: What XCom has of long values.
     storage: Path
 
@@ -133,7 +133,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         (elsewhere / "vault").write_text(connections["in_a_vault"])
         (elsewhere / "connections.json").write_text(f'{{"in_a_file": {connections["in_a_file"]}}}')
         files = {"vault": str(elsewhere / "vault"), "connections_file_path": str(elsewhere / "connections.json")}
-        scene.airflow = AirflowOnPostgreSQL(
+        scene.airflow = StandaloneOnPostgreSQL(
             home,
             connections["completion_default"],
             "scheduled_dag.py",
@@ -273,8 +273,7 @@ def test_a_triggerer_that_takes_over_finds_in_the_object_storage_what_it_has_to_
     airflow.trigger("orphaned", text=PROMPT)
     running = "SELECT value FROM xcom WHERE task_id = 'orphaned' AND key LIKE '_completion_running_%'"
     airflow.eventually("the first event", lambda: airflow.query(running))
-    airflow.triggerer.kill()
-    airflow.start_triggerer()
+    airflow.replace_triggerer()
     assert airflow.end("orphaned", "orphaned") == "failed"
     assert scene.stops("orphaned") == [scene.generation("orphaned").task_id]
 

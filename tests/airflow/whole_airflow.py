@@ -58,7 +58,7 @@ class Airflow:
         (home / "config").mkdir()  # where Airflow finds modules: for the test's own
         (home / "config" / "tests").symlink_to(ROOT / "tests")
         shutil.copy(Path(__file__).parent / dag_file, home / "dags")
-        port = _free_port()
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")} | {
             "PATH": f"{BIN}:{os.environ['PATH']}",
@@ -97,6 +97,9 @@ class Airflow:
             **others,
         }
         self.parts: list[Part] = []
+        self._start_all()
+
+    def _start_all(self) -> None:
         if airflow_version >= "3":
             self.start("dag-processor")
             self.api = self.start("api-server")
@@ -255,25 +258,34 @@ class Part:
             )
 
     def processes(self) -> list[psutil.Process]:
-        try:
-            process = psutil.Process(self.process.pid)
-            return [process, *process.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            return []
+        return processes_of(self.process.pid)
 
     def thaw(self) -> None:
         for process in self.processes():
             process.resume()
 
     def kill(self) -> None:
-        """Kill all its processes at once: none of them sees another one die."""
-        for send in (psutil.Process.suspend, psutil.Process.kill):
-            for process in self.processes():
-                send(process)
+        kill_at_once(self.process.pid)
 
     def terminate(self) -> None:
         self.process.terminate()
         self.process.wait(WAIT_SECONDS)
+
+
+def processes_of(pid: int) -> list[psutil.Process]:
+    """Return a process with all that it has started, nothing if it is gone."""
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def kill_at_once(pid: int) -> None:
+    """Kill a process and all that it has started: none of them sees another one die."""
+    for send in (psutil.Process.suspend, psutil.Process.kill):
+        for process in processes_of(pid):
+            send(process)
 
 
 def contents_of(folder: Path) -> Iterator[tuple[str, bytes]]:
@@ -284,6 +296,6 @@ def contents_of(folder: Path) -> Iterator[tuple[str, bytes]]:
                 yield str(file), file.read_bytes()
 
 
-def _free_port() -> str:
+def free_port() -> str:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return str(listener.getsockname()[1])
