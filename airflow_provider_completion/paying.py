@@ -8,7 +8,7 @@ ends a paid call say what it cost. Airflow's side of it, which stops Airflow's r
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias, get_args
+from typing import Literal, Protocol, TypeAlias, TypeGuard, get_args
 
 from airflow_provider_completion.api.errors import (
     Billed,
@@ -73,9 +73,9 @@ def may_be_paid_again(billed: Billed, on_maybe_billed: OnMaybeBilled) -> bool:
     return not may_have_cost(billed) or on_maybe_billed == "retry"
 
 
-def may_be_sent_again(error: BaseException | None, on_maybe_billed: OnMaybeBilled) -> bool:
-    """Say whether a failed call may be sent again: it can help, and does not pay twice in silence."""
-    return isinstance(error, CompletionError) and may_pass(error.retry, error.billed, on_maybe_billed)
+def may_be_sent_again(outcome: object, on_maybe_billed: OnMaybeBilled) -> TypeGuard[CompletionError]:
+    """Say whether this is a failed call that may be sent again: it can help, and does not pay twice in silence."""
+    return isinstance(outcome, CompletionError) and may_pass(outcome.retry, outcome.billed, on_maybe_billed)
 
 
 def may_pass(retry: Retry, billed: Billed, on_maybe_billed: OnMaybeBilled) -> bool:

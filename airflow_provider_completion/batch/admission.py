@@ -93,7 +93,6 @@ class Flow:
 
     def answering(self, call: Call, now: float) -> None:
         """Take note of a call's first event."""
-        self._climb.look(now)
         self._outage.reach(now)
         if not call.answering:
             call.answering_at, call.behind = now, self._ended - call.ended

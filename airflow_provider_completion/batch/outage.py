@@ -22,7 +22,7 @@ _FIRST_PAUSE, _LAST_PAUSE = 1.0, 10.0
 
 def miss_of(outcome: Completion | CompletionError | None) -> Miss | None:
     """Return how a call has missed the app, None if it has not."""
-    if not isinstance(outcome, CompletionError) or not may_be_sent_again(outcome, "fail"):
+    if not may_be_sent_again(outcome, "fail"):
         return None
     if isinstance(outcome, ConnectError):
         return "nobody"

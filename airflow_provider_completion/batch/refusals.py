@@ -27,7 +27,7 @@ class Refusal:
         It is the app's, that of an edge before it, or that of the app's model provider, which comes within a stream. A
         server that is down is none, unless it says for how long.
         """
-        if not isinstance(outcome, CompletionError) or not may_be_sent_again(outcome, "fail"):
+        if not may_be_sent_again(outcome, "fail"):
             return None
         if outcome.retry == "ceiling":  # it is its number that counts: a time beside it would let the rest stand empty
             return cls(ceiling=outcome.ceiling)

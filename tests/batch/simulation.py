@@ -418,3 +418,15 @@ def log_normal(rows: int, seconds: float, *, seed: int = 0, sigma: float = 1.0) 
 def flow(cap: int, seed: int = 0, *, streams: bool = False) -> Flow:
     """Return the admission under test."""
     return Flow(cap, random.Random(seed), streams=streams)
+
+
+class Dice(random.Random):
+    """Falls alike, which makes pauses a part shorter or longer, or leaves them as they are."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self._factor = factor
+
+    def uniform(self, a: float, b: float) -> float:
+        assert a <= self._factor <= b
+        return self._factor

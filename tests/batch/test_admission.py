@@ -21,6 +21,7 @@ from tests.batch.simulation import (
     PerMinute,
     Simulation,
     Unlimited,
+    Workers,
     about,
     constant,
     flow,
@@ -259,6 +260,74 @@ def test_what_was_taken_before_the_last_refusal_does_not_raise_the_limit() -> No
     for call in calls[5:]:
         admission.end(call, 0.12, answered=True)
     assert admission.limit == 3
+
+
+@pytest.mark.parametrize(("later", "left"), [(0.1, 15), (0.11, 6)])
+def test_only_what_is_sent_at_about_the_same_time_may_come_in_any_order(later: float, left: int) -> None:
+    admission = flow(100)
+    for call in sent(admission, 0.0)[:10]:
+        admission.end(call, 0.05, answered=False)
+    assert admission.opens_at(later) <= later
+    admission.refuse(admission.begin(later), later, Refusal())
+    assert admission.limit == left
+
+
+@pytest.mark.parametrize("end", ["missed", "refused for a time"])
+def test_a_step_of_which_a_call_did_not_come_to_its_end_is_not_taken_by_time_alone(end: str) -> None:
+    admission, _ = at_ceiling(10)
+    now = admission.opens_at(0.0)
+    (probe,) = sent(admission, now)
+    if end == "missed":
+        admission.miss(probe, now + 0.1, "gateway", first=True)
+    else:
+        admission.refuse(probe, now + 0.1, Refusal(retry_after=0.2))
+    admission.opens_at(now + 1)
+    assert admission.limit == 10
+
+
+def test_a_call_is_behind_those_that_ended_while_it_waited() -> None:
+    admission = flow(100, streams=True)
+    first, second, *_ = sent(admission, 0.0)
+    admission.end(first, 1.0, answered=True)
+    third = admission.begin(1.0)
+    admission.answering(third, 1.1)
+    admission.answering(second, 1.2)
+    assert (first.behind, second.behind, third.behind) == (0, 1, 0)
+
+
+def test_a_row_knows_how_many_were_in_flight_with_it_however_the_others_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    admission, told = flow(100), []
+    monkeypatch.setattr(admission._waits, "end", lambda _, *, in_flight, **__: told.append(in_flight))
+    row, failed, refused, *others = (admission.begin(0.0) for _ in range(10))
+    admission.end(failed, 10.0, answered=False)
+    admission.refuse(refused, 10.0, Refusal(retry_after=1))
+    for call in others:
+        admission.miss(call, 10.0, "gateway", first=False)
+    admission.end(row, 20.0, answered=True)
+    assert told == [(10 * 10 + 1 * 10) / 20]
+
+
+def test_calls_that_are_refused_for_the_ceiling_have_no_part_in_the_pace_that_is_learned() -> None:
+    admission = flow(100)
+    for now in (0.0, 10.0, 20.0):
+        taken, *refused, last = (admission.begin(now) for _ in range(9))
+        for call in refused[3:]:
+            admission.refuse(call, now, Refusal(ceiling=4))
+        admission.refuse(last, now, Refusal(retry_after=5))
+        for call in (taken, *refused[:3]):
+            admission.end(call, now + 1, answered=True)
+    assert admission.reason(26.0) == "the server takes 24 a minute"  # 4 each 10 seconds
+
+
+@pytest.mark.parametrize("streaming", [0.1, None])
+def test_when_the_clock_has_begun_does_not_matter(streaming: float | None) -> None:
+    def run_from(starts_at: float) -> tuple[float, int]:
+        rows = log_normal(400, 1.0, sigma=0.6)
+        client = Client(flow(100, streams=streaming is not None), rows, streaming, starts_at, tells=streaming is None)
+        Simulation(Workers(10), client).run()
+        return client.done_at - starts_at, client.admission.limit
+
+    assert run_from(4096.0) == pytest.approx(run_from(0.0))
 
 
 def test_slots_are_left_to_others_for_a_second() -> None:

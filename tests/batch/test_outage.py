@@ -9,11 +9,13 @@ import pytest
 
 from airflow_provider_completion.api import errors
 from airflow_provider_completion.api.errors import CompletionError
-from airflow_provider_completion.api.failures import failure_of_reply
+from airflow_provider_completion.api.failures import failure_of_event, failure_of_reply
 from airflow_provider_completion.batch.admission import Flow
 from airflow_provider_completion.batch.outage import Miss, Outage, miss_of
 from airflow_provider_completion.batch.refusals import Refusal
+from tests.batch.simulation import Dice
 
+NO_MODEL = "[models] Server Unavailable Error, The model is overloaded."
 NO_FILE = b'{"code": "invalid_param", "message": "Reached maximum retries (3) for URL x"}'
 
 
@@ -30,6 +32,7 @@ NO_FILE = b'{"code": "invalid_param", "message": "Reached maximum retries (3) fo
         (failure_of_reply(429, {}, b""), None),
         (errors.ConfigurationError("Wrong certificate."), None),
         (errors.BrokenAnswerError("It broke off."), None),
+        (failure_of_event(503, "completion_request_error", NO_MODEL, any_text=False), None),
         (None, None),
     ],
 )  # fmt: skip
@@ -66,6 +69,22 @@ def test_those_with_which_it_began_make_it_no_longer() -> None:
     ours.reach(110.0)
     ours.miss(99.0, 111.0, "nobody", first=True)
     assert not ours.is_on
+    # What is sent when a call reaches the app may begin one.
+    ours.miss(110.0, 112.0, "nobody", first=True)
+    assert ours.is_on
+
+
+def test_a_call_that_is_sent_when_an_outage_begins_is_the_next_to_miss_the_app() -> None:
+    ours = outage()
+    ours.miss(99.0, 100.0, "nobody", first=True)
+    ours.miss(100.0, 100.0, "nobody", first=True)
+    assert 101.6 <= ours.opens_at <= 102.4
+
+
+def test_pauses_are_a_fifth_shorter_or_longer() -> None:
+    ours = Outage(Dice(0.8))
+    ours.miss(99.0, 100.0, "nobody", first=True)
+    assert ours.opens_at == 100.8
 
 
 def test_a_gateway_is_believed_once_three_rows_have_met_it_in_a_row() -> None:

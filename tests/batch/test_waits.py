@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import statistics
 from collections.abc import Callable
 
@@ -71,6 +72,9 @@ def test_in_flight_stays_near_what_is_worked_on_over_many_rows(workers: int, tel
     assert ratio <= 1.02
     for begin in range(1_000, 3_000, 1_000):
         assert statistics.mean(n for _, _, n in client.ends[begin : begin + 1_000]) <= 1.5 * workers
+    said = re.fullmatch(r"the server works on (\d+) at a time, and lets more wait", client.admission.reason(1e6))
+    assert said
+    assert int(said[1]) == pytest.approx(workers, rel=0.3)
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,22 @@ def _tests(room: str, *names: str) -> tuple[str, ...]:
 
 _KEEPING = _tests("airflow", "keeping", "claim", "crash_safety")
 _JOURNAL = _tests("batch", "journal", "stored_journal", "history")
+_ADMISSION = _tests("batch", "admission", "climb", "yielding", "gate", "outage", "waits", "refusals")
+#: Of the deferred calls those that have most to do with XCom: all take too long for each change.
+_DEFERRED = tuple(
+    f"tests/airflow/test_deferrable.py::test_{name}"
+    for name in (
+        "mapped_tasks_keep_their_answers_apart",
+        "without_xcom_push_only_the_working_keys_are_there_and_only_for_a_while",
+        "a_second_trigger_never_sends_what_a_first_has_sent",
+        "a_trigger_whose_task_has_resumed_sends_and_stops_nothing",
+        "a_trigger_that_failed_unsent_in_the_try_before_lets_this_one_ask",
+        "a_call_of_which_nothing_is_left_may_have_been_billed",
+        "an_answer_that_cannot_be_kept_was_paid_and_is_not_asked_for_again",
+        "a_trigger_that_failed_before_it_sent_anything_fails_as_airflow_has_it",
+        "a_call_asks_six_times_of_the_supervisor",
+    )
+)
 #: The modules, and where the tests are that hold them. None of these starts a whole Airflow.
 MODULES = {
     "paying.py": ("tests/test_paying.py",),
@@ -56,8 +72,16 @@ MODULES = {
     "keeping/record.py": _KEEPING,
     "keeping/journals.py": _KEEPING,
     "keeping/task_state.py": _KEEPING,
+    "keeping/xcom.py": (*_tests("airflow", "claim"), *_DEFERRED),
     "batch/journal.py": _JOURNAL,
     "batch/entries.py": _JOURNAL,
+    "batch/admission.py": _ADMISSION,
+    "batch/climb.py": _ADMISSION,
+    "batch/yielding.py": _ADMISSION,
+    "batch/gate.py": _ADMISSION,
+    "batch/outage.py": _ADMISSION,
+    "batch/refusals.py": _ADMISSION,
+    "batch/waits.py": _ADMISSION,
 }
 #: A test that takes so many times what it took, and these seconds more, does not end any more.
 _TIMES, _MORE_SECONDS = 20, 20.0
