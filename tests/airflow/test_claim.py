@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Iterable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from airflow_provider_completion.keeping.xcom import place_of
 from tests.airflow.call_in_memory import CallInMemory
 
 #: How many requests a trigger makes to learn whether it may send.
@@ -114,3 +116,9 @@ def test_what_the_worker_has_found_free_stays_so() -> None:
             worker.goes_on()
         assert worker.says
     assert winners([0] * ALL, xcom) == []
+
+
+@pytest.mark.parametrize(("map_index", "named"), [(None, -1), (-1, -1), (0, 0), (3, 3)])
+def test_a_task_that_is_not_mapped_has_the_index_that_airflow_gives_it(map_index: int | None, named: int) -> None:
+    instance = SimpleNamespace(dag_id="dag", run_id="run", task_id="task", map_index=map_index)
+    assert place_of(instance) == {"dag_id": "dag", "run_id": "run", "task_id": "task", "map_index": named}

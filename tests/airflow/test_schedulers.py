@@ -1,5 +1,5 @@
-"""One real Airflow for many scenarios: ``airflow standalone`` on PostgreSQL with the LocalExecutor, the REST API, XCom in
-an object storage, a secrets backend. What was sent and stopped is counted at the server.
+"""One real Airflow for many scenarios: ``airflow standalone`` on PostgreSQL and the LocalExecutor, the REST API, XCom
+in an object storage, a secrets backend. What was sent and stopped is counted at the server.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ from airflow_provider_completion.batch.yielding import Yielding
 def ended_at(yielding: Yielding, floor: int, now: float) -> float:
     """Let slots be left from now on; return when that is over."""
     left = yielding.left(floor, 0, now)
-    assert left and yielding.until == now + 1
+    assert left
+    assert yielding.until == now + 1
     assert yielding.left(floor, floor - left, now + 0.99) == left
     assert yielding.left(floor, floor - left, now + 1) == 0
     return now + 1
