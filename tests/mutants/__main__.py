@@ -290,11 +290,11 @@ def main() -> None:
 
 _PAGE = """# What the tests notice
 
-Modules that decide what is a whole answer, whether a call may be paid again, and what is known of an earlier one are
-changed, one thing at a time: a comparison becomes another, a condition is dropped, a call, an assignment or a `raise`
-is left out, a number is one more, `"no"` becomes `"maybe"`. A change that no test notices is a hole in the tests, or a
-bug. `make mutants` makes all of them, fails for each that no test notices unless a file,
-[explained.toml](../tests/mutants/explained.toml), says why none can, and writes this page.
+Modules that decide what is a whole answer, whether a call may be paid again, what is known of an earlier one, and how
+many calls may be in flight are changed, one thing at a time: a comparison becomes another, a condition is dropped, a
+call, an assignment or a `raise` is left out, a number is one more, `"no"` becomes `"maybe"`. A change that no test
+notices is a hole in the tests, or a bug. `make mutants` makes all of them, fails for each that no test notices unless a
+file, [explained.toml](../tests/mutants/explained.toml), says why none can, and writes this page.
 
 Functions are changed, and the values of global names; not what a class has beside its functions, the patterns of
 regular expressions, the words that are said to people, nor the defaults of parameters and fields. Only tests that start
