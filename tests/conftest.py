@@ -14,6 +14,7 @@ import pytest
 from _pytest.junitxml import xml_key
 
 import airflow_provider_completion
+from airflow_provider_completion.api import failures
 
 ROOT = Path(__file__).parents[1]
 
@@ -49,6 +50,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # Airflow is waited for, then sockets.
     airflows = ROOT / "tests" / "airflow"
     items.sort(key=lambda item: (item.get_closest_marker("whole_airflow") is None, airflows in item.path.parents))
+
+
+@pytest.fixture(autouse=True)
+def gateways_fail_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether one that fails has waited for the app must not depend on how busy the machine is."""
+    monkeypatch.setattr(failures, "_AT_ONCE_SECONDS", 600.0)
+
+
+@pytest.fixture
+def gateways_can_fail_late(gateways_fail_at_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests in which one does."""
+    monkeypatch.setattr(failures, "_AT_ONCE_SECONDS", 1.0)
 
 
 @pytest.fixture(autouse=True)

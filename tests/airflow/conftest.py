@@ -10,9 +10,6 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import pytest
-
-from airflow_provider_completion.api import failures
 from tests.airflow.migrated import database_in
 
 # Before anything imports Airflow: it reads its home when it is imported, and never again.
@@ -42,9 +39,3 @@ except ImportError:
 else:
     # Before 3.3 each task of dag.test() makes this API anew, for seconds.
     supervisor.in_process_api_server = functools.cache(supervisor.in_process_api_server)
-
-
-@pytest.fixture(autouse=True)
-def gateways_fail_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether one that fails has waited for the app must not depend on how busy the machine is."""
-    monkeypatch.setattr(failures, "_AT_ONCE_SECONDS", 600.0)

@@ -381,8 +381,10 @@ BROKEN_SPEECH = {
 
 
 @pytest.mark.parametrize("broken", BROKEN_SPEECH.values(), ids=BROKEN_SPEECH)
-def test_case_52_speech_that_may_have_been_billed_is_not_asked_for_again(calls, broken):
+def test_case_52_speech_that_may_have_been_billed_is_not_asked_for_again(calls, broken, request):
     answer, kind = broken
+    if answer is late:
+        request.getfixturevalue("gateways_can_fail_late")
     with RawServer(in_turn(answer, reply(200, MP3, "audio/mpeg"))) as server:
         error = failure(calls, server.url, speak("x"), total_seconds=TOTAL if kind is TimeLimitError else 60.0)
         assert len(server.requests) == 1

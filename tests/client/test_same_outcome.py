@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_completion.api import failures
 from airflow_provider_completion.api.answers import Completion
 from airflow_provider_completion.api.errors import CompletionError
 from airflow_provider_completion.testing import App, LocalCompletionServer
@@ -29,12 +28,6 @@ OF_THE_MOMENT = {
 }
 #: What a server makes up: names, and its port.
 NAME = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?<=127\.0\.0\.1:)\d+")
-
-
-@pytest.fixture(autouse=True)
-def _no_gateway_is_late(monkeypatch):
-    """Because the machine is busy."""
-    monkeypatch.setattr(failures, "_AT_ONCE_SECONDS", 600.0)
 
 
 @dataclass
@@ -129,9 +122,9 @@ def test_http_errors(case, mode):
 
 
 @pytest.mark.parametrize(("fault", "mode"), [played for played in PLAYED if played[0] not in SILENT])
-def test_faults(fault, mode, monkeypatch):
+def test_faults(fault, mode, request):
     if fault == "bad_gateway_late":
-        monkeypatch.setattr(failures, "_AT_ONCE_SECONDS", 1.0)
+        request.getfixturevalue("gateways_can_fail_late")
 
     def played(calls: Calls) -> Outcome:
         with LocalCompletionServer(App(form=FORM, prompt="{{text}}", generator=lambda _: PIECES)) as server:

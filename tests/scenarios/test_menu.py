@@ -68,7 +68,9 @@ PLAYED = [
 
 
 @pytest.mark.parametrize(("name", "mode"), PLAYED)
-def test_a_fault_ends_as_the_menu_says(calls, server, name, mode):
+def test_a_fault_ends_as_the_menu_says(calls, server, name, mode, request):
+    if name == "bad_gateway_late":
+        request.getfixturevalue("gateways_can_fail_late")
     entry, streaming = MENU[name], mode == "streaming"
     before = len(server.calls)
     limits = {"total_seconds": 0.6} if name in SILENT else {}

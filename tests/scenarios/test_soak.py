@@ -9,6 +9,7 @@ from airflow_provider_completion.api.errors import BrokenAnswerError
 from tests.soak import Plan, Post, Tally, pieces_of, plans, soak
 
 
+@pytest.mark.usefixtures("gateways_can_fail_late")
 def test_a_short_soak():
     tally = soak(1500, seed=7)
     assert tally.clean, tally.report()
