@@ -61,7 +61,7 @@ test-all: $(UV) ## the same on all Airflows, and what takes minutes or needs mor
 	@rm -rf .reports
 	$(POSTGRESQL)
 	$(if $(filter-out $(AT_HAND),$(MATRIX)),@echo "There is no such Python here: $(filter-out $(AT_HAND),$(MATRIX))")
-	@$(MAKE) $(AT_ONCE) --jobs=2 --keep-going $(ALL); status=$$?; $(MAKE) --no-print-directory tested; exit $$status
+	@$(MAKE) $(AT_ONCE) --jobs=2 --keep-going $(ALL); status=$$?; $(MAKE) --no-print-directory tested; echo "What is left over is in .venv and .airflow: make clean removes it. Debian packages stay."; exit $$status
 
 tested: ## write docs/tested.md from the reports that are there
 	@PYTHONPATH=. $(PYTHON) -m tests.matrix $(ROWS)
@@ -91,7 +91,7 @@ screenshots: test-browser-$(NEWEST) ## make the pictures in the documentation an
 
 test-tutorial: .venv/airflow-$(NEWEST)/.ready ## follow docs/tutorial.md word for word, pip install included
 	$(BEGINS)
-	PYTHONPATH=. PIP_CONSTRAINT=$(CURDIR)/tests/constraints/airflow-$(NEWEST).txt .venv/airflow-$(NEWEST)/bin/python -m tests.tutorial --install
+	PYTHONPATH=. .venv/airflow-$(NEWEST)/bin/python -m tests.tutorial --install
 	$(call PASSED)
 
 check: .venv/airflow-$(NEWEST)/.ready ## lint and types; of the workflows as well
@@ -113,8 +113,10 @@ coverage: .venv/airflow-$(NEWEST)/.ready ## the tests on the newest Airflow, and
 
 audit: .venv/airflow-$(NEWEST)/.ready ## known holes in what is installed; says so if the service of pip-audit cannot be asked
 	$(BEGINS)
-	PYTHONPATH=. .venv/airflow-$(NEWEST)/bin/python -m tests.audit $(UV)
-	$(call PASSED)
+	mkdir -p .reports
+	PYTHONPATH=. .venv/airflow-$(NEWEST)/bin/python -m tests.audit $(UV) > .reports/audit.txt || { cat .reports/audit.txt; exit 1; }
+	cat .reports/audit.txt
+	$(call PASSED,tail -n 1 .reports/audit.txt)
 
 docs: .venv/airflow-$(NEWEST)/.ready ## the documentation as HTML, in docs/_build/html
 	$(BEGINS)

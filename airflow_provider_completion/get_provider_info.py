@@ -28,6 +28,7 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_provider_completion.operators.batch",
                     "airflow_provider_completion.operators.completion",
                     "airflow_provider_completion.operators.feedback",
+                    "airflow_provider_completion.operators.merge",
                 ],
             }
         ],

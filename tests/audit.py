@@ -84,6 +84,8 @@ def main(uv: str) -> int:
         for line in older(pinned(constraints)):
             print(f"{constraints.stem}, as it is tested: {line}")
     print(*problems or ["Nothing of ours that is installed has a hole that is known here."], sep="\n")
+    asked = "pip-audit's service was asked" if known is not None else "pip-audit's service was not reached"
+    print(f"{asked}; {len(MINIMUMS)} packages are held against minimums")
     return bool(problems)
 
 

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from airflow_provider_completion import __version__
+from airflow_provider_completion.get_provider_info import get_provider_info
 from tests.conftest import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -89,6 +90,24 @@ def test_the_changelog_has_a_section_for_each_version() -> None:
     assert numbers == sorted(set(numbers), reverse=True)
     assert sections[0].split()[0] == __version__
     assert not any("not released" in section for section in sections[1:])
+
+
+def test_the_registry_is_told_of_all_that_a_dag_can_use() -> None:
+    told = yaml.safe_load((ROOT / ".airflow-registry.yaml").read_text())
+    modules = {each["module"] for part in ("hooks", "operators", "triggers", "other") for each in told[part]}
+    info = get_provider_info()
+    known = {each["class-name"].rpartition(".")[0] for each in info["task-decorators"]}
+    for part in ("hooks", "operators", "triggers"):
+        known.update(*(each["python-modules"] for each in info[part]))
+    assert modules == known
+
+
+def test_each_mutant_that_no_test_notices_has_a_reason() -> None:
+    rows = re.findall(r"^\| `(\S+)` \|(.+)\| [\d-]+ \|$", (ROOT / "docs" / "mutants.md").read_text(), re.M)
+    assert len(rows) > 10
+    for module, figures in rows:
+        every, made, noticed, explained = (int(figure) for figure in figures.split("|"))
+        assert (made, noticed) == (every, made - explained), f"{module}: make mutants"
 
 
 @pytest.fixture(scope="module", params=["", f'[project.urls]\nSource = "{SOURCE}/"\n'], ids=["no address", "address"])

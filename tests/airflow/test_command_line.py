@@ -513,7 +513,7 @@ def test_the_form_as_a_table(completion_server: LocalCompletionServer) -> None:
 
 
 def test_the_dag_looks_as_ruff_formats_it(odd_dag: Path) -> None:
-    pytest.importorskip("ruff")
+    pytest.importorskip("ruff", reason="ruff is installed beside the newest Airflow alone")
     for arguments in (["format", "--diff"], ["check", "--select", "E,F,I,UP,Q"]):
         checked = subprocess.run(
             [sys.executable, "-m", "ruff", *arguments, "--isolated", "--line-length", "120", odd_dag],

@@ -248,7 +248,9 @@ def _print(record: Record) -> None:
 
 
 def number(value: float) -> str:
-    """Return it with three figures or more."""
+    """Return it with three figures or more, with two if it is small."""
+    if 0 < value < 0.1:
+        return f"{value:.2g}"
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 

@@ -22,6 +22,7 @@ GOOD = "Connected to “Summarise”. Input variables: text (paragraph, required
 WRONG_KEY = "The server does not accept the API key"
 NOBODY = "connection refused"
 OTHER_KIND = "chat"
+NO_KEY = "The connection has no API key"
 
 
 def test_the_form_has_the_labels_examples_and_defaults(ui: Ui) -> None:
@@ -100,8 +101,8 @@ def test_a_press_on_test_in_the_form_says(site: Site, ui: Ui, key: str, path: st
 def test_a_press_on_test_in_the_list_says(site: Site, ui: Ui) -> None:
     """Of connections that name their port, as no form of this type does: those work on all of Airflow 3."""
     assert isinstance(ui, Airflow3)
-    says = {"good": GOOD, "wrong_key": WRONG_KEY, "other_kind": OTHER_KIND, "nobody": NOBODY}
-    keys = {"wrong_key": "app-wrong", "other_kind": "app-chat"}
+    says = {"good": GOOD, "wrong_key": WRONG_KEY, "other_kind": OTHER_KIND, "nobody": NOBODY, "no_key": NO_KEY}
+    keys = {"wrong_key": "app-wrong", "other_kind": "app-chat", "no_key": None}
     stored = {
         name: {
             "conn_type": "completion",

@@ -72,7 +72,7 @@ MODULES = {
     "keeping/record.py": _KEEPING,
     "keeping/journals.py": _KEEPING,
     "keeping/task_state.py": _KEEPING,
-    "keeping/xcom.py": (*_tests("airflow", "claim"), *_DEFERRED),
+    "keeping/xcom.py": (*_tests("airflow", "claim", "xcom"), *_DEFERRED),
     "batch/journal.py": _JOURNAL,
     "batch/entries.py": _JOURNAL,
     "batch/admission.py": _ADMISSION,
