@@ -17,6 +17,7 @@ import airflow_provider_completion
 from airflow_provider_completion.api import failures
 
 ROOT = Path(__file__).parents[1]
+_AT_ONCE_SECONDS = failures._AT_ONCE_SECONDS
 
 # ``make test`` has installed the wheel; by hand it may be the checkout, which a new process would not find.
 if Path(airflow_provider_completion.__file__).parents[1] == ROOT:
@@ -61,7 +62,7 @@ def gateways_fail_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def gateways_can_fail_late(gateways_fail_at_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests in which one does."""
-    monkeypatch.setattr(failures, "_AT_ONCE_SECONDS", 1.0)
+    monkeypatch.setattr(failures, "_AT_ONCE_SECONDS", _AT_ONCE_SECONDS)
 
 
 @pytest.fixture(autouse=True)

@@ -157,7 +157,7 @@ class Report:
 def _reason(end: ElementTree.Element) -> str:
     """Return why a test was skipped. Of a module that was skipped as a whole, that is in the text."""
     said = end.get("message", "")
-    return said if said != "collection skipped" else re.sub(r"^.*Skipped: |'\\)$", "", (end.text or "").strip())
+    return said if said != "collection skipped" else re.sub(r"^.*Skipped: |'\)$", "", (end.text or "").strip())
 
 
 def page_of(reports: Sequence[Report], rows: Iterable[str], passed: Mapping[str, str]) -> str:

@@ -6,11 +6,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from tests.conftest import ROOT
-from tests.matrix import CHECKS, NOT_RUN, PAGE, Report, page_of
+from tests.matrix import CHECKS, NOT_RUN, PAGE, Report, _reason, page_of
 
 THIS_PYTHON = ".".join(map(str, sys.version_info[:2]))
 
@@ -72,6 +73,14 @@ def test_a_cell_has_what_a_report_says(report: Report) -> None:
 def test_a_report_of_a_check_without_a_column_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="no line for test-new"):
         Report(tmp_path / "test-new-3.3.2.xml")
+
+
+def test_why_a_whole_module_was_skipped_is_in_the_text() -> None:
+    end = ElementTree.Element("skipped", message="collection skipped")
+    end.text = "('/a/test_x.py', 30, 'Skipped: there is no redis')"
+    assert _reason(end) == "there is no redis"
+    end.set("message", "no PostgreSQL")
+    assert _reason(end) == "no PostgreSQL"
 
 
 def test_the_page_has_each_airflow_and_each_check() -> None:

@@ -47,8 +47,7 @@ class AirflowOnPostgreSQL(Airflow):
         if IS_AIRFLOW_2:
             self._session.auth = ("admin", "admin")
         else:
-            token = requests.get(f"{self.url}/auth/token", timeout=WAIT_SECONDS).json()["access_token"]
-            self._session.headers["Authorization"] = f"Bearer {token}"
+            self._session.headers.update(self.allowed())
         self.eventually("the REST API", self._answers)
 
     def _start_all(self) -> None:

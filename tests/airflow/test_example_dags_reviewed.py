@@ -25,8 +25,7 @@ class Reviewed:
 
     def __init__(self, airflow: Airflow) -> None:
         self.airflow = airflow
-        token = requests.get(f"{airflow.url}/auth/token", timeout=WAIT_SECONDS).json()["access_token"]
-        self._headers = {"Authorization": f"Bearer {token}"}
+        self._headers = airflow.allowed()
 
     def ask(self, method: str, path: str, **body: Any) -> Any:
         url = f"{self.airflow.url}/api/v2/dags/{DAG}/dagRuns{path}"

@@ -161,9 +161,8 @@ class Airflow:
         if airflow_version < "3":
             self.run("tasks", "clear", dag, "--task-regex", f"^{task}$", "--yes")
             return
-        token = requests.get(f"{self.url}/auth/token", timeout=WAIT_SECONDS).json()["access_token"]
         wanted = {"dry_run": False, "task_ids": [task], "only_failed": False, "reset_dag_runs": True}
-        url, headers = f"{self.url}/api/v2/dags/{dag}/clearTaskInstances", {"Authorization": f"Bearer {token}"}
+        url, headers = f"{self.url}/api/v2/dags/{dag}/clearTaskInstances", self.allowed()
 
         def cleared() -> bool:
             answer = requests.post(url, json=wanted, headers=headers, timeout=WAIT_SECONDS)
@@ -173,6 +172,11 @@ class Airflow:
             return True
 
         self.eventually("the clear", cleared)
+
+    def allowed(self) -> dict[str, str]:
+        """The headers with which Airflow 3's REST API lets one in."""
+        token = requests.get(f"{self.url}/auth/token", timeout=WAIT_SECONDS).json()["access_token"]
+        return {"Authorization": f"Bearer {token}"}
 
     def query(self, statement: str, *arguments: str | int) -> list[tuple[Any, ...]]:
         with closing(self._database()) as database:
