@@ -90,6 +90,7 @@ ROOMS: dict[str, tuple[str, tuple[str, ...]]] = {
             "batch.engine",
             "batch.failing",
             "batch.history",
+            "batch.patience",
             "batch.sending",
             "batch.verdict",
         ),

@@ -85,7 +85,8 @@ class Flow:
         area = self._area.at(now, self.in_flight)
         self.in_flight += 1
         self._burst.most = max(self._burst.most, self.in_flight)
-        call = Call(now, self.in_flight, self._climb.refusals, self._burst, area, self._ended)
+        asks = self.in_flight > max(1, self._climb.floor)
+        call = Call(now, self.in_flight, asks, self._climb.refusals, self._burst, area, self._ended)
         self._climb.send(call)
         self._gate.send(now)
         self._outage.send()

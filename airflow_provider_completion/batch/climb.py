@@ -46,6 +46,7 @@ class Call:
 
     :param sent_at: when it was begun
     :param height: how many were in flight then, with it
+    :param asks: whether that is more than the server is known to take, so that it finds out whether it takes more
     :param refusals: how many events of refusal there had been by then
     :param burst: what it was sent with
     :param area: how many had been in flight, times the seconds for which they were
@@ -56,6 +57,7 @@ class Call:
 
     sent_at: float
     height: int
+    asks: bool
     refusals: int
     burst: Burst
     area: float = 0.0

@@ -22,10 +22,11 @@ from airflow_provider_completion.batch.closing import Closing
 from airflow_provider_completion.batch.columns import ColumnPlan
 from airflow_provider_completion.batch.ending import Ending
 from airflow_provider_completion.batch.entries import JournalError
-from airflow_provider_completion.batch.history import Found, History, Job, seconds_after, seconds_after_refusal
+from airflow_provider_completion.batch.history import Found, History, Job, seconds_after
 from airflow_provider_completion.batch.journal import Journal
 from airflow_provider_completion.batch.ledger import Ledger
 from airflow_provider_completion.batch.outage import miss_of
+from airflow_provider_completion.batch.patience import Patience
 from airflow_provider_completion.batch.progress import Progress
 from airflow_provider_completion.batch.queue import Queue
 from airflow_provider_completion.batch.refusals import Refusal
@@ -103,6 +104,8 @@ class Engine:
             else AtOnce(self._queue, self._turns, journal)
         )
         self._closing = Closing(self._leave_rest)
+        #: Calls that the server has refused, but for those that were to find out whether it takes more.
+        self._refused = 0
         #: Whether there was a row that would have been sent.
         self._left = False
 
@@ -218,13 +221,13 @@ class Engine:
             if Refusal.of(outcome):
                 self._journal.unbilled(job.id)
                 self.progress.refused += 1
-                self._take_refusal(job, outcome)
+                self._take_refusal(job, call, outcome)
                 return
             if self._is_of_outage(outcome):
                 self._journal.unbilled(job.id)
                 self._take_miss(job, outcome)
                 return
-        self._moved_at, job.refused, job.overtaken = now, 0, 0
+        self._moved_at, job.patience = now, None
         self.progress.calls += 1
         job.tries += 1
         job.waiting, job.running = call.sent_at - job.since, now - call.sent_at
@@ -236,10 +239,14 @@ class Engine:
             self._take_answer(job, outcome)
         self._look()
 
-    def _take_refusal(self, job: Job, error: CompletionError) -> None:
-        seconds = seconds_after_refusal(job, error, self.progress.calls)
+    def _take_refusal(self, job: Job, call: Call, error: CompletionError) -> None:
+        job.patience = patience = job.patience or Patience()
+        self._refused += not call.asks
+        seconds = patience.seconds(self._loop.time(), asked=call.asks, taken=self.progress.calls, refused=self._refused)
+        if failure := patience.failure(error):
+            job.hindered(failure)
         if seconds and not self._closing.is_over:
-            self._queue.put_later(job, seconds, behind=1)  # or it would be all that is asked of a server that takes one
+            self._queue.let_others(job, seconds)
         elif seconds is None and job.failure is not None:
             self._moved_at = self._loop.time()
             job.waiting = self._moved_at - job.since

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from airflow_provider_completion.api.answers import Completion, Usage
-from airflow_provider_completion.api.errors import CompletionError, ThrottledError
+from airflow_provider_completion.api.errors import CompletionError
 from airflow_provider_completion.api.files import FileReference
 from airflow_provider_completion.batch.ending import Status
 from airflow_provider_completion.batch.entries import Entry, RowId, of_json
+from airflow_provider_completion.batch.patience import Patience
 from airflow_provider_completion.batch.record import RowRecord
 from airflow_provider_completion.batch.rows import Asked, Row
 from airflow_provider_completion.batch.rules import Rules
@@ -28,10 +29,6 @@ from airflow_provider_completion.paying import (
 from airflow_provider_completion.structured.output_type import OutputError
 
 _NOTHING = Asked({}, "", (), "")
-#: A row that was refused so often in a row lets others go first, for so many seconds: first, and at last.
-_LETS_OTHERS, _FIRST_PAUSE, _LAST_PAUSE = 3, 2.0, 30.0
-#: A row that was refused so often, while others were taken, is not asked any more.
-_MOST_OVERTAKEN = 20
 
 
 @dataclass(slots=True, eq=False)
@@ -54,9 +51,7 @@ class Job:
     :param failures: what failed since it was last answered
     :param begun_at: when the first of these was sent
     :param sent_after: how many rows had ended when its last call was sent; without one it fails by itself
-    :param refused: how often in a row the server has not taken it
-    :param overtaken: how often of these it had taken others since the last
-    :param taken: how many calls it had taken by then
+    :param patience: with it, while the server does not take it
     :param waiting: seconds until its last call
     :param running: seconds of that
     """
@@ -77,9 +72,7 @@ class Job:
     failures: int = 0
     begun_at: float = 0.0
     sent_after: float = math.inf
-    refused: int = 0
-    overtaken: int = 0
-    taken: int = 0
+    patience: Patience | None = None
     waiting: float = 0.0
     running: float = 0.0
 
@@ -274,28 +267,3 @@ def seconds_after(
         return None
     job.paid_twice = job.paid_twice or may_have_cost(error.billed)
     return seconds
-
-
-def seconds_after_refusal(job: Job, error: CompletionError, taken: int) -> float | None:
-    """Return how long to wait before a row is sent once more that was not taken, None if it is not: the server has
-    taken so many others meanwhile that it is the row. Its failure then says so, as it does if the batch ends before.
-
-    :param error: the refusal
-    :param taken: how many calls the server has taken by now
-    """
-    job.overtaken += job.refused > 0 and taken > job.taken
-    job.refused, job.taken = job.refused + 1, taken
-    if job.refused < _LETS_OTHERS:
-        return 0.0
-    if job.overtaken > 1:
-        job.hindered(
-            ThrottledError(
-                f"It was refused {job.refused} times in a row, though others were taken meanwhile. The last time: "
-                f"{error.message}",
-                hint="It may be more than a limit allows at a time, as of the model provider for the tokens of a "
-                "minute. A later try asks it again.",
-                status=error.status,
-                code=error.code,
-            )
-        )
-    return None if job.overtaken >= _MOST_OVERTAKEN else min(_FIRST_PAUSE * 2.0**job.overtaken, _LAST_PAUSE)

@@ -25,6 +25,10 @@ class Queue(Generic[T]):
         self._ready: deque[T] = deque()
         self._preparing: dict[asyncio.Task[None], T] = {}
         self._later: dict[asyncio.TimerHandle, T] = {}
+        #: Those that let others go first.
+        self._letting: dict[asyncio.TimerHandle, T] = {}
+        #: How many it has given.
+        self._given = 0
         #: How many are neither here nor done.
         self._in_hand = 0
         #: Whether it gives no more.
@@ -43,6 +47,8 @@ class Queue(Generic[T]):
             if not self._is_empty and len(self._preparing) < _PREPARING:
                 self._fill()
                 await asyncio.sleep(0)  # others have to go on, though a million of rows may be done already
+            elif self._letting:
+                self._come(self._letting, next(iter(self._letting)))
             elif self._preparing or self._later or self._in_hand:
                 self._changed.clear()
                 await self._changed.wait()
@@ -55,6 +61,7 @@ class Queue(Generic[T]):
         if not self._ready:
             return None
         self._in_hand += 1
+        self._given += 1
         return self._ready.popleft()
 
     def put_back(self, job: T, *, last: bool = False) -> None:
@@ -66,20 +73,27 @@ class Queue(Generic[T]):
         (self._ready.append if last else self._ready.appendleft)(job)
         self._changed.set()
 
-    def put_later(self, job: T, seconds: float, *, behind: int = 0) -> None:
-        """Put a job before all others once this time is over.
+    def put_later(self, job: T, seconds: float) -> None:
+        """Put a job before all others once this time is over."""
+        self._put(self._later, job, seconds)
 
-        :param behind: but for so many
-        """
-        self._in_hand -= 1
+    def let_others(self, job: T, seconds: float) -> None:
+        """Put a job before all others once this time is over and one of them was given; at once if there are none."""
+        self._put(self._letting, job, seconds, since=self._given)
+        self._changed.set()
 
+    def _put(self, waiting: dict[asyncio.TimerHandle, T], job: T, seconds: float, *, since: int = -1) -> None:
         def come() -> None:
-            del self._later[timer]
-            self._ready.insert(behind, job)
-            self._changed.set()
+            self._come(waiting, timer, behind=int(since == self._given))
 
+        self._in_hand -= 1
         timer = asyncio.get_running_loop().call_later(seconds, come)
-        self._later[timer] = job
+        waiting[timer] = job
+
+    def _come(self, waiting: dict[asyncio.TimerHandle, T], timer: asyncio.TimerHandle, *, behind: int = 0) -> None:
+        timer.cancel()
+        self._ready.insert(behind, waiting.pop(timer))
+        self._changed.set()
 
     def done(self) -> None:
         """Take note that a job is."""
@@ -92,11 +106,11 @@ class Queue(Generic[T]):
         self.is_closed = self._is_empty = True
         for task in self._preparing:
             task.cancel()
-        for timer in self._later:
+        waiting = [*self._ready, *self._preparing.values(), *self._later.values(), *self._letting.values()]
+        for timer in (*self._later, *self._letting):
             timer.cancel()
-        waiting = [*self._ready, *self._preparing.values(), *self._later.values()]
-        self._ready.clear()
-        self._later.clear()
+        for left in (self._ready, self._later, self._letting):
+            left.clear()
         self._changed.set()
         return waiting
 

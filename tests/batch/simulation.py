@@ -14,6 +14,7 @@ from itertools import count
 from typing import Any, Protocol
 
 from airflow_provider_completion.batch.admission import Flow
+from airflow_provider_completion.batch.patience import Patience
 from airflow_provider_completion.batch.refusals import Refusal
 
 Capacity = Callable[[float], int]
@@ -261,6 +262,11 @@ class Client:
     ends: list[tuple[float, float, int]] = field(default_factory=list)
     _busy_until: float = 0.0
     _queue: deque[int] = field(default_factory=deque)
+    _refused: int = 0
+    _patience: dict[int, Patience] = field(default_factory=dict)
+    #: The rows that let others go first, and how many had been sent by then.
+    _letting: dict[int, int] = field(default_factory=dict)
+    given: int = 0
     _wakes_at: float = math.inf
 
     def __post_init__(self) -> None:
@@ -271,6 +277,24 @@ class Client:
     def refused(self) -> int:
         """How many calls were refused."""
         return len(self.refusals)
+
+    def lets_others(self, row: int, call: Any, now: float) -> float:
+        """Return for how long a row lets others go first that the server has not taken, by the engine's rule."""
+        asked = getattr(call, "asks", False)
+        self._refused += not asked
+        patience = self._patience.setdefault(row, Patience())
+        seconds = patience.seconds(now, asked=asked, taken=len(self.ends), refused=self._refused)
+        assert seconds is not None, "a row is given up"
+        return seconds
+
+    def next(self) -> int:
+        """Take the row that is to be sent next."""
+        self.given += 1
+        if self._queue:
+            return self._queue.popleft()
+        row = next(iter(self._letting))
+        del self._letting[row]
+        return row
 
     def works(self, now: float) -> float:
         """Return how long it takes until it has done something that is to be done now."""
@@ -317,7 +341,8 @@ class Simulation:
             assert self.now < _MOST_SECONDS, "no row ends any more"
             act(*args)
         for client in self.clients:
-            assert not client._queue, f"stuck with {len(client._queue)} rows, {client.admission.in_flight} in flight"
+            waiting = [*client._queue, *client._letting]
+            assert not waiting, f"stuck with {len(waiting)} rows, {client.admission.in_flight} in flight"
 
     def _at(self, when: float, act: Callable[..., None], *args: Any) -> None:
         heapq.heappush(self._events, (when, next(self._order), act, args))
@@ -331,8 +356,8 @@ class Simulation:
             self._send(client)
 
     def _send(self, client: Client) -> None:
-        now, admission, queue = self.now, client.admission, client._queue
-        while queue:
+        now, admission = self.now, client.admission
+        while client._queue or client._letting:
             opens_at = admission.opens_at(now)
             if opens_at > now:
                 if opens_at < client._wakes_at:
@@ -340,7 +365,7 @@ class Simulation:
                     self._at(opens_at, self._wake, client, opens_at)
                 return
             sent_at = now + client.works(now)
-            self._at(sent_at + self._way(), self._arrive, client, queue.popleft(), admission.begin(now), now)
+            self._at(sent_at + self._way(), self._arrive, client, client.next(), admission.begin(now), now)
             client.note(now)
 
     def _arrive(self, client: Client, row: int, call: Any, sent_at: float) -> None:
@@ -377,8 +402,17 @@ class Simulation:
     def _refused(self, client: Client, row: int, call: Any, refusal: Refusal) -> None:
         client.refusals.append(self.now)
         client.admission.refuse(call, self.now, refusal)
-        client._queue.appendleft(row)
+        if seconds := client.lets_others(row, call, self.now):
+            client._letting[row] = client.given
+            self._at(self.now + seconds, self._comes_first, client, row)
+        else:
+            client._queue.appendleft(row)
         self._send(client)
+
+    def _comes_first(self, client: Client, row: int) -> None:
+        if row in client._letting:
+            client._queue.insert(int(client._letting.pop(row) == client.given), row)
+            self._send(client)
 
     def _failed(self, client: Client, row: int, call: Any) -> None:
         client.admission.end(call, self.now, answered=False)
@@ -392,6 +426,7 @@ class Simulation:
 
     def _answered(self, client: Client, row: int, call: Any, sent_at: float) -> None:
         client.answers[row] += 1
+        client._patience.pop(row, None)
         client.ends.append((sent_at, self.now, client.admission.in_flight))
         client.admission.end(call, self.now, answered=True, latency=client.rows[row] if client.tells else None)
         client.done_at = self.now

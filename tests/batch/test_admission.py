@@ -80,6 +80,32 @@ def test_two_shards_share_a_ceiling(seed: int) -> None:
     assert ratio <= 1.1
 
 
+@pytest.mark.parametrize("seed", range(24))
+def test_no_shard_waits_long_for_its_last_rows(seed: int) -> None:
+    """One is done first, another is left with the ceiling."""
+    dice = random.Random(seed)
+    ceiling, named = dice.randint(8, 40), bool(seed % 2)
+    shares, begins = dice.sample((2, 4, 6, 8), 4), (0.0, *(dice.uniform(0, 5) for _ in range(3)))
+    parts = [about(2 * ceiling * share, 1.0, seed=seed + share) for share in shares]
+    clients = [
+        Client(flow(100, seed + i), rows, starts_at=at) for i, (rows, at) in enumerate(zip(parts, begins, strict=True))
+    ]
+    Simulation(Ceiling(ceiling, named=named), *clients, seed=seed).run()
+    alone = Client(Knows(ceiling), [second for rows in parts for second in rows])
+    Simulation(Ceiling(ceiling), alone, seed=seed).run()
+    assert max(client.done_at for client in clients) <= 1.2 * alone.done_at
+    assert max(client.first_taken_at - client.starts_at for client in clients) <= 30
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_no_row_is_given_up_where_all_lack_room(seed: int) -> None:
+    """Two shards on a server that takes one or two: most of what they send is refused, whatever row it is."""
+    dice = random.Random(seed)
+    ceiling, seconds = dice.randint(1, 2), dice.choice((2.0, 8.0, 18.0))
+    case = Case("", lambda: Ceiling(ceiling), about(dice.randint(30, 120), seconds), ceiling, shards=(0.0, 9.0))
+    run(case, seed)
+
+
 @pytest.mark.parametrize("named", [True, False])
 @pytest.mark.parametrize("seconds", [0.5, 2.0, 8.0])
 def test_a_capacity_that_changes_is_followed(named: bool, seconds: float) -> None:
@@ -213,6 +239,18 @@ def test_a_step_above_the_ceiling_is_one_call_at_first_and_more_once_it_was_take
         now = admission.opens_at(now)
     assert steps == [1, 2, 4, 8, 8]
     assert len(calls) == admission.in_flight
+
+
+def test_a_call_says_whether_it_is_to_find_out_if_the_server_takes_more() -> None:
+    admission, calls = at_ceiling(10)
+    assert [call.asks for call in calls] == [False] + [True] * 9  # nothing was known then
+    now = admission.opens_at(0.0)
+    (step,) = sent(admission, now)
+    assert step.asks
+    admission.refuse(step, now, Refusal())
+    admission.end(calls[0], now, answered=True)
+    (call,) = sent(admission, now)
+    assert not call.asks
 
 
 def test_a_step_that_is_refused_is_followed_by_longer_and_longer_pauses() -> None:

@@ -28,7 +28,7 @@ class Climbing:
     def send(self, in_flight: int) -> list[Call]:
         """Send calls until so many are in flight, at once."""
         burst = Burst(self.now, in_flight)
-        calls = [Call(self.now, height, self.climb.refusals, burst) for height in range(1, in_flight + 1)]
+        calls = [Call(self.now, height, False, self.climb.refusals, burst) for height in range(1, in_flight + 1)]
         for call in calls:
             self.climb.send(call)
         return calls

@@ -14,7 +14,7 @@ import pytest
 
 from airflow_provider_completion.api.errors import CompletionError, QuotaExceededError
 from airflow_provider_completion.batch import engine as module
-from airflow_provider_completion.batch import history, outage
+from airflow_provider_completion.batch import outage, patience
 from airflow_provider_completion.batch.columns import ColumnPlan
 from airflow_provider_completion.batch.engine import Engine
 from airflow_provider_completion.batch.entries import RowId
@@ -142,10 +142,10 @@ def test_a_row_that_is_never_taken_fails_alone(
     batches: Batches, concurrency: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As one that is more than the model provider takes in a minute. It holds up no other."""
-    monkeypatch.setattr(history, "_MOST_OVERTAKEN", 3)
-    monkeypatch.setattr(history, "_LAST_PAUSE", 0.01)
+    monkeypatch.setattr(patience, "_MOST_OVERTAKEN", 2)
+    monkeypatch.setattr(patience, "_LAST_PAUSE", 0.4)
     batches.rows = rows_of(200)
-    batches.server.script = lambda asked: REFUSED if asked.text == "row 1" else Reply(seconds=0.005)
+    batches.server.script = lambda asked: REFUSED if asked.text == "row 1" else Reply(seconds=0.02 * concurrency)
     ending = batches.run(concurrency=concurrency)
     assert (ending.why, ending.asked) == ("complete", {"complete": 199, "failed": 1})
     record = batches.records()[1]

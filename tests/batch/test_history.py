@@ -12,11 +12,10 @@ from airflow_provider_completion.api.errors import (
     ConnectError,
     InvalidRequestError,
     ServerError,
-    ThrottledError,
     TimeLimitError,
 )
 from airflow_provider_completion.batch.entries import Entry, RowId, as_json
-from airflow_provider_completion.batch.history import Found, History, Job, seconds_after, seconds_after_refusal
+from airflow_provider_completion.batch.history import Found, History, Job, seconds_after
 from airflow_provider_completion.batch.record import RowRecord
 from airflow_provider_completion.batch.rows import Row
 from airflow_provider_completion.batch.rules import Rules
@@ -187,30 +186,10 @@ def test_another_run_is_no_clear(past: Entry) -> None:
     assert isinstance(History(Rules(concurrency=1), {**facts, "cleared": True}).of(ROW, ID, past), Job)
 
 
-REFUSAL = ThrottledError("Wait.", status=429, code="too_many_requests")
-
-
-def test_a_server_that_takes_nobody_refuses_no_row_for_good() -> None:
-    job = Job(ROW, ID)
-    assert [seconds_after_refusal(job, REFUSAL, 7) for _ in range(500)] == [0.0, 0.0, *[2.0] * 498]
-    assert job.failure is None
-
-
-def test_a_row_that_others_overtake_again_and_again_is_given_up() -> None:
-    job = Job(ROW, ID)
-    waits = [seconds_after_refusal(job, REFUSAL, taken) for taken in range(21)]
-    assert waits == [0.0, 0.0, 8.0, 16.0, *[30.0] * 16, None]
-    assert job.failure is not None
-    assert (job.failure.retry, job.failure.billed, job.failure.status) == ("delay", "no", 429)
-    assert "It was refused 21 times in a row" in job.failure.message
-
-
 def test_what_may_have_been_billed_stays_the_failure_of_a_row_that_is_not_sent_again() -> None:
     job = Job(ROW, ID)
     job.hindered(UNBILLED)
     assert job.failure is UNBILLED
     job.failure = MAYBE
     job.hindered(UNBILLED)
-    for taken in range(21):
-        seconds_after_refusal(job, REFUSAL, taken)
     assert job.failure is MAYBE

@@ -58,6 +58,71 @@ def test_what_is_put_back_comes_first_and_what_comes_later_in_its_time() -> None
     run(main)
 
 
+def test_what_lets_others_go_first_comes_in_its_time_or_when_there_are_none(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ours = queue([1, 2, 3], [4, 5])
+        assert await ours.ready()
+        for job in (1, 2):
+            assert ours.pop() == job
+            ours.let_others(job, 5.0 * job)
+        await asyncio.sleep(6)
+        assert await ours.ready()
+        assert (ours.pop(), ours.pop()) == (1, 3)
+        for job in (4, 5, 2):
+            assert await ours.ready()
+            assert ours.pop() == job
+        assert loop.time() < 7
+        for _ in range(5):
+            ours.done()
+        assert not await ours.ready()
+        await asyncio.sleep(10)
+        assert not await ours.ready()
+
+    run(main)
+    assert not caplog.messages
+
+
+def test_what_lets_others_go_first_does_so_though_nobody_asks_for_one_in_its_time() -> None:
+    async def main() -> None:
+        ours = queue([1, 2, 3])
+        assert await ours.ready()
+        assert ours.pop() == 1
+        ours.let_others(1, 5.0)
+        await asyncio.sleep(6)
+        assert [ours.pop(), ours.pop(), ours.pop()] == [2, 1, 3]
+
+    run(main)
+
+
+def test_who_waits_for_a_job_has_at_once_what_lets_others_go_first() -> None:
+    async def main() -> None:
+        ours = queue([1])
+        assert await ours.ready()
+        ours.pop()
+        waiting = asyncio.create_task(ours.ready())
+        assert not await begun(waiting)
+        ours.let_others(1, 99.0)
+        assert await waiting
+        assert (ours.pop(), asyncio.get_running_loop().time()) == (1, pytest.approx(0.0, abs=0.1))
+
+    run(main)
+
+
+def test_what_failed_has_its_time_also_where_there_are_no_others() -> None:
+    async def main() -> None:
+        ours = queue([1, 2])
+        assert await ours.ready()
+        assert (ours.pop(), ours.pop()) == (1, 2)
+        ours.put_later(1, 5.0)
+        ours.let_others(2, 9.0)
+        for job, at in ((2, 0.0), (1, 5.0)):
+            assert await ours.ready()
+            assert (ours.pop(), asyncio.get_running_loop().time()) == (job, pytest.approx(at, abs=0.1))
+
+    run(main)
+
+
 def test_nobody_leaves_while_a_job_may_come_back() -> None:
     async def main() -> None:
         ours = queue([1])

@@ -81,6 +81,7 @@ MODULES = {
     "batch/gate.py": _ADMISSION,
     "batch/outage.py": _ADMISSION,
     "batch/refusals.py": _ADMISSION,
+    "batch/patience.py": _tests("batch", "patience"),
 }
 #: A test that takes so many times what it took, and these seconds more, does not end any more.
 _TIMES, _MORE_SECONDS = 20, 20.0
