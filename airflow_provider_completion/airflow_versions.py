@@ -15,17 +15,11 @@ from airflow.providers.common.compat.version_compat import (
     get_base_airflow_version_tuple,
 )
 
-try:
-    from airflow.sdk.exceptions import AirflowTaskTerminated
-except ImportError:  # before Airflow 3.2
-    from airflow.exceptions import AirflowTaskTerminated  # type: ignore[no-redef]
-
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseHook
 
 __all__ = [
     "AIRFLOW",
-    "AirflowTaskTerminated",
     "EXECUTION_TIMEOUT_COUNTS_THE_DEFERRAL",
     "LINKS_ARE_MADE_BY_THE_TASK",
     "RETRIES_RESUME",

@@ -10,11 +10,9 @@ from typing import Any
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
     AirflowSkipException,
-    AirflowTaskTimeout,
     TaskDeferred,
 )
 
-from airflow_provider_completion.airflow_versions import AirflowTaskTerminated
 from airflow_provider_completion.api.errors import (
     AuthenticationError,
     BrokenAnswerError,
@@ -30,7 +28,7 @@ from airflow_provider_completion.api.errors import (
     TimeLimitError,
     UnfinishedAnswerError,
 )
-from airflow_provider_completion.paying import Accounting, Cost, OnMaybeBilled, may_be_sent_again
+from airflow_provider_completion.paying import UNSEEN, Accounting, Cost, OnMaybeBilled, may_be_sent_again
 from airflow_provider_completion.structured.output_type import OutputError
 
 __all__ = [
@@ -53,10 +51,8 @@ __all__ = [
     "paying_once",
 ]
 
-#: What Airflow ends a task with from outside: ``execution_timeout``, and on Airflow 2 a kill.
-_ENDED = (AirflowTaskTimeout, AirflowTaskTerminated)
-#: What Airflow does not retry by itself.
-_NOT_RETRIED = (AirflowFailException, AirflowSkipException, TaskDeferred)
+#: What is no failure: what Airflow does not retry by itself, and what a generator or a terminal is left with.
+_NO_FAILURES = (AirflowFailException, AirflowSkipException, TaskDeferred, GeneratorExit, KeyboardInterrupt)
 
 
 @contextmanager
@@ -81,14 +77,16 @@ def failing_for_good(on_maybe_billed: OnMaybeBilled = "fail") -> Iterator[None]:
 def paying_once(cost: Cost, on_maybe_billed: OnMaybeBilled, what: str) -> Iterator[None]:
     """Stop Airflow's retries as :func:`failing_for_good` does, whatever ends the block once its call has a cost.
 
-    ``execution_timeout``, a kill on Airflow 2, a bug or a lack of memory are no errors of the call, but a retry would
-    pay again. Such an error leaves the block as a :class:`CompletionError`; what Airflow does not retry (skipped,
-    failed, deferred) leaves it as it is.
+    ``execution_timeout``, a kill on Airflow 2, ``sys.exit()``, a bug or a lack of memory are no errors of the call, but
+    a retry would pay again. Such an error leaves the block as a :class:`CompletionError`; what Airflow does not retry
+    (skipped, failed, deferred) leaves it as it is.
 
-    :param cost: of the call, looked at when the block fails
+    :param cost: of the call, looked at when the block fails. With :data:`~.paying.UNSEEN` nobody sees it there, and a
+        :class:`CompletionError` says itself what it has cost
     :param what: what could not be done, as the beginning of a sentence
     """
-    with failing_for_good(on_maybe_billed), Accounting(cost, what, also=_ENDED, unless=_NOT_RETRIED):
+    unless = (*_NO_FAILURES, CompletionError) if cost is UNSEEN else _NO_FAILURES
+    with failing_for_good(on_maybe_billed), Accounting(cost, what, failures=BaseException, unless=unless):
         yield
 
 

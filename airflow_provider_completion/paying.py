@@ -36,6 +36,15 @@ def checked_on_maybe_billed(said: OnMaybeBilled) -> OnMaybeBilled:
     return said
 
 
+#: In growing order.
+_COSTS: tuple[Billed, ...] = ("no", "maybe", "yes")
+
+
+def higher(one: Billed, other: Billed) -> Billed:
+    """Return what two calls have cost together, or two tries of one."""
+    return max(one, other, key=_COSTS.index)
+
+
 class Cost(Protocol):
     """What is known of a call's cost, and which call it is. A run of either client is one."""
 
@@ -149,12 +158,13 @@ class Accounting:
     """Lets whatever leaves the block say what it cost, so that nobody takes it for the failure of an unsent call.
 
     An exception that is none of a call's (a bug, no memory, a time limit of Airflow's) leaves it as a
-    :class:`CompletionError` if the call has cost something by then, or may have.
+    :class:`CompletionError` if the call has cost something by then, or may have. That of another call, or of a later
+    try, says what both have cost: a retry would begin with this one.
 
     :param cost: of the call, looked at when the block fails
     :param what: what could not be done, as the beginning of a sentence
-    :param also: exceptions that end a task from outside; they are no ``Exception``
-    :param unless: exceptions that are no failure
+    :param failures: exceptions that are taken for a failure of the call
+    :param unless: of these, those that are none, or say themselves what they have cost
     """
 
     def __init__(
@@ -162,19 +172,18 @@ class Accounting:
         cost: Cost,
         what: str,
         *,
-        also: tuple[type[BaseException], ...] = (),
+        failures: type[BaseException] = Exception,
         unless: tuple[type[BaseException], ...] = (),
     ) -> None:
-        self._cost, self._what, self._unless = cost, what, unless
-        self._failures: tuple[type[BaseException], ...] = (Exception, *also)
+        self._cost, self._what, self._failures, self._unless = cost, what, failures, unless
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, CompletionError):
-            if self._cost.billed == "yes":
-                error.billed = "yes"  # also where another call has failed: a retry would begin with this one
+            if CompletionError not in self._unless:
+                error.billed = higher(error.billed, self._cost.billed)
         elif (
             isinstance(error, self._failures)
             and not isinstance(error, self._unless)

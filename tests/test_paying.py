@@ -289,7 +289,7 @@ COST = KnownCost("maybe", task_id="t-1", message_id="m-1", partial_text="half")
 
 def leaving(error: BaseException, cost: KnownCost = COST) -> BaseException:
     try:
-        with Accounting(cost, "It could not be read", also=(EndedError,), unless=(SkippedError,)):
+        with Accounting(cost, "It could not be read", failures=BaseException, unless=(SkippedError, GeneratorExit)):
             raise error
     except BaseException as left:
         return left
@@ -312,11 +312,27 @@ def test_what_ends_an_unsent_call_stays_what_it_is(error: BaseException) -> None
     assert leaving(error, KnownCost("no")) is error
 
 
-@pytest.mark.parametrize("error", [SkippedError(), KeyboardInterrupt(), GeneratorExit(), SystemExit()], ids=repr)
+@pytest.mark.parametrize("error", [SkippedError(), GeneratorExit()], ids=repr)
 def test_what_is_no_failure_stays_what_it_is(error: BaseException) -> None:
     assert leaving(error) is error
 
 
-def test_another_calls_failure_after_a_paid_one_is_paid() -> None:
-    failures = [leaving(CompletionError("throttled", billed="no"), KnownCost(billed)) for billed in get_args(Billed)]
-    assert [failure.billed for failure in failures] == ["no", "no", "yes"]  # type: ignore[attr-defined]
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(), EndedError()], ids=repr)
+def test_what_is_no_exception_is_no_failure_unless_that_is_said(error: BaseException) -> None:
+    with pytest.raises(type(error)) as left, Accounting(COST, "It could not be read"):
+        raise error
+    assert left.value is error
+
+
+@pytest.mark.parametrize("own", get_args(Billed))
+@pytest.mark.parametrize("other", get_args(Billed))
+def test_another_calls_failure_says_what_both_have_cost(own: Billed, other: Billed) -> None:
+    left = leaving(CompletionError("throttled", billed=other), KnownCost(own))
+    assert left.billed == max(own, other, key=["no", "maybe", "yes"].index)  # type: ignore[attr-defined]
+
+
+def test_a_failure_can_say_itself_what_it_has_cost() -> None:
+    error = CompletionError("throttled", billed="no")
+    with pytest.raises(CompletionError), Accounting(COST, "It could not be read", unless=(CompletionError,)):
+        raise error
+    assert error.billed == "no"

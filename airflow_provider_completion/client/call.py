@@ -18,12 +18,9 @@ from airflow_provider_completion.client.reaching import Transfer
 from airflow_provider_completion.client.retries import Tries
 from airflow_provider_completion.client.settings import ClientSettings
 from airflow_provider_completion.client.telemetry import CallSpan
-from airflow_provider_completion.paying import Accounting, OnMaybeBilled, checked_on_maybe_billed
+from airflow_provider_completion.paying import Accounting, OnMaybeBilled, checked_on_maybe_billed, higher
 
 log = logging.getLogger(__name__)
-
-#: In growing order.
-_COSTS: tuple[Billed, ...] = ("no", "maybe", "yes")
 
 
 class WholeCall(Accounting):
@@ -142,7 +139,7 @@ class Run:
             if self._stop_wanted.told:
                 raise
             self._begin().sent_again(failure)
-            self._billed_before = max(failure.billed, self._billed_before, key=_COSTS.index)
+            self._billed_before = higher(failure.billed, self._billed_before)
         self._transfer = None
         self._exchange = CompletionExchange(self.request, secret=self._settings.api_key)
         self._stop_sent = False
@@ -171,7 +168,7 @@ class Run:
         try:
             self._exchange.completion()
         except CompletionError as failure:
-            return max(failure.billed, self._billed_before, key=_COSTS.index)
+            return higher(failure.billed, self._billed_before)
         return "yes"
 
     @property

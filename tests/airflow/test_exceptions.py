@@ -6,6 +6,7 @@ import copy
 import pickle
 import subprocess
 import sys
+from asyncio import CancelledError
 from collections.abc import Callable
 from typing import Any
 
@@ -17,10 +18,11 @@ from airflow_provider_completion.exceptions import (
     BrokenAnswerError,
     CompletionError,
     OutputError,
+    ThrottledError,
     failing_for_good,
     paying_once,
 )
-from airflow_provider_completion.paying import KnownCost
+from airflow_provider_completion.paying import UNSEEN, KnownCost
 
 KINDS = [kind for name in exceptions.__all__ if isinstance(kind := getattr(exceptions, name), type)]
 
@@ -92,7 +94,21 @@ def ended(error: BaseException, cost: Any, on_maybe_billed: Any = "fail") -> Bas
         return left
 
 
-@pytest.fixture(params=[AirflowTaskTimeout("Timeout"), ValueError("a bug"), MemoryError()], ids=repr)
+class Ended(BaseException):
+    """As a library ends what it cannot go on with."""
+
+
+@pytest.fixture(
+    params=[
+        AirflowTaskTimeout("Timeout"),
+        ValueError("a bug"),
+        MemoryError(),
+        SystemExit(1),
+        CancelledError(),
+        Ended(),
+    ],
+    ids=repr,
+)
 def error(request: pytest.FixtureRequest) -> BaseException:
     return request.param
 
@@ -113,5 +129,22 @@ def test_the_cause_is_in_the_traceback(error: BaseException) -> None:
 
 
 def test_what_airflow_does_not_retry_stays_what_it_is() -> None:
-    for error in (AirflowSkipException("enough"), AirflowFailException("no")):
+    for error in (AirflowSkipException("enough"), AirflowFailException("no"), GeneratorExit(), KeyboardInterrupt()):
         assert ended(error, KnownCost("yes")) is error
+
+
+THROTTLED = ThrottledError("Too many requests.", retry="delay", billed="no")
+
+
+def test_another_calls_failure_stops_airflows_retries_once_this_one_may_have_been_billed() -> None:
+    assert isinstance(ended(copy.copy(THROTTLED), KnownCost("maybe")), AirflowFailException)
+    assert not isinstance(ended(copy.copy(THROTTLED), KnownCost("maybe"), "retry"), AirflowFailException)
+    assert not isinstance(ended(copy.copy(THROTTLED), Growing()), AirflowFailException)
+
+
+def test_where_nobody_sees_the_call_a_failure_says_itself_what_it_has_cost() -> None:
+    left = ended(copy.copy(THROTTLED), UNSEEN)
+    assert isinstance(left, ThrottledError)
+    assert not isinstance(left, AirflowFailException)
+    assert left.billed == "no"
+    assert isinstance(ended(ValueError("a bug"), UNSEEN), AirflowFailException)
