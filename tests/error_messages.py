@@ -189,8 +189,8 @@ AS_IT_SAYS = {
     "Airflow knows no connection ...: neither AIRFLOW_CONN_..., nor a secrets backend, nor its database has it. "
     "Add it: airflow connections add ... --conn-type completion --conn-host https://api.example.com/v1 "
     "--conn-password app-...",
-    "Another run has begun to write to the output of the journal ..., so this one sends nothing more. A name of "
-    "its own for each run, as with {{ run_id }} in it, keeps runs apart.",
+    "Another run has begun to write to the output of the journal ..., so this one sends and publishes nothing more. "
+    "A name of its own for each run, as with {{ run_id }} in it, keeps runs apart.",
     "bad_rows is neither 'fail' nor 'skip'.",
     "concurrency is not a whole number from 1 on.",
     "deadline is not a time with a time zone.",

@@ -23,8 +23,8 @@ class TakenOverError(JournalError):
 
     def __init__(self, folder: object) -> None:
         super().__init__(
-            f"Another run has begun to write to the output of the journal {folder}, so this one sends nothing more. A "
-            "name of its own for each run, as with {{ run_id }} in it, keeps runs apart."
+            f"Another run has begun to write to the output of the journal {folder}, so this one sends and publishes "
+            "nothing more. A name of its own for each run, as with {{ run_id }} in it, keeps runs apart."
         )
 
 

@@ -35,6 +35,7 @@ class Segments(Protocol):
     def behind(self) -> int: ...
     def add(self, line: Line) -> None: ...
     async def kept(self) -> None: ...
+    def expect_writer(self) -> None: ...
     def flush(self) -> None: ...
     def close(self) -> None: ...
 
@@ -111,6 +112,13 @@ class Journal:
         :raises JournalError: it does not
         """
         await self._segments.kept()
+
+    def expect_writer(self) -> None:
+        """Refuse to go on once another session has taken it over.
+
+        :raises JournalError: one has, or an object storage does not tell
+        """
+        self._segments.expect_writer()
 
     @property
     def behind(self) -> int:

@@ -66,7 +66,7 @@ class LocalSegments:
         :raises JournalError: it is not written
         """
         if line.kind == "sent":
-            self._expect_writer()
+            self.expect_writer()
         written = line.encoded()
         with self._changed:
             if self._error:
@@ -82,10 +82,15 @@ class LocalSegments:
                 self._changed.notify_all()
         if line.kind == "sent":
             # Once more: who takes over reads what is written by then, and this line may have come later.
-            self._expect_writer()
+            self.expect_writer()
 
     async def kept(self) -> None:
         """Return at once: what was added is."""
+
+    def expect_writer(self) -> None:
+        """Refuse to go on once others have taken them over."""
+        if int.from_bytes(self._writer, "little") != self._session:
+            raise TakenOverError(self.folder)
 
     @property
     def behind(self) -> int:
@@ -133,10 +138,6 @@ class LocalSegments:
                 os.close(self._file)
             self.index.close()
             self._writer.close()
-
-    def _expect_writer(self) -> None:
-        if int.from_bytes(self._writer, "little") != self._session:
-            raise TakenOverError(self.folder)
 
     def _taken_over(self) -> mmap.mmap:
         """Say so to whoever had it open before, who sees it before each call, not only at the next commit."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -35,9 +35,10 @@ class NewRecords(ABC):
         """
 
     @abstractmethod
-    def publish(self) -> None:
+    def publish(self, may_go_on: Callable[[], None]) -> None:
         """Let them be there.
 
+        :param may_go_on: is called before any of them is, and raises if they must not be
         :raises CompletionError: they cannot be written
         """
 
@@ -77,9 +78,10 @@ class NewFileOfRecords(NewRecords):
         """Write the next record."""
         self._sink.write(record)
 
-    def publish(self) -> None:
+    def publish(self, may_go_on: Callable[[], None]) -> None:
         """Put the file in its place, whole."""
         self._sink.end()
+        may_go_on()
         self._file.publish()
 
     def discard(self) -> None:

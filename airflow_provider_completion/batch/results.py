@@ -34,6 +34,7 @@ class Entries(Protocol):
     """What is asked of a journal."""
 
     def entries(self, rows: Sequence[RowId]) -> Sequence[Entry]: ...
+    def expect_writer(self) -> None: ...
 
 
 class Results:
@@ -103,6 +104,7 @@ class Results:
         :param course: how it went, for the report
         :param share: which part of the rows it is of, and what else is known of that
         :raises CompletionError: they cannot be written; what was there before is there still
+        :raises JournalError: another run has taken the journal over, so that what is there is for that one to replace
         """
         tally, samples = Tally(this_round, self._on_maybe_billed), Samples(self._samples, self._shown)
         with _explained(), self._new_records(spool) as output, NewFile(self._places.failed) as failed:
@@ -116,7 +118,8 @@ class Results:
             )
             any_failed = any(tally.counts[status] for status in BAD)
             if problem is None:
-                output.publish()
+                output.publish(journal.expect_writer)
+            journal.expect_writer()
             # Last, beside the manifest that names it: what no manifest names is not ours to remove.
             if any_failed:
                 failed.publish()

@@ -6,7 +6,7 @@ import logging
 import pickle
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any, BinaryIO
@@ -116,13 +116,15 @@ class SqlTable(Table):
         get = record.get
         return tuple([convert(get(name)) for name, convert in zip(self._targets, self._convert, strict=True)])
 
-    def write(self, rows: Iterator[tuple[Any, ...]]) -> None:
+    def write(self, rows: Iterator[tuple[Any, ...]], may_go_on: Callable[[], None]) -> None:
         """Write rows, some in each transaction. One that does not come about for a reason that passes is tried again.
 
+        :param may_go_on: is called before each transaction, and raises if there must be no more
         :raises CompletionError: they cannot be written, or not now; those of earlier transactions are
         """
         written = missing = 0
         while some := list(islice(rows, _AT_ONCE)):
+            may_go_on()
             missing += self._write(self._upsert, some)
             written += len(some)
         log.info("%d rows are written to the table %s.", written - missing, self._called)
@@ -246,11 +248,11 @@ class _NewRows(NewRecords):
             with _on_disk():
                 pickle.dump(values, self._opened)
 
-    def publish(self) -> None:
+    def publish(self, may_go_on: Callable[[], None]) -> None:
         file = self._opened
         with _on_disk():
             file.seek(0)
-        self._table.write(self._rows(file))
+        self._table.write(self._rows(file), may_go_on)
         self.discard()
 
     def discard(self) -> None:

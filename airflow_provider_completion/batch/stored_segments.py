@@ -109,6 +109,11 @@ class StoredSegments:
         if segment is not None:
             await asyncio.shield(asyncio.wrap_future(segment.kept))
 
+    def expect_writer(self) -> None:
+        """Refuse to go on once others have taken them over."""
+        if self._objects.read(OWNER) != self._owner:
+            raise TakenOverError(self._objects.name)
+
     @property
     def behind(self) -> int:
         """How many lines are not kept yet.
@@ -202,8 +207,7 @@ class StoredSegments:
     def _write(self, segment: _Segment) -> None:
         lines = b"".join(line.encoded() for line in segment.lines)
         self._objects.write(self._piece(segment.number).name, sealed(self._head, lines))
-        if self._objects.read(OWNER) != self._owner:
-            raise TakenOverError(self._objects.name)
+        self.expect_writer()
         segment.written = lines
 
     def _settle(self) -> None:

@@ -43,6 +43,9 @@ class _Made:
     def entries(self, rows: Sequence[RowId]) -> list[Entry]:
         return [_ENTRY] * len(rows)
 
+    def expect_writer(self) -> None:
+        """Nobody takes it over."""
+
 
 def write(output: Path, rows: int, shards: int) -> float:
     """Write what shards leave, and return the seconds until the first of them knew what to ask."""

@@ -56,6 +56,9 @@ class Journalled:
     def entries(self, rows: Sequence[RowId]) -> list[Entry]:
         return [self._entries.get(row, Entry()) for row in rows]
 
+    def expect_writer(self) -> None:
+        """Nobody takes it over."""
+
 
 def written(
     output: Any,
