@@ -103,9 +103,7 @@ class Index:
         :raises TakenOverError: another session has begun
         """
         db, account = self._writing, None
-        with explained(self._name, "written"), self._transaction():
-            if db.execute("SELECT max(number) FROM sessions").fetchone() != (self.session,):
-                raise TakenOverError(self._name)
+        with self.held():
             for kind, identity, fingerprint, own, after in lines:
                 db.execute(_EFFECTS[kind], (identity, fingerprint, own, session))
                 account = after or account
@@ -113,6 +111,17 @@ class Index:
                 "UPDATE sessions SET committed = ?, account = coalesce(?, account) WHERE number = ?",
                 (segment, account, session),
             )
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let no other session begin meanwhile, in a transaction.
+
+        :raises TakenOverError: one has
+        """
+        with explained(self._name, "written"), self._transaction():
+            if self._writing.execute("SELECT max(number) FROM sessions").fetchone() != (self.session,):
+                raise TakenOverError(self._name)
+            yield
 
     def entries(self, rows: Sequence[RowId]) -> list[Entry]:
         """Return what is known of each of these rows, some hundred at a time."""
@@ -138,10 +147,10 @@ class Index:
         db = self._writing
         db.execute("PRAGMA journal_mode = WAL")
         db.execute(f"PRAGMA synchronous = {'FULL' if self._lasts else 'OFF'}")
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version not in (0, FORMAT):
-            raise another_format(self._name, version, FORMAT)
         with self._transaction():
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            if version not in (0, FORMAT):
+                raise another_format(self._name, version, FORMAT)
             if version == 0:
                 for statement in _TABLES.split(";"):
                     db.execute(statement)

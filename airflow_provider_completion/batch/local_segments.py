@@ -9,6 +9,7 @@ import os
 import re
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,12 @@ class LocalSegments:
                 raise of_a_uri(folder)
             self.index = Index(folder, output, facts)
             self._session = self.index.session
-            self._writer = self._taken_over()
-            self._replay()
+            try:
+                self._writer = self._taken_over()
+                self._replay()
+            except BaseException:
+                self.index.close()
+                raise
         self._changed = threading.Condition()
         self._pending: list[Line] = []
         self._committing = 0
@@ -146,7 +151,8 @@ class LocalSegments:
             file.truncate(8)
         with open(path, "r+b") as file:
             writer = mmap.mmap(file.fileno(), 8)
-        writer[:] = self._session.to_bytes(8, "little")
+        with self.index.held():  # or who began later would be taken over by this one
+            writer[:] = self._session.to_bytes(8, "little")
         return writer
 
     def _replay(self) -> None:
@@ -157,9 +163,10 @@ class LocalSegments:
         ]
         for session, number in sorted(found):
             path = self.folder / _SEGMENT.format(session, number)
-            if not self.index.is_committed(session, number):
-                self.index.commit(lines_in(path), session, number)
-            path.unlink()
+            with suppress(FileNotFoundError):  # who began later has committed it
+                if not self.index.is_committed(session, number):
+                    self.index.commit(lines_in(path), session, number)
+                path.unlink()
 
     def _commit_all(self) -> None:
         """Commit what is added, again and again. The thread's own."""

@@ -9,14 +9,16 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from airflow_provider_completion.batch import local_segments as module
 from airflow_provider_completion.batch.entries import Line, explained, is_of, lines_of
+from airflow_provider_completion.batch.index import Index
 from airflow_provider_completion.batch.journal import Entry, Journal, JournalError, RowId, TakenOverError
 
 Known = tuple[int, int, str | None, dict | None]
@@ -57,6 +59,18 @@ def known(folder: Path, row: RowId = ROW) -> Known:
 
 def segments(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.segment"))
+
+
+def just_before(monkeypatch: pytest.MonkeyPatch, of: Any, name: str, do_once: Callable[[], object]) -> None:
+    """Have something done as soon as a function is called."""
+    function = getattr(of, name)
+
+    def called(*given: Any) -> Any:
+        monkeypatch.setattr(of, name, function)
+        do_once()
+        return function(*given)
+
+    monkeypatch.setattr(of, name, called)
 
 
 def test_a_journal_is_there_once_it_was_opened(folder: Path) -> None:
@@ -261,6 +275,28 @@ def test_who_is_taken_over_while_it_notes_a_call_does_not_send_it(
     monkeypatch.setattr(os, "write", write_late)
     with pytest.raises(TakenOverError):
         journal.sent(ROW)
+
+
+def test_of_two_that_begin_it_at_once_both_can(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    just_before(monkeypatch, Index, "_transaction", lambda: opened(folder).close())
+    assert known(folder) == UNKNOWN
+
+
+@pytest.mark.parametrize(
+    "moment", [(module.LocalSegments, "_taken_over"), (module, "lines_in")], ids=["taking over", "reading"]
+)
+def test_of_two_that_open_it_at_once_the_later_may_send(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, moment: tuple[object, str]
+) -> None:
+    opened(folder).close()
+    (folder / "1-2.segment").write_bytes(Line("sent", *ROW).encoded())
+    successors: list[Journal] = []
+    just_before(monkeypatch, *moment, lambda: successors.append(opened(folder)))
+    with pytest.raises(TakenOverError), opened(folder) as journal:
+        journal.sent(RowId("sku-2", "f"))
+    with successors[0] as successor:
+        assert told(successor.entry(ROW)) == (1, 1, None, None)
+        successor.sent(RowId("sku-3", "f"))
 
 
 def test_what_a_session_has_left_that_was_taken_over_spoils_no_later_record(folder: Path) -> None:
