@@ -226,6 +226,10 @@ AS_IT_SAYS = {
     "stalled_seconds is not a number of seconds above 0.",
     "The journal ... is damaged (... cannot be read). What it knew of may have been billed: restore the folder, or "
     "move it away to ask for all rows again.",
+    "The journal ... is damaged (it has no index.db). What it knew of may have been billed: restore the folder, or "
+    "move it away to ask for all rows again.",
+    "The journal ... is damaged (its index does not know session ...). What it knew of may have been billed: "
+    "restore the folder, or move it away to ask for all rows again.",
     "The journal ... is damaged (...). What it knew of may have been billed: restore the folder, or move it away "
     "to ask for all rows again.",
     "The journal ... is damaged (an object is none of a journal's). What it knew of may have been billed: restore "

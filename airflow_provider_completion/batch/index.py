@@ -17,6 +17,7 @@ from airflow_provider_completion.batch.entries import (
     TakenOverError,
     another_format,
     another_output,
+    damaged,
     explained,
     is_of,
 )
@@ -62,17 +63,20 @@ class Index:
     :param folder: the journal's
     :param output: whose journal it is
     :param facts: who writes
+    :param last: a session that has begun by now; the index knows it, or is not the one that it was
     :param copy_of: what it is a copy of; then it need not outlive the machine, nor the process
     :raises JournalError: it is another output's, damaged, of a later version, or cannot be written
     """
 
-    def __init__(self, folder: Path, output: str, facts: Mapping[str, Any], *, copy_of: object = None) -> None:
+    def __init__(
+        self, folder: Path, output: str, facts: Mapping[str, Any], *, last: int = 0, copy_of: object = None
+    ) -> None:
         self._folder, self._name, self._lasts = folder, copy_of or folder, copy_of is None
         with explained(self._name, "opened"):
             self._writing = self._connected()
             try:
                 #: The number of this session.
-                self.session = self._take_over(output, facts)
+                self.session = self._take_over(output, facts, last)
                 self._reading = self._connected()
                 told = self._reading.execute("SELECT number, facts FROM sessions")
                 self._facts: dict[int, dict[str, Any]] = {number: json.loads(facts) for number, facts in told}
@@ -143,7 +147,7 @@ class Index:
     def _connected(self) -> sqlite3.Connection:
         return sqlite3.connect(self._folder / INDEX, timeout=30.0, isolation_level=None, check_same_thread=False)
 
-    def _take_over(self, output: str, facts: Mapping[str, Any]) -> int:
+    def _take_over(self, output: str, facts: Mapping[str, Any], last: int) -> int:
         db = self._writing
         db.execute("PRAGMA journal_mode = WAL")
         db.execute(f"PRAGMA synchronous = {'FULL' if self._lasts else 'OFF'}")
@@ -158,6 +162,7 @@ class Index:
             ((owner,),) = db.execute("SELECT output FROM facts").fetchall()
             if not is_of(owner, output):
                 raise another_output(self._name, owner)
+            expect_session(last, db, self._name)
             return self._added(facts)
 
     def _added(self, facts: Mapping[str, Any]) -> int:
@@ -173,6 +178,16 @@ class Index:
             self._writing.execute("ROLLBACK")
             raise
         self._writing.execute("COMMIT")
+
+
+def expect_session(last: int, db: sqlite3.Connection, folder: object) -> None:
+    """Refuse an index that does not know a session, or a later one.
+
+    :param folder: the journal's, for people
+    :raises JournalError: it is another one than the session has written to
+    """
+    if db.execute("SELECT coalesce(max(number), 0) FROM sessions").fetchone()[0] < last:
+        raise damaged(folder, f"its index does not know session {last}")
 
 
 def found_in(db: sqlite3.Connection, rows: Sequence[RowId], facts: Mapping[int, Mapping[str, Any]]) -> list[Entry]:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from airflow_provider_completion.batch.entries import Entry, JournalError, Line, RowId, TakenOverError, as_json
 from airflow_provider_completion.batch.index import INDEX, Index
-from airflow_provider_completion.batch.local_segments import LocalSegments
+from airflow_provider_completion.batch.local_segments import WRITER, LocalSegments
 from airflow_provider_completion.batch.new_files import is_local
 from airflow_provider_completion.batch.objects import OWNER, Objects, Piece
 from airflow_provider_completion.batch.stored_segments import StoredSegments
@@ -68,7 +68,7 @@ class Journal:
         :raises JournalError: an object storage does not tell
         """
         if is_local(folder):
-            return any((Path(folder) / name).exists() for name in (INDEX, OWNER))
+            return any((Path(folder) / name).exists() for name in (INDEX, WRITER, OWNER))
         return any(name in (INDEX, OWNER) or Piece.of(name) for name in Objects(folder).names())
 
     def __enter__(self) -> Journal:

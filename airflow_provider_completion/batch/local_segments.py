@@ -28,7 +28,21 @@ from airflow_provider_completion.batch.objects import OWNER
 #: Seconds between two commits, and how many entries do not wait for it.
 _COMMIT_SECONDS = 0.05
 _COMMIT_ENTRIES = 1000
-_WRITER, _SEGMENT = "writer", "{}-{}.segment"
+WRITER, _SEGMENT = "writer", "{}-{}.segment"
+_NUMBERED = re.compile(_SEGMENT.format(r"(\d+)", r"(\d+)"))
+
+
+def segments_in(folder: Path) -> list[tuple[int, int, Path]]:
+    """Return session and number of each segment that is there, in their order, and where it is."""
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return sorted((int(name[1]), int(name[2]), path) for path in paths if (name := _NUMBERED.fullmatch(path.name)))
+
+
+def last_session(folder: Path) -> int:
+    """Return the last session that a journal tells of beside its index, which has known it before; 0 if of none."""
+    writer = folder / WRITER
+    number = int.from_bytes(writer.read_bytes(), "little") if writer.is_file() else 0
+    return max([number, *(session for session, _, _ in segments_in(folder))])
 
 
 class LocalSegments:
@@ -47,7 +61,7 @@ class LocalSegments:
             folder.mkdir(0o700, parents=True, exist_ok=True)  # it has all answers
             if (folder / OWNER).exists():
                 raise of_a_uri(folder)
-            self.index = Index(folder, output, facts)
+            self.index = Index(folder, output, facts, last=last_session(folder))
             self._session = self.index.session
             try:
                 self._writer = self._taken_over()
@@ -146,7 +160,7 @@ class LocalSegments:
 
     def _taken_over(self) -> mmap.mmap:
         """Say so to whoever had it open before, who sees it before each call, not only at the next commit."""
-        path = self.folder / _WRITER
+        path = self.folder / WRITER
         with open(path, "ab") as file:
             file.truncate(8)
         with open(path, "r+b") as file:
@@ -157,12 +171,7 @@ class LocalSegments:
 
     def _replay(self) -> None:
         """Commit the segments that others have left."""
-        numbered = re.compile(_SEGMENT.format(r"(\d+)", r"(\d+)"))
-        found = [
-            (int(name[1]), int(name[2])) for path in self.folder.iterdir() if (name := numbered.fullmatch(path.name))
-        ]
-        for session, number in sorted(found):
-            path = self.folder / _SEGMENT.format(session, number)
+        for session, number, path in segments_in(self.folder):
             with suppress(FileNotFoundError):  # who began later has committed it
                 if not self.index.is_committed(session, number):
                     self.index.commit(lines_in(path), session, number)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -18,19 +17,19 @@ from airflow_provider_completion.batch.entries import (
     JournalError,
     Line,
     RowId,
+    damaged,
     is_of,
     lines_in,
     of_a_path,
     of_a_uri,
 )
-from airflow_provider_completion.batch.index import FORMAT, INDEX, found_in
+from airflow_provider_completion.batch.index import FORMAT, INDEX, expect_session, found_in
+from airflow_provider_completion.batch.local_segments import last_session, segments_in
 from airflow_provider_completion.batch.new_files import is_local, name_of
 from airflow_provider_completion.batch.objects import OWNER, Objects, TornError, unsealed
 from airflow_provider_completion.batch.replay import Replay
 from airflow_provider_completion.batch.rows import NOT_SENT
 from airflow_provider_completion.client.files import FilePath
-
-_SEGMENT = re.compile(r"(\d+)-(\d+)\.segment")
 
 
 class Look:
@@ -141,11 +140,13 @@ def looking_at(journal: FilePath, output: str | None = None) -> Iterator[Look]:
 @contextmanager
 def _opened(folder: Path, name: str, output: str | None) -> Iterator[Look]:
     # In this order: what is committed in between is in both, and what is written in between is too late.
-    segments = _segments_in(folder)
+    last, segments = last_session(folder), _segments_in(folder)
     path = folder / INDEX
     if not path.is_file():
         if (folder / OWNER).exists():
             raise InvalidRequestError(str(of_a_uri(name)), hint=NOT_SENT)
+        if last:
+            raise InvalidRequestError(str(damaged(name, f"it has no {INDEX}")), hint=NOT_SENT)
         raise InvalidRequestError(f"{name!r} is no journal: it has no {INDEX}.")
     uri = f"file:{quote(str(path.absolute()))}?mode=ro"
     try:
@@ -159,6 +160,10 @@ def _opened(folder: Path, name: str, output: str | None) -> Iterator[Look]:
             raise InvalidRequestError(f"The journal {name!r} is of format {version}, which is not known here.")
         with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as index:
             index.execute("BEGIN")
+            try:
+                expect_session(last, index, name)
+            except JournalError as error:
+                raise InvalidRequestError(str(error), hint=NOT_SENT) from None
             look = Look(index, segments)
             if output is not None and not is_of(look.output, output):
                 what = f"The journal {name} is that of another output, {look.output}: each output has one of its own."
@@ -170,11 +175,10 @@ def _opened(folder: Path, name: str, output: str | None) -> Iterator[Look]:
 
 def _segments_in(folder: Path) -> list[tuple[int, int, list[Line]]]:
     found = []
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if name := _SEGMENT.fullmatch(path.name):
-            with suppress(FileNotFoundError):  # it was committed just now
-                found.append((int(name[1]), int(name[2]), list(lines_in(path))))
-    return sorted(found, key=lambda segment: segment[:2])
+    for session, number, path in segments_in(folder):
+        with suppress(FileNotFoundError):  # it was committed just now
+            found.append((session, number, list(lines_in(path))))
+    return found
 
 
 def _version_in(uri: str) -> tuple[int]:

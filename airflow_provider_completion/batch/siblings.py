@@ -15,6 +15,7 @@ from airflow_provider_completion.api.errors import CompletionError
 from airflow_provider_completion.batch.entries import Entry, JournalError, RowId, explained, of_json
 from airflow_provider_completion.batch.index import INDEX
 from airflow_provider_completion.batch.journal import MOST_BEHIND, Journal
+from airflow_provider_completion.batch.local_segments import last_session
 from airflow_provider_completion.batch.looking import Look, looking_at
 from airflow_provider_completion.batch.new_files import is_local
 from airflow_provider_completion.batch.objects import Objects, Piece
@@ -173,6 +174,8 @@ def _is_begun(folder: Any) -> bool:
     if not is_local(folder):
         return any(map(Piece.of, Objects(folder).names()))
     path = Path(folder) / INDEX
+    if last_session(Path(folder)):
+        return True
     if not path.is_file():
         return False
     try:

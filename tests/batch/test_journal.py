@@ -16,10 +16,12 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_completion.api.errors import InvalidRequestError
 from airflow_provider_completion.batch import local_segments as module
 from airflow_provider_completion.batch.entries import Line, explained, is_of, lines_of
 from airflow_provider_completion.batch.index import Index
 from airflow_provider_completion.batch.journal import Entry, Journal, JournalError, RowId, TakenOverError
+from airflow_provider_completion.batch.looking import looking_at
 
 Known = tuple[int, int, str | None, dict | None]
 
@@ -374,6 +376,59 @@ def test_a_damaged_index_is_never_taken_for_an_empty_one(folder: Path, damage) -
     damage(folder)
     with pytest.raises(JournalError, match=r"is damaged .* may have been billed: restore"):
         opened(folder).close()
+
+
+def emptied(folder: Path) -> None:
+    (folder / "index.db").write_bytes(b"")
+
+
+def lost(folder: Path) -> None:
+    (folder / "index.db").unlink()
+
+
+def older(folder: Path) -> None:
+    kept = (folder / "index.db").read_bytes()
+    opened(folder).close()
+    (folder / "index.db").write_bytes(kept)
+
+
+@pytest.mark.parametrize("has_ended", [True, False])
+@pytest.mark.parametrize("damage", [emptied, lost, older])
+def test_an_index_that_is_not_the_last_ones_is_never_taken_for_it(folder: Path, damage, has_ended: bool) -> None:
+    with opened(folder) as journal:
+        journal.sent(ROW)
+    damage(folder)
+    if not has_ended:  # but was killed, and the writer was put back with the index
+        (folder / "writer").write_bytes(bytes(8))
+        (folder / "2-1.segment").write_bytes(Line("sent", *ROW).encoded())
+    assert Journal.is_at(folder)
+    for _ in range(2):
+        with pytest.raises(JournalError, match=r"is damaged \(its index does not know session [12]\)"):
+            opened(folder)
+    with pytest.raises(InvalidRequestError), looking_at(folder):
+        pass
+
+
+def test_who_only_looks_says_that_an_index_is_lost(folder: Path) -> None:
+    opened(folder).close()
+    lost(folder)
+    with pytest.raises(InvalidRequestError, match=r"is damaged \(it has no index.db\)"), looking_at(folder):
+        pass
+
+
+def test_who_was_killed_before_it_said_that_it_writes_has_damaged_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed() -> None:
+        raise KeyboardInterrupt
+
+    opened(folder).close()
+    just_before(monkeypatch, module.LocalSegments, "_taken_over", killed)
+    with pytest.raises(KeyboardInterrupt):
+        opened(folder)
+    assert known(folder) == UNKNOWN
+    (folder / "writer").write_bytes(b"")
+    assert known(folder) == UNKNOWN
 
 
 def test_a_folder_that_cannot_be(tmp_path: Path) -> None:

@@ -295,6 +295,17 @@ def test_a_journal_that_is_made_just_now_knows_of_nothing(server: SmallServer, t
     assert (manifest.counts["complete"], failure) == (2, None)
 
 
+@pytest.mark.parametrize("damage", [Path.unlink, lambda index: index.write_bytes(b"")])
+def test_a_journal_of_another_split_that_is_damaged_is_not_one_that_is_new(
+    server: SmallServer, tmp_path: Path, damage: Any
+) -> None:
+    night(server, tmp_path / "out.jsonl", rows_of(4))
+    damage(tmp_path / "out.journal" / "index.db")
+    with pytest.raises(InvalidRequestError, match=r"is damaged|cannot be read"):
+        night(server, tmp_path / "out.jsonl", rows_of(4), shard=Shard(0, 2))
+    assert server.posts.total() == 4
+
+
 # -- a source that is not the same for all ---------------------------------------------------------------------------
 
 
