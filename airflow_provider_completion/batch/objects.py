@@ -149,6 +149,22 @@ class Objects:
         """Return those with segments, in their order."""
         return sorted(piece for name in self.names() if (piece := Piece.of(name)))
 
+    def checked_pieces(self) -> list[Piece]:
+        """Return them, none of which is missing as far as their names tell.
+
+        :raises JournalError: a session is missing: one before another, or the owner, which has written its first
+            segment before it said so
+        """
+        owner = Piece.of((self.read(OWNER) or b"").decode(errors="replace"))  # before it is looked for
+        pieces = self.pieces()
+        numbers = {piece.session for piece in pieces}
+        missing = set(range(1, max(numbers, default=0))) - numbers
+        if owner and owner.writer not in {piece.writer for piece in pieces}:
+            missing.add(owner.session)
+        if missing:
+            raise damaged(self.name, f"session {min(missing)} is missing")
+        return pieces
+
     def read(self, name: str) -> bytes | None:
         """Return what an object has, None if there is none."""
 

@@ -48,10 +48,7 @@ class Replay:
         self.index: Index | None = None
         #: What sessions have left in small objects.
         self.tails: list[Tail] = []
-        pieces = [piece for piece in objects.pieces() if piece.writer != but]
-        numbers = {piece.session for piece in pieces}
-        if missing := set(range(1, max(numbers, default=0))) - numbers:
-            raise damaged(objects.name, f"session {min(missing)} is missing")
+        pieces = [piece for piece in objects.checked_pieces() if piece.writer != but]
         sessions = [list(of) for _, of in groupby(pieces, lambda piece: piece.writer)]
         planned = [piece for of in sessions for piece in _chain(of, 0)]
         with ThreadPoolExecutor(_READ_AHEAD, "completion-journal") as pool:

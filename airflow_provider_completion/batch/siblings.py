@@ -18,7 +18,7 @@ from airflow_provider_completion.batch.journal import MOST_BEHIND, Journal
 from airflow_provider_completion.batch.local_segments import last_session
 from airflow_provider_completion.batch.looking import Look, looking_at
 from airflow_provider_completion.batch.new_files import is_local
-from airflow_provider_completion.batch.objects import Objects, Piece
+from airflow_provider_completion.batch.objects import OWNER, Objects, Piece
 from airflow_provider_completion.batch.outcomes import Reading
 from airflow_provider_completion.batch.preview import Known
 from airflow_provider_completion.batch.rows import NOT_SENT, in_lots
@@ -172,7 +172,7 @@ def _journals(own: Any, unsplit: Any) -> Iterator[Any]:
 def _is_begun(folder: Any) -> bool:
     """Say whether a folder is a journal. One that is made just now knows of nothing, and will see this one."""
     if not is_local(folder):
-        return any(map(Piece.of, Objects(folder).names()))
+        return any(name == OWNER or Piece.of(name) for name in Objects(folder).names())
     path = Path(folder) / INDEX
     if last_session(Path(folder)):
         return True

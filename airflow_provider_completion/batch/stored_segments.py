@@ -161,7 +161,7 @@ class StoredSegments:
         objects = self._objects
         if INDEX in objects.names():
             raise of_a_path(objects.name)
-        number = 1 + max((piece.session for piece in objects.pieces()), default=0)
+        number = 1 + max((piece.session for piece in objects.checked_pieces()), default=0)
         self._first = Piece(number, uuid.uuid4().hex[:8], 1, 1)
         self._owner = self._first.name.encode()
         objects.write(self._first.name, sealed(self._head._replace(durable=0), b""))

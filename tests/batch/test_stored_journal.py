@@ -20,6 +20,7 @@ from airflow_provider_completion.batch.entries import Line
 from airflow_provider_completion.batch.export import export
 from airflow_provider_completion.batch.index import INDEX
 from airflow_provider_completion.batch.journal import Journal, JournalError, RowId, TakenOverError
+from airflow_provider_completion.batch.looking import looking_at
 from airflow_provider_completion.batch.objects import OWNER, Head, Objects, Piece, sealed
 from tests.batch.rows_out import answered, read
 from tests.batch.stores import Store, Stored
@@ -256,7 +257,7 @@ def test_what_cannot_be_written_is_not_sent(stored: Stored, journal: Journal) ->
 def test_a_storage_that_fails_for_long_ends_it(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(objects, "_PATIENCE", 0.1)
     stored.fs.failing = 1.0
-    with pytest.raises(JournalError, match="cannot be written: ConnectionError"):
+    with pytest.raises(JournalError, match="cannot be read: ConnectionError"):
         opened(stored)
 
 
@@ -301,12 +302,33 @@ def test_what_was_kept_and_is_damaged_is_an_error(
         opened(stored)
 
 
-def test_a_session_that_is_gone_is_an_error(stored: Stored, folder: Path) -> None:
+@pytest.mark.parametrize(("gone", "said"), [([1], 2), ([2], 3), ([1, 2], 3), ([0, 1, 2], 3)])
+def test_a_session_that_is_gone_is_an_error(stored: Stored, folder: Path, gone: list[int], said: int) -> None:
     for _ in range(3):
         opened(stored).close()
-    (folder / pieces(folder)[1].name).unlink()
-    with pytest.raises(JournalError, match="session 2 is missing"):
+    for piece in [pieces(folder)[number] for number in gone]:
+        (folder / piece.name).unlink()
+    for _ in range(2):
+        with pytest.raises(JournalError, match=f"session {said} is missing"):
+            opened(stored)
+    with pytest.raises(InvalidRequestError, match=f"session {said} is missing"), looking_at(stored):  # type: ignore[arg-type]
+        pass
+
+
+@pytest.mark.parametrize("before", ["-00000001-00000001.segment", OWNER])
+def test_who_was_killed_while_taking_it_over_has_damaged_nothing(stored: Stored, before: str) -> None:
+    def be_killed(name: str) -> None:
+        if name.endswith(before):
+            raise KeyboardInterrupt
+
+    unclosed(stored, ROW)
+    stored.fs.before_write = be_killed
+    with pytest.raises(KeyboardInterrupt):
         opened(stored)
+    stored.fs.before_write = lambda _: None
+    assert known(stored) == (1, 1, None, None)
+    Objects(stored).write(OWNER, b"")  # as of a disk, whose files are not whole at once
+    assert known(stored) == (1, 1, None, None)
 
 
 def test_it_belongs_to_one_output_and_one_way_to_keep_it(stored: Stored, folder: Path) -> None:
