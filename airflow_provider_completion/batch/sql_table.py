@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import pickle
+import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import islice
 from typing import Any, BinaryIO
 
@@ -22,7 +23,7 @@ from airflow_provider_completion.batch.kinds import ColumnKind, Kind, ListOf
 from airflow_provider_completion.batch.outputs import NewRecords, Table
 from airflow_provider_completion.batch.rows import NOT_SENT, shown
 from airflow_provider_completion.batch.sql_columns import converter_for, fits, type_for
-from airflow_provider_completion.batch.upserts import Columns, Upsert, upsert_for
+from airflow_provider_completion.batch.upserts import Columns, Keys, Upsert, upsert_for
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,10 @@ _AT_ONCE = 1000
 _PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 #: What to say of answers that cannot be written.
 _KEPT = "The answers are in the journal: the same batch, run again, asks for none of them."
+_ITS_KEYS = (
+    "A column may round numbers and times, and take no notice of zones, capitals or blanks: its type or its collation "
+    "has to keep the keys apart."
+)
 _STATUS = "completion_status"
 
 
@@ -122,21 +127,29 @@ class SqlTable(Table):
         :param may_go_on: is called before each transaction, and raises if there must be no more
         :raises CompletionError: they cannot be written, or not now; those of earlier transactions are
         """
-        written = missing = 0
-        while some := list(islice(rows, _AT_ONCE)):
-            may_go_on()
-            missing += self._write(self._upsert, some)
-            written += len(some)
-        log.info("%d rows are written to the table %s.", written - missing, self._called)
-        if missing:
-            log.warning("The table %s does not have %d of the rows: insert=False.", self._called, missing)
+        given = written = 0
+        with closing(sqlite3.connect("")) as keys:  # SQLite's name for a file that is gone then
+            keys.execute("CREATE TABLE keys (key TEXT PRIMARY KEY) WITHOUT ROWID")
+            while some := list(islice(rows, _AT_ONCE)):
+                may_go_on()
+                written += self._write(self._upsert, some, keys)
+                given += len(some)
+        log.info("%d rows are written to the table %s.", written, self._called)
+        if given > written:
+            log.warning("The table %s does not have %d of the rows: insert=False.", self._called, given - written)
 
-    def _write(self, upsert: Upsert, rows: Sequence[tuple[Any, ...]]) -> int:
+    def _write(self, upsert: Upsert, rows: Sequence[tuple[Any, ...]], keys: sqlite3.Connection) -> int:
+        """Write rows in a transaction, and return how many it has.
+
+        :param keys: those that the table has of rows that were written before
+        """
         pauses = iter(_PAUSES)
         while True:
             try:
-                with self._engine.begin() as connection:
-                    return upsert(connection, rows)
+                with keys, self._engine.begin() as connection:
+                    found = upsert(connection, rows)
+                    self._expect_each(found, rows, keys)
+                    return len(found)
             except SQLAlchemyError as error:
                 failure = failure_of(error, f"The table {self._called} cannot be written", _KEPT)
                 pause = next(pauses, None)
@@ -144,6 +157,17 @@ class SqlTable(Table):
                     raise failure from None
             log.warning("%s It is tried again in %.1f s.", failure.message, pause)
             time.sleep(pause)
+
+    def _expect_each(self, found: Keys, rows: Sequence[tuple[Any, ...]], keys: sqlite3.Connection) -> None:
+        """Refuse to let one row take the place of another in the table, or be lost there."""
+        with _on_disk():
+            added = keys.executemany("INSERT OR IGNORE INTO keys VALUES (?)", [(repr(key),) for key in found.values()])
+        if added.rowcount < len(found):
+            what = f"Two rows have the same key in the table {self._called}, as it compares them."
+            raise InvalidRequestError(what, hint=f"{_ITS_KEYS} {_KEPT}")
+        if self._insert and len(found) < len(rows):
+            what = f"The table {self._called} does not have all rows that were just written, as it changes their keys."
+            raise InvalidRequestError(what, hint=f"{_ITS_KEYS} {_KEPT}")
 
     @property
     def _called(self) -> str:
@@ -278,9 +302,9 @@ class _NewRows(NewRecords):
 def _on_disk() -> Iterator[None]:
     try:
         yield
-    except OSError as error:
+    except (OSError, sqlite3.Error) as error:
         raise CompletionError(
-            f"The results cannot be held on the disk: {error.strerror or error}.",
+            f"The results cannot be held on the disk: {getattr(error, 'strerror', None) or error}.",
             hint=f"They need about their own size in the folder for temporary files; TMPDIR names another. {_KEPT}",
             retry="delay",
         ) from error

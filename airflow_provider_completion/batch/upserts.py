@@ -9,15 +9,19 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.engine import Connection
 
-from airflow_provider_completion.batch.cells import cell_of
 from airflow_provider_completion.batch.sql_columns import bound_as
 
 #: What a statement calls its values: names of columns can have anything in them.
 _VALUE = "value_{}".format
 _KEY = "key_{}".format
 
-#: Writes rows, each a tuple of values in the order of the columns, and returns how many are not there to be changed.
-Upsert: TypeAlias = Callable[[Connection, Sequence[tuple[Any, ...]]], int]
+#: How many rows are looked for in a statement; SQLite takes 500.
+_LOOKED_FOR = 200
+
+#: The keys that a table has of rows, by the places of these; of those that it does not have, none.
+Keys: TypeAlias = Mapping[int, tuple[Any, ...]]
+#: Writes rows, each a tuple of values in the order of the columns, and returns what the table has of them then.
+Upsert: TypeAlias = Callable[[Connection, Sequence[tuple[Any, ...]]], Keys]
 
 
 class Columns:
@@ -50,9 +54,10 @@ class Columns:
         keys = [(_KEY(nth), place) for nth, place in enumerate(self._key_places)]
         return [{**dict(zip(marks, row, strict=True)), **{mark: row[place] for mark, place in keys}} for row in rows]
 
-    def of_key(self) -> Any:
-        """Return the condition that a row has the key in the marks."""
-        return sa.and_(*[self.table.c[name] == sa.bindparam(_KEY(nth)) for nth, name in enumerate(self.key)])
+    def of_key(self, values: Sequence[Any] = ()) -> Any:
+        """Return the condition that a row has the key of these values, or else in the marks."""
+        values = values or [sa.bindparam(_KEY(nth)) for nth in range(len(self.key))]
+        return sa.and_(*[self.table.c[name] == value for name, value in zip(self.key, values, strict=True)])
 
     def key_of(self, row: Sequence[Any]) -> tuple[Any, ...]:
         """Return the key in a row of values."""
@@ -81,9 +86,9 @@ def upsert_for(dialect: str, columns: Columns, *, insert: bool) -> Upsert:
         return _by_reading(columns, insert=insert, only_other_values=dialect in _STATEMENTS)
     statement = _STATEMENTS[dialect](columns)
 
-    def upsert(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> int:
+    def upsert(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> Keys:
         connection.execute(statement, columns.bound(rows))
-        return 0
+        return _found(connection, columns, rows)
 
     return upsert
 
@@ -119,31 +124,35 @@ _STATEMENTS: dict[str, Callable[[Columns], Any]] = {
 def _by_reading(columns: Columns, *, insert: bool, only_other_values: bool = False) -> Upsert:
     """Return the way for any database: it looks which keys are there."""
     table, values = columns.table, columns.values()
-    keys = [table.c[name] for name in columns.key]
     change: Any = sa.update(table).where(columns.of_key()).values({name: values[name] for name in columns.others})
     if only_other_values and columns.others:
         change = change.where(columns.differ(values))
     add = sa.insert(table).values(values)
 
-    def upsert(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> int:
-        wanted = [columns.key_of(row) for row in rows]
-        if len(keys) == 1:
-            condition: Any = keys[0].in_([key for (key,) in wanted])
-        else:
-            condition = sa.or_(
-                *[sa.and_(*[at == value for at, value in zip(keys, key, strict=True)]) for key in wanted]
-            )
-        found = {_as_text(key) for key in connection.execute(sa.select(*keys).where(condition))}
-        there = [row for row in rows if _as_text(columns.key_of(row)) in found]
-        missing = [row for row in rows if _as_text(columns.key_of(row)) not in found]
-        if there and columns.others:
-            connection.execute(change, columns.bound(there))
-        if missing and insert:
-            connection.execute(add, columns.bound(missing))
-        return 0 if insert else len(missing)
+    def upsert(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> Keys:
+        found = _found(connection, columns, rows)
+        missing = [row for place, row in enumerate(rows) if place not in found]
+        if found and columns.others:
+            connection.execute(change, columns.bound([rows[place] for place in found]))
+        if not missing or not insert:
+            return found
+        connection.execute(add, columns.bound(missing))
+        return _found(connection, columns, rows)
 
     return upsert
 
 
-def _as_text(key: Sequence[Any]) -> tuple[str, ...]:
-    return tuple(map(cell_of, key))
+def _found(connection: Connection, columns: Columns, rows: Sequence[tuple[Any, ...]]) -> Keys:
+    """Return which rows are there: the database says what is the same key."""
+    found: dict[int, tuple[Any, ...]] = {}
+    keys = [columns.table.c[name] for name in columns.key]
+    for first in range(0, len(rows), _LOOKED_FOR):
+        looks = [
+            sa.select(sa.literal_column(str(place)), *keys).where(
+                columns.of_key([sa.bindparam(None, value, type_=sa.types.NullType()) for value in columns.key_of(row)])
+            )
+            for place, row in enumerate(rows[first : first + _LOOKED_FOR])
+        ]
+        for place, *key in connection.execute(sa.union_all(*looks)):
+            found[first + place] = tuple(key)
+    return found

@@ -185,6 +185,46 @@ class TestTable:
         assert "3 rows are written to the table 'products'." in caplog.messages
         assert "The table 'products' does not have 1 of the rows: insert=False." in caplog.messages
 
+    @pytest.mark.usefixtures("way", "at_once")
+    @pytest.mark.parametrize("insert", [True, False])
+    @pytest.mark.parametrize("between", [0, 3], ids=["in one transaction", "in two"])
+    def test_rows_whose_keys_are_the_same_in_the_table_are_not_written_over_each_other(
+        self, server: SmallServer, shop: Engine, journal: Path, insert: bool, between: int
+    ) -> None:
+        do(shop, "CREATE TABLE described (sku TEXT COLLATE NOCASE PRIMARY KEY, answer TEXT)")
+        keys = ["ab", *map(str, range(between)), "AB"]
+        if not insert:
+            do(shop, *[f"INSERT INTO described (sku) VALUES ('{key}')" for key in keys[:-1]])
+        target = table(shop, columns={"answer": "answer"}, insert=insert)
+        rows = [{"sku": key, "text": f"row {key}"} for key in keys]
+        with pytest.raises(InvalidRequestError, match=r"same key|UNIQUE") as caught:
+            night(server, target, rows, journal=journal, ask={"key": ()})
+        assert "The answers are in the journal" in caught.value.hint
+        assert ("about row AB",) not in found(shop, "SELECT answer FROM described")
+
+    @pytest.mark.usefixtures("way")
+    def test_the_database_says_which_rows_are_there(self, server: SmallServer, shop: Engine, journal: Path) -> None:
+        do(
+            shop,
+            "CREATE TABLE described (sku REAL PRIMARY KEY, answer TEXT)",
+            "INSERT INTO described (sku) VALUES (1), (2)",
+        )
+        rows = [{"sku": number, "text": f"row {number}"} for number in (1, 2, 3)]
+        night(server, table(shop, columns={"answer": "answer"}, insert=False), rows, journal=journal, ask={"key": ()})
+        assert found(shop, "SELECT * FROM described") == [(1.0, "about row 1"), (2.0, "about row 2")]
+
+    @pytest.mark.usefixtures("way")
+    def test_a_key_that_the_table_changes_is_no_success(self, server: SmallServer, shop: Engine, journal: Path) -> None:
+        do(
+            shop,
+            "CREATE TABLE described (sku TEXT PRIMARY KEY, answer TEXT)",
+            "CREATE TRIGGER changed AFTER INSERT ON described BEGIN "
+            "UPDATE described SET sku = 'x' || sku WHERE sku = new.sku; END",
+        )
+        with pytest.raises(InvalidRequestError, match="as it changes their keys"):
+            night(server, table(shop, columns={"answer": "answer"}), query(shop), journal=journal)
+        assert found(shop, "SELECT * FROM described") == []
+
     def test_rows_without_an_answer_say_so_in_the_table(self, server: SmallServer, shop: Engine, journal: Path) -> None:
         do(shop, "UPDATE products SET sku = '' WHERE sku = '00002'")
         server.script = lambda asked: FAILED if asked.text == "row 1" else Reply()

@@ -12,6 +12,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from importlib.util import find_spec
 from multiprocessing import get_context
@@ -131,6 +132,50 @@ def test_a_table_in_a_schema_is_the_same_with_and_without_its_name(
     manifest, _ = night(server, table(shop, "elsewhere.described", create=True), query(shop), journal=journal)
     assert manifest.output == f"postgresql://127.0.0.1:{shop.url.port}/postgres/elsewhere.described"
     assert found(shop, "SELECT sku, answer FROM elsewhere.described ORDER BY sku") == ANSWERS
+
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+AN_HOUR_EAST = timezone(timedelta(hours=1))
+
+
+@pytest.mark.parametrize(
+    ("type_", "keys"),
+    [
+        ("CHAR(5)", ["a", "b"]),
+        ("NUMERIC(10, 2)", [1, 2]),
+        ("DOUBLE PRECISION", [1, 0.1]),
+        ("TIMESTAMPTZ", [NOON.astimezone(AN_HOUR_EAST), NOON + timedelta(days=1)]),
+    ],
+)
+def test_the_database_says_which_rows_are_there(
+    server: SmallServer, engine: Engine, journal: Path, type_: str, keys: list[Any]
+) -> None:
+    do(engine, f"CREATE TABLE described (sku {type_} PRIMARY KEY, answer TEXT)")
+    rows = [{"sku": key, "text": f"row {number}"} for number, key in enumerate(keys)]
+    for insert in (True, False):
+        target = table(engine, columns={"answer": "answer"}, insert=insert)
+        night(server, target, rows, journal=journal, ask={"key": ()})
+        assert found(engine, "SELECT answer FROM described ORDER BY answer") == [("about row 0",), ("about row 1",)]
+        do(engine, "UPDATE described SET answer = NULL")
+
+
+@pytest.mark.parametrize(
+    ("type_", "keys"),
+    [
+        ("CHAR(5)", ["a", "a "]),
+        ("NUMERIC", [Decimal("1.0"), Decimal("1.00")]),
+        ("NUMERIC(10, 2)", [Decimal("1.001"), Decimal("1.002")]),
+        ("TIMESTAMPTZ", [NOON, NOON.astimezone(AN_HOUR_EAST)]),
+    ],
+)
+def test_rows_whose_keys_are_the_same_in_the_table_are_not_written_over_each_other(
+    server: SmallServer, engine: Engine, journal: Path, type_: str, keys: list[Any]
+) -> None:
+    do(engine, f"CREATE TABLE described (sku {type_} PRIMARY KEY, answer TEXT)")
+    rows = [{"sku": key, "text": f"row {number}"} for number, key in enumerate(keys)]
+    with pytest.raises(InvalidRequestError, match=r"same key|changes their keys"):
+        night(server, table(engine, columns={"answer": "answer"}), rows, journal=journal, ask={"key": ()})
+    assert found(engine, "SELECT * FROM described") == []
 
 
 def test_a_connection_that_drops_while_rows_are_read_sends_nothing(
