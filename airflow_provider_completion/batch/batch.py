@@ -99,6 +99,7 @@ class Batch:
         #: The URI of the results of all rows that are asked here, whose journal it is.
         self.output_uri = split.uri
         self._places, self._table = split, table
+        self._table_key = table.key_of if table else None
         if ask.limit is not None:
             self._places, self._table = places.of_sample(), None
             self._places = self._places.of(shard) if shard else self._places
@@ -215,6 +216,7 @@ class Batch:
             dedupe=self._ask.dedupe,
             limit=self._ask.limit,
             shard=self._shard,
+            table_key=self._table_key,
             report=self._places.beside(_PROBLEMS),
         )
         if self._shard:

@@ -108,6 +108,12 @@ class Table(ABC):
         """
 
     @abstractmethod
+    def key_of(self, row: Mapping[str, Any], /) -> str:
+        """Return what the table surely takes for the key of a row, as far as can be told without asking it. After
+        :meth:`check`.
+        """
+
+    @abstractmethod
     def make(self) -> None:
         """Make it, if it is not there and is to be made.
 

@@ -7,7 +7,7 @@ import logging
 import pickle
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 #: What becomes of a batch with rows that cannot be sent: it is refused, or goes on without them.
 BadRows: TypeAlias = Literal["fail", "skip"]
 
+#: Returns what is compared of a row's key.
+KeyOf: TypeAlias = Callable[[Mapping[str, Any]], str]
+
 #: Problems that the log shows.
 _SHOWN = 20
 
@@ -35,7 +38,7 @@ PRAGMA cache_size = -4096; -- KiB
 CREATE TABLE rows (idx INTEGER PRIMARY KEY, line INTEGER, columns BLOB);
 CREATE TABLE as_read (idx INTEGER PRIMARY KEY, value BLOB);
 -- Not of rows that could not be read. NULL: there is none.
-CREATE TABLE marks (idx INTEGER PRIMARY KEY, key TEXT, fingerprint BLOB);
+CREATE TABLE marks (idx INTEGER PRIMARY KEY, key TEXT, table_key TEXT, fingerprint BLOB);
 CREATE TABLE problems (idx INTEGER, what TEXT);
 CREATE INDEX problem_of ON problems (idx);
 -- Rows that ask what an earlier one asks; nth of them, from 1 on. The first is that of the shard, NULL for itself.
@@ -44,11 +47,12 @@ CREATE TABLE twins (idx INTEGER PRIMARY KEY, first INTEGER, nth INTEGER);
 
 #: One of two rows with the same key is no more the right one than the other.
 _SAME_KEYS = """
-CREATE INDEX key_of ON marks (key);
+CREATE INDEX same_{key} ON marks ({key});
 INSERT INTO problems SELECT idx, (
     SELECT place_of(other.idx, line) FROM marks AS other JOIN rows USING (idx)
-    WHERE other.key = marks.key AND other.idx != marks.idx ORDER BY other.idx LIMIT 1
-) || ' has the same key' FROM marks WHERE key IN (SELECT key FROM marks GROUP BY key HAVING count(*) > 1);
+    WHERE other.{key} = marks.{key} AND other.idx != marks.idx ORDER BY other.idx LIMIT 1
+) || ' has the same key' FROM marks WHERE {key} IN (SELECT {key} FROM marks GROUP BY {key} HAVING count(*) > 1)
+    AND idx NOT IN (SELECT idx FROM problems WHERE what LIKE '% has the same key');
 """
 
 _TWINS = """
@@ -140,6 +144,7 @@ class Spool:
         dedupe: bool = False,
         limit: int | None = None,
         shard: Shard | None = None,
+        table_key: KeyOf | None = None,
         report: FilePath | None = None,
     ) -> Checked:
         """Hold all rows against the plan and its form, and tell them apart. Once, before rows are asked for.
@@ -150,6 +155,7 @@ class Spool:
         :param dedupe: ask only once for rows that ask the same
         :param limit: how many rows, from the first on, there are from now on; all are checked. None for all
         :param shard: whose rows there are from now on; all are checked. With ``dedupe`` it asks once for its equal ones
+        :param table_key: says what a table takes for the key of a row, which no two rows must have; None if none does
         :param report: a file for all problems, a line for each; that of an earlier check goes when there are none
         :raises InvalidRequestError: some rows cannot be sent, or a file that one names cannot be read now
         """
@@ -157,8 +163,9 @@ class Spool:
             raise InvalidRequestError("bad_rows is neither 'fail' nor 'skip'.", hint=NOT_SENT)
         self._dedupe = dedupe
         with _on_disk():
-            self._mark(plan, recipient)
-            self._db.executescript(_SAME_KEYS if plan.key else "")
+            self._mark(plan, recipient, table_key)
+            self._db.executescript(_SAME_KEYS.format(key="key") if plan.key else "")
+            self._db.executescript(_SAME_KEYS.format(key="table_key") if table_key else "")
             self._db.executescript(_TWINS.format(shard=f", idx % {shard.of}" if shard else ""))
             rows, rejected, _ = self._db.execute(_COUNTS, (_ALL, *_UNSPLIT)).fetchone()
         if rejected:
@@ -242,19 +249,20 @@ class Spool:
         self._kinds = source.kinds
         return list(dict.fromkeys(source.columns) | seen)
 
-    def _mark(self, plan: ColumnPlan, recipient: Recipient) -> None:
+    def _mark(self, plan: ColumnPlan, recipient: Recipient, table_key: KeyOf | None) -> None:
         unread = "SELECT idx, columns FROM rows WHERE idx NOT IN (SELECT idx FROM problems) ORDER BY idx"
         for index, kept in self._db.execute(unread):
-            columns, key, fingerprint = _loaded(kept), None, None
+            columns, key, in_table, fingerprint = _loaded(kept), None, None, None
             try:
                 fingerprint = bytes.fromhex(recipient.fingerprint(plan.asked(columns)))
             except InvalidRequestError as error:
                 self._reject(index, error)
             try:
                 key = plan.key_of(columns) if plan.key else None
+                in_table = table_key(columns) if table_key else None
             except InvalidRequestError as error:
                 self._reject(index, error)
-            self._db.execute("INSERT INTO marks VALUES (?, ?, ?)", (index, key, fingerprint))
+            self._db.execute("INSERT INTO marks VALUES (?, ?, ?, ?)", (index, key, in_table, fingerprint))
 
     def _reject(self, index: int, error: InvalidRequestError) -> None:
         if error.retry != "never":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from decimal import Decimal
+from datetime import UTC, datetime
+from decimal import Context, Decimal
 from typing import Any, TypeAlias
 
 from sqlalchemy import types
@@ -16,6 +17,10 @@ from airflow_provider_completion.batch.kinds import FRACTION_DIGITS, WHOLE_DIGIT
 #: Databases whose keys cannot be texts of any length, and how long they are there.
 _SHORT_KEYS, _KEY_CHARACTERS = ("mysql", "mariadb", "mssql", "oracle"), 255
 _NUMBERS = (types.Numeric, types.Float)
+#: More of them than a number has in any database.
+_ALL_DIGITS = Context(prec=200_000)
+#: Instants are compared by how far they are from it: those at the ends of the calendar have no UTC.
+_AN_INSTANT = datetime(2000, 1, 1, tzinfo=UTC)
 
 #: Makes of a value of a record what the driver takes.
 Converter: TypeAlias = Callable[[Any], Any]
@@ -78,6 +83,13 @@ def converter_for(type_: types.TypeEngine[Any], dialect: Dialect) -> Converter:
     if isinstance(type_, _NUMBERS):
         return _number
     return _as_it_is
+
+
+def written_once(value: Any) -> Any:
+    """Return what is the same for all ways to write a number or an instant."""
+    if isinstance(value, int | float | Decimal):
+        return Decimal(value).normalize(_ALL_DIGITS)
+    return value - _AN_INSTANT if isinstance(value, datetime) and value.tzinfo else value
 
 
 def _text(value: Any) -> Any:

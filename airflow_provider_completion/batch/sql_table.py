@@ -22,7 +22,7 @@ from airflow_provider_completion.batch.databases import explained, failure_of, m
 from airflow_provider_completion.batch.kinds import ColumnKind, Kind, ListOf
 from airflow_provider_completion.batch.outputs import NewRecords, Table
 from airflow_provider_completion.batch.rows import NOT_SENT, shown
-from airflow_provider_completion.batch.sql_columns import converter_for, fits, type_for
+from airflow_provider_completion.batch.sql_columns import converter_for, fits, type_for, written_once
 from airflow_provider_completion.batch.upserts import Columns, Keys, Upsert, upsert_for
 
 log = logging.getLogger(__name__)
@@ -91,6 +91,11 @@ class SqlTable(Table):
         columns = Columns(self._name, self._schema, {name: types[name] for name in self._targets.values()}, key)
         self._upsert = upsert_for(self._engine.dialect.name, columns, insert=self._insert)
         self._convert = [converter_for(type_, self._engine.dialect) for type_ in columns.types.values()]
+
+    def key_of(self, row: Mapping[str, Any], /) -> str:
+        """Return the key, with its numbers and instants written in one way."""
+        converters = dict(zip(self._targets, self._convert, strict=True))
+        return repr([written_once(converters[name](row[name])) for name in self.key])
 
     def make(self) -> None:
         """Make the table, if it is not there and is to be made."""

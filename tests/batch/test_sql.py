@@ -202,6 +202,22 @@ class TestTable:
         assert "The answers are in the journal" in caught.value.hint
         assert ("about row AB",) not in found(shop, "SELECT answer FROM described")
 
+    def test_a_number_that_is_written_in_two_ways_is_one_key(
+        self, server: SmallServer, shop: Engine, journal: Path
+    ) -> None:
+        rows = [{"sku": key, "text": f"row {key}"} for key in (1, 0.5, 1.0)]
+        with pytest.raises(InvalidRequestError, match=r"2 of 3 rows .* the first is row 1: row 3 has the same key"):
+            night(server, table(shop, create=True), rows, journal=journal, ask={"key": ()})
+        assert server.posts.total() == 0
+        # Texts are other ones then, but what the journal knows by a text is one row's.
+        do(shop, "CREATE TABLE described (sku TEXT PRIMARY KEY, answer TEXT)")
+        target = table(shop, columns={"answer": "answer"})
+        night(server, target, rows, journal=journal, ask={"key": ()})
+        assert described(shop, "sku") == [("0.5",), ("1",), ("1.0",)]
+        rows.append({"sku": "1", "text": "row 1"})
+        with pytest.raises(InvalidRequestError, match=r"2 of 4 rows .* the first is row 1: row 4 has the same key"):
+            night(server, target, rows, journal=journal, ask={"key": ()})
+
     @pytest.mark.usefixtures("way")
     def test_the_database_says_which_rows_are_there(self, server: SmallServer, shop: Engine, journal: Path) -> None:
         do(
