@@ -387,7 +387,8 @@ REMEDIES = {
     "The journal ... is closed.": "Cause: a row came to an end after the batch had. The lines before it in the log "
     "say why the batch ended; run it again.",
     "The journal ... is of format ..., which is not known here.": "Use the version of this package that wrote it.",
-    "The journal ... is that of another output, ...: each output has one of its own.": "Name another folder as "
+    "The journal ... is that of another output, ...: each output has one of its own. If it was moved or copied here, "
+    "give the folder another name, and name it as reuse=: its answers are taken over.": "Or name another folder as "
     "`journal`.",
     "the key ... ....": "Write text or a number there, where the rows come from.",
     "the key ... is empty.": "Fill it in where the rows come from. bad_rows='skip' leaves such rows out.",

@@ -166,7 +166,10 @@ def _place(path: str) -> str:
 
 def another_output(folder: object, owner: str) -> JournalError:
     """Return the error of a journal that belongs to another output."""
-    return JournalError(f"The journal {folder} is that of another output, {owner}: each output has one of its own.")
+    return JournalError(
+        f"The journal {folder} is that of another output, {owner}: each output has one of its own. If it was moved or "
+        "copied here, give the folder another name, and name it as reuse=: its answers are taken over."
+    )
 
 
 def of_a_path(folder: object) -> JournalError:

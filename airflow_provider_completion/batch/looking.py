@@ -17,6 +17,7 @@ from airflow_provider_completion.batch.entries import (
     JournalError,
     Line,
     RowId,
+    another_output,
     damaged,
     is_of,
     lines_in,
@@ -166,8 +167,7 @@ def _opened(folder: Path, name: str, output: str | None) -> Iterator[Look]:
                 raise InvalidRequestError(str(error), hint=NOT_SENT) from None
             look = Look(index, segments)
             if output is not None and not is_of(look.output, output):
-                what = f"The journal {name} is that of another output, {look.output}: each output has one of its own."
-                raise InvalidRequestError(what, hint=NOT_SENT)
+                raise InvalidRequestError(str(another_output(name, look.output)), hint=NOT_SENT)
             yield look
     except sqlite3.DatabaseError as error:
         raise InvalidRequestError(f"The journal {name!r} cannot be read: {error}.") from None

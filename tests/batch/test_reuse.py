@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from airflow_provider_completion.api.errors import InvalidRequestError
 from airflow_provider_completion.batch.export import export
+from airflow_provider_completion.batch.failing import BatchError
 from airflow_provider_completion.batch.reuse import journals_of
 from airflow_provider_completion.batch.rows import Recipient
 from airflow_provider_completion.structured.output import Output
@@ -170,6 +171,17 @@ def test_journals_that_lie_elsewhere_can_be_named(server: SmallServer, tmp_path:
     night(server, tmp_path / "a.jsonl", rows_of(1), journal=tmp_path / "elsewhere" / "a.journal")
     reuse = tmp_path / "elsewhere" / "*.journal"
     assert night(server, tmp_path / "b.jsonl", rows_of(1), reuse=reuse)[0].reused == 1
+
+
+def test_a_journal_that_was_moved_with_its_output_says_what_to_do(server: SmallServer, tmp_path: Path) -> None:
+    (tmp_path / "before").mkdir()
+    night(server, tmp_path / "before" / "out.jsonl", rows_of(3))
+    now = (tmp_path / "before").rename(tmp_path / "now")
+    with pytest.raises(BatchError, match="give the folder another name, and name it as reuse="):
+        night(server, now / "out.jsonl", rows_of(3))
+    earlier = (now / "out.journal").rename(now / "earlier.journal")
+    manifest, _ = night(server, now / "out.jsonl", rows_of(3), reuse=earlier)
+    assert (manifest.reused, manifest.asked.rows) == (3, 0)
 
 
 @pytest.mark.parametrize("reuse", ["mon*.jsonl", "*/monday.jsonl", "monday.jsonl"])
