@@ -189,6 +189,14 @@ class Batch:
         """
         return has_journal(self.journal)
 
+    @property
+    def has_splits(self) -> bool:
+        """Whether there are journals of other splits of the output, whose rows are not asked again.
+
+        :raises CompletionError: their storage fails just now
+        """
+        return bool(splits_beside(self.journal, self._unsplit))
+
     def expect_own_files(self) -> None:
         """Refuse to replace what stands beside the results, but is not of an earlier run of them.
 

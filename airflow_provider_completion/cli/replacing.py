@@ -28,7 +28,7 @@ def check_replaced(batch: Batch) -> None:
                 hint=f"{NOT_SENT} --journal names the folder, if it is elsewhere now. --overwrite asks for all rows, "
                 "and pays for all.",
             )
-    for output in batch.outputs:
+    for output in () if batch.has_splits else batch.outputs:
         if output.exists():
             what = f"{name_of(output)} is there, and no journal of a batch that has written it."
             raise InvalidRequestError(what, hint=f"{NOT_SENT} --overwrite lets it be replaced.")

@@ -216,6 +216,9 @@ def test_shards_are_asked_and_merged(
     done = ran("batch", "merge", "out.csv", "--shards", "2", "--json")
     assert (done.code, manifest(done)["counts"]["complete"]) == (0, 3)
     assert [line.split(",")[0] for line in Path("out.csv").read_text().splitlines()] == ["text", "a", "b", "c"]
+    done = ran("batch", "rows.csv", "out.csv", "--json")  # what was merged is replaced, and nothing is paid again
+    assert (done.code, len(completions(completion_server))) == (0, 3), done.errors
+    assert manifest(done)["counts"]["complete"] == 3
     for wrong, said in ((("--shard", "1"), "without shards"), (("--shards", "2"), "shard is no whole number")):
         done = ran("batch", "rows.csv", "out.csv", *wrong)
         assert (done.code, said in done.errors) == (2, True), done.errors
