@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ def merge(output: FilePath, shards: int, *, run: str = "") -> tuple[Manifest, Ba
         table see :func:`~.places.output_beside`
     :param shards: how many there are
     :param run: the beginning of their ``task``, see :class:`~.manifest.Share`, where it is that of the same Dag
-    :raises InvalidRequestError: the shards' results are not there, or not of one batch; nothing was written
+    :raises InvalidRequestError: the shards' results are not there, or not of one batch, or without ``run`` older than
+        those that are there; nothing was written
     :raises CompletionError: they cannot be read or written just now
     """
     place: Any = Path(output) if is_local(output) else output
@@ -43,6 +45,9 @@ def merge(output: FilePath, shards: int, *, run: str = "") -> tuple[Manifest, Ba
     letters = [_letters_of(part, manifest) for part, manifest in zip(parts, shares.manifests, strict=True)]
     table = shares.share.table
     places = Places(place, next(filter(None, letters), None), table)
+    told = shares.told()
+    if not run:
+        _check_newer(places, told["ended_at"])
     problem = why_not_published(shares.counts, shares.share.rows, max_failed=shares.share.max_failed)
     any_failed = any(letters)
     with NewFile(places.output) as results, NewFile(places.failed) as failed:
@@ -69,11 +74,22 @@ def merge(output: FilePath, shards: int, *, run: str = "") -> tuple[Manifest, Ba
         journal=None,
         report=uri_of(places.report),
         stopped=None,
-        **shares.told(),
+        **told,
     )
     write_whole(places.manifest, json.dumps(manifest.model_dump(mode="json"), indent=2).encode() + b"\n")
     write_whole(places.report, report_of(manifest, waiting=shares.waiting, running=shares.running))
     return manifest, not_published(manifest)
+
+
+def _check_newer(places: Places, ended_at: datetime) -> None:
+    """Refuse to replace what is newer than the shards' results: those of another split, or of one task."""
+    before = places.before.get("ended_at")
+    if before and datetime.fromisoformat(before) > ended_at:
+        raise InvalidRequestError(
+            f"The results of {name_of(places.manifest)!r} are newer than those of the shards.",
+            hint=f"{NOTHING_MERGED} Ask for the shards once more, which pays for nothing that was answered; or move "
+            "that manifest away, if the older results are wanted.",
+        )
 
 
 class _Records:

@@ -267,6 +267,24 @@ def test_last_nights_shards_are_not_tonights(server: SmallServer, tmp_path: Path
         assert merge(tmp_path / "out.jsonl", 3, run=run)[1] is None
 
 
+def test_older_results_do_not_replace_newer_ones(server: SmallServer, tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    together(server, output, rows_of(6), 3)
+    together(server, output, rows_of(7), 2, run="tuesday")
+    for _ in range(2):
+        assert merge(output, 2)[0].rows == 7
+    with pytest.raises(InvalidRequestError, match=r"The results of .*out\.manifest\.json' are newer") as caught:
+        merge(output, 3)
+    assert "Nothing was merged" in caught.value.hint
+    assert len(read(output)) == 7
+    together(server, output, rows_of(7), 3, run="wednesday")
+    assert merge(output, 3)[0].rows == 7
+    assert server.posts.total() == 7
+    # A task's are those of its own run.
+    night(server, output, rows_of(7), run="thursday")
+    assert merge(output, 3, run="dag/wednesday")[0].published
+
+
 @pytest.mark.parametrize("shards", [2, 4])
 def test_another_split_has_other_results(server: SmallServer, tmp_path: Path, shards: int) -> None:
     together_of(server, tmp_path)
