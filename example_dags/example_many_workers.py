@@ -12,7 +12,7 @@ from airflow_provider_completion.operators.batch import CompletionBatchOperator
 from airflow_provider_completion.operators.merge import CompletionMergeOperator
 
 
-@dag(schedule=None, params={"folder": Param("/data", type="string")}, tags=["example"])
+@dag(schedule=None, max_active_runs=1, params={"folder": Param("/data", type="string")}, tags=["example"])
 def example_many_workers():
     # [START many_workers]
     described = CompletionBatchOperator.partial(
