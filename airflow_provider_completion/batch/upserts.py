@@ -14,9 +14,10 @@ from airflow_provider_completion.batch.sql_columns import bound_as
 #: What a statement calls its values: names of columns can have anything in them.
 _VALUE = "value_{}".format
 _KEY = "key_{}".format
+_SOUGHT = "sought_{}_{}".format
 
-#: How many rows are looked for in a statement; SQLite takes 500.
-_LOOKED_FOR = 200
+#: How many rows are looked for in a statement, which has a part for each.
+_LOOKED_FOR = 50
 
 #: The keys that a table has of rows, by the places of these; of those that it does not have, none.
 Keys: TypeAlias = Mapping[int, tuple[Any, ...]]
@@ -84,11 +85,11 @@ def upsert_for(dialect: str, columns: Columns, *, insert: bool) -> Upsert:
     """
     if not insert or dialect not in _STATEMENTS:
         return _by_reading(columns, insert=insert, only_other_values=dialect in _STATEMENTS)
-    statement = _STATEMENTS[dialect](columns)
+    statement, look = _STATEMENTS[dialect](columns), _Look(columns)
 
     def upsert(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> Keys:
         connection.execute(statement, columns.bound(rows))
-        return _found(connection, columns, rows)
+        return look(connection, rows)
 
     return upsert
 
@@ -127,32 +128,48 @@ def _by_reading(columns: Columns, *, insert: bool, only_other_values: bool = Fal
     change: Any = sa.update(table).where(columns.of_key()).values({name: values[name] for name in columns.others})
     if only_other_values and columns.others:
         change = change.where(columns.differ(values))
-    add = sa.insert(table).values(values)
+    add, look = sa.insert(table).values(values), _Look(columns)
 
     def upsert(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> Keys:
-        found = _found(connection, columns, rows)
+        found = look(connection, rows)
         missing = [row for place, row in enumerate(rows) if place not in found]
         if found and columns.others:
             connection.execute(change, columns.bound([rows[place] for place in found]))
         if not missing or not insert:
             return found
         connection.execute(add, columns.bound(missing))
-        return _found(connection, columns, rows)
+        return look(connection, rows)
 
     return upsert
 
 
-def _found(connection: Connection, columns: Columns, rows: Sequence[tuple[Any, ...]]) -> Keys:
-    """Return which rows are there: the database says what is the same key."""
-    found: dict[int, tuple[Any, ...]] = {}
-    keys = [columns.table.c[name] for name in columns.key]
-    for first in range(0, len(rows), _LOOKED_FOR):
-        looks = [
-            sa.select(sa.literal_column(str(place)), *keys).where(
-                columns.of_key([sa.bindparam(None, value, type_=sa.types.NullType()) for value in columns.key_of(row)])
-            )
-            for place, row in enumerate(rows[first : first + _LOOKED_FOR])
-        ]
-        for place, *key in connection.execute(sa.union_all(*looks)):
-            found[first + place] = tuple(key)
-    return found
+class _Look:
+    """Looks which rows are there: the database says what is the same key."""
+
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+        self._statements: dict[int, Any] = {}  # by how many rows they look for: each is made once
+
+    def __call__(self, connection: Connection, rows: Sequence[tuple[Any, ...]]) -> Keys:
+        found: dict[int, tuple[Any, ...]] = {}
+        for first in range(0, len(rows), _LOOKED_FOR):
+            keys = [self._columns.key_of(row) for row in rows[first : first + _LOOKED_FOR]]
+            statement = self._statements.get(len(keys))
+            if statement is None:
+                statement = self._statements[len(keys)] = self._statement(len(keys))
+            marks = {_SOUGHT(place, nth): value for place, key in enumerate(keys) for nth, value in enumerate(key)}
+            for place, *key in connection.execute(statement, marks):
+                found[first + place] = tuple(key)
+        return found
+
+    def _statement(self, count: int) -> Any:
+        columns = self._columns
+        keys = [columns.table.c[name] for name in columns.key]
+        return sa.union_all(
+            *[
+                sa.select(sa.literal_column(str(place)), *keys).where(
+                    columns.of_key([sa.bindparam(_SOUGHT(place, nth)) for nth in range(len(keys))])
+                )
+                for place in range(count)
+            ]
+        )
