@@ -164,7 +164,8 @@ async def _in_pieces(body: MultipartStream) -> AsyncGenerator[bytes, None]:
 
 @lru_cache
 def _limits(connect: float, silence: float, total: float) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=silence if silence < total else None)
+    # Not sock_connect, which does not count while a proxy that was asked for a tunnel says nothing.
+    return aiohttp.ClientTimeout(total=None, connect=connect, sock_read=silence if silence < total else None)
 
 
 class _Connector(aiohttp.TCPConnector):
