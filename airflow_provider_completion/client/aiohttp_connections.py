@@ -108,16 +108,16 @@ class Connections:
             return reach.client_certificate_refused()
         if isinstance(error, aiohttp.ClientSSLError):
             return reach.no_secure_connection(error)
-        if isinstance(error, aiohttp.ClientHttpProxyError) and error.status == 407:
-            return reach.proxy_wants_a_password()
-        if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
-            return reach.no_way_through_the_proxy(error)
+        if isinstance(error, aiohttp.ClientHttpProxyError):
+            return reach.proxy_refuses(error.status)
+        if isinstance(error, aiohttp.ClientProxyConnectionError):
+            return reach.no_way_to_the_proxy(error)
         if isinstance(error, TimeoutError):  # aiohttp's own are these too
             return reach.out_of_time(transfer)
-        if isinstance(error, aiohttp.ClientConnectorError):
-            return reach.no_connection(error)
         if isinstance(error, aiohttp.InvalidURL):
             return reach.wrong_address(error)
+        if not transfer.sent:
+            return reach.no_connection(error)
         return reach.broken_answer(error, transfer)
 
     def _session(self, *, keeps: bool) -> aiohttp.ClientSession:

@@ -251,19 +251,32 @@ class Reach:
             f"The server {self._settings.base_url} {given}.", hint="Check client_cert and client_key of the connection."
         )
 
-    def no_way_through_the_proxy(self, error: BaseException) -> CompletionError:
-        """Return the error of a proxy that gave no connection."""
+    def no_way_to_the_proxy(self, error: BaseException) -> CompletionError:
+        """Return the error of a proxy that cannot be reached."""
         return ConnectError(
             f"The proxy before {self._settings.base_url} gave no connection ({in_words(error)}).",
             hint="Check the proxy setting.",
         )
 
-    def proxy_wants_a_password(self) -> CompletionError:
-        """Return the error of a proxy that does not know who asks."""
-        return ConfigurationError(
-            f"The proxy before {self._settings.base_url} wants a user and a password.",
-            hint="Put them into the proxy's address: http://user:password@host:port.",
-            status=407,
+    def proxy_refuses(self, status: int) -> CompletionError:
+        """Return the error of a proxy that was asked for a tunnel and answered with this status."""
+        proxy = f"The proxy before {self._settings.base_url}"
+        if status == 407:
+            return ConfigurationError(
+                f"{proxy} wants a user and a password.",
+                hint="Put them into the proxy's address: http://user:password@host:port.",
+                status=status,
+            )
+        if status == 403:
+            return ConfigurationError(
+                f"{proxy} does not let the call through.",
+                hint="Ask whoever runs the proxy to allow this host and port, or check the proxy setting.",
+                status=status,
+            )
+        return ConnectError(
+            f"{proxy} made no tunnel.",
+            hint="Check the Base URL, the proxy setting, and that the server is running.",
+            status=status,
         )
 
     def wrong_address(self, error: BaseException) -> CompletionError:

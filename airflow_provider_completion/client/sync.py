@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -191,9 +192,8 @@ class CompletionClient:
         if isinstance(error, requests.exceptions.SSLError):
             return reach.no_secure_connection(error)
         if isinstance(error, requests.exceptions.ProxyError):
-            # Its status is in the text only.
-            wants_password = "Tunnel connection failed: 407" in str(causes[-1])
-            return reach.proxy_wants_a_password() if wants_password else reach.no_way_through_the_proxy(error)
+            refused = re.search(r"Tunnel connection failed: (\d{3})\b", str(causes[-1]))  # it is nowhere else
+            return reach.proxy_refuses(int(refused[1])) if refused else reach.no_way_to_the_proxy(error)
         if late:
             return reach.out_of_time(transfer)
         if isinstance(error, ValueError):  # addresses and header fields that cannot be

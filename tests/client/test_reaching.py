@@ -25,7 +25,7 @@ from airflow_provider_completion.api.errors import (
 )
 from airflow_provider_completion.client.reaching import in_words
 from airflow_provider_completion.client.sync import CompletionClient
-from tests.client.conftest import INPUTS, KEY, complete, info, settings_for
+from tests.client.conftest import INPUTS, KEY, complete, fast, info, settings_for
 from tests.client.raw_server import END, LAST_CHUNK, STREAM_HEAD, RawServer, chunk, json_reply, message, reply
 
 INFO = json_reply({"name": "app", "mode": "completion"})
@@ -394,13 +394,46 @@ def test_no_connection_to_the_proxy(calls, scheme):
     assert "proxy" in str(error)
 
 
-@pytest.mark.parametrize("status", [403, 502])
-def test_a_proxy_that_refuses_the_tunnel(calls, status):
+@pytest.mark.parametrize("status", [302, 404, 502, 503, 504])
+def test_a_proxy_that_makes_no_tunnel(calls, status):
     with RawServer(reply(status, b"no", "text/plain")) as proxy:
         error = failure(calls, settings_for("https://app.invalid", proxy=f"http://127.0.0.1:{proxy.port}"), complete)
     assert type(error) is ConnectError
-    assert error.billed == "no"
-    assert "proxy" in str(error)
+    assert (error.status, error.billed, error.retry) == (status, "no", "delay")
+    assert "proxy" in error.message
+
+
+def test_a_proxy_whose_rules_forbid_the_tunnel_is_asked_once(calls):
+    with RawServer(reply(403, b"no", "text/plain")) as proxy:
+        settings = fast("https://app.invalid", proxy=f"http://127.0.0.1:{proxy.port}")
+        error = failure(calls, settings, complete)
+        assert len(proxy.requests) == 1
+    assert type(error) is ConfigurationError
+    assert (error.status, error.billed, error.retry) == (403, "no", "never")
+    assert "proxy" in error.message
+
+
+@pytest.mark.parametrize("call", [complete, info], ids=["complete", "info"])
+def test_a_proxy_that_says_nothing_is_given_the_time_for_the_connection(calls, call):
+    def answer(peer):
+        if not peer.server.go_on.wait(5):
+            peer.send(reply(502, b"late", "text/plain"))
+
+    with RawServer(answer) as proxy:
+        settings = settings_for("https://app.invalid", proxy=f"http://127.0.0.1:{proxy.port}", connect_seconds=0.3)
+        error = failure(calls, settings, call)
+        assert [request.method for request in proxy.requests] == ["CONNECT"]
+    assert type(error) is ConnectError
+    assert "within 0.3 s (connect_seconds)" in error.message
+
+
+def test_a_proxy_that_closes_before_there_is_a_tunnel_has_cost_nothing(calls):
+    with RawServer(lambda peer: peer.close()) as proxy:
+        settings = fast("https://app.invalid", proxy=f"http://127.0.0.1:{proxy.port}")
+        error = failure(calls, settings, complete)
+        assert [request.method for request in proxy.requests] == ["CONNECT"] * 3
+    assert type(error) is ConnectError
+    assert (error.billed, error.retry) == ("no", "delay")
 
 
 @pytest.mark.parametrize("call", [complete, info, POSTS["stop"]], ids=["complete", "info", "stop"])
