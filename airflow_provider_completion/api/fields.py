@@ -42,6 +42,9 @@ class Otherwise:
 
 
 _OR_NONE = Otherwise(lambda: None)
+#: What is no number, or so far from any that there can be that the sum of a million would not fit into 64 bits, is
+#: refused by XCom, with the answer that it comes with.
+_NOT_FAR = Field(ge=-(10**12), le=10**12)
 
 
 def _aware(time: datetime) -> datetime:
@@ -56,14 +59,14 @@ Id: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,100}$")]
 OptionalId: TypeAlias = Annotated[Id | None, _OR_NONE]
 #: Reads such an id where there is no model that would.
 OPTIONAL_ID: TypeAdapter[str | None] = TypeAdapter(OptionalId)
-OptionalInt: TypeAlias = Annotated[int | None, _OR_NONE]
-OptionalSeconds: TypeAlias = Annotated[float | None, _OR_NONE]
+OptionalInt: TypeAlias = Annotated[Annotated[int, Field(ge=-(2**63), lt=2**63)] | None, _OR_NONE]
+OptionalSeconds: TypeAlias = Annotated[Annotated[float, _NOT_FAR] | None, _OR_NONE]
 #: Epoch seconds, or ISO text with its offset; always aware.
 OptionalDatetime: TypeAlias = Annotated[AwareDatetime | None, _OR_NONE]
 #: The same, and ISO text without an offset, which is UTC (contract §6). Slower: not for events.
 OptionalUtcDatetime: TypeAlias = Annotated[Annotated[datetime, AfterValidator(_aware)] | None, _OR_NONE]
 #: A count that is 0 when the server does not tell it.
-Count: TypeAlias = Annotated[int, Otherwise(int)]
+Count: TypeAlias = Annotated[int, _NOT_FAR, Otherwise(int)]
 #: Decimal text in any notation (``0E-7``, contract §3) or a number; serialised in fixed notation, hence the bounds.
 Money: TypeAlias = Annotated[
     Annotated[Decimal, Field(max_digits=40, decimal_places=30)] | None,

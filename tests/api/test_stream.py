@@ -396,6 +396,16 @@ def test_case_22_odd_counts_are_none_and_never_an_error():
     assert (found.latency, found.currency) == (None, None)
 
 
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999", "-1e30", "1" * 30, '"nan"', '"inf"'])
+@pytest.mark.parametrize(("name", "without"), [("latency", None), ("total_tokens", 0)])
+def test_a_number_that_no_xcom_takes_is_as_if_it_were_not_told(name, without, value):
+    """The answer is paid, and XCom would refuse it with its usage."""
+    end = f'data: {{"event": "message_end", "metadata": {{"usage": {{"prompt_tokens": 5, "{name}": {value}}}}}}}\n\n'
+    usage = exchange_of(text("a"), end.encode()).completion().usage
+    assert usage is not None
+    assert (getattr(usage, name), usage.prompt_tokens) == (without, 5)
+
+
 def test_case_23_message_id_wins():
     assert exchange_of(data("message", id="other", answer="a"), END).completion().message_id == "m"
     assert blocking({"answer": "a", "id": "other", "message_id": "m"}).completion().message_id == "m"
