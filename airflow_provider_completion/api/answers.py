@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from airflow_provider_completion.api.errors import InvalidRequestError, UnfinishedAnswerError
 from airflow_provider_completion.api.fields import ApiModel, Count, Money, OptionalId, OptionalSeconds
+from airflow_provider_completion.api.storable import without_unstorable
 
 #: How a generation ended. ``complete``; ``stopped``: we asked the server to stop; ``suspect``: a regular end with the
 #: marks of one that the server ended itself (contract §4.6, §13), or of text that was paid and did not come.
@@ -178,8 +179,12 @@ class Completion:
         return plain
 
     def serialize(self) -> dict[str, Any]:
-        """Return what Airflow keeps of it in XCom."""
-        return self.as_json()
+        """Return what Airflow keeps of it in XCom: of ``metadata`` and ``files`` what every XCom takes. What else the
+        server tells beside a paid answer does not fail its task.
+        """
+        plain = self.as_json()
+        beside = {name: plain.pop(name) for name in ("metadata", "files")}
+        return {**plain, **without_unstorable(beside)}
 
     @staticmethod
     def deserialize(data: dict[str, Any], version: int) -> Completion:  # noqa: ARG004 - Airflow's signature

@@ -76,3 +76,24 @@ def not_storable(data: Any) -> Iterator[tuple[Path, str]]:
                 yield path, f"a key is longer than {_LONGEST_KEY_BYTES} bytes"
         parts = value.items() if isinstance(value, dict) else enumerate(value)
         waiting.extend(reversed([((*path, part), inner) for part, inner in parts]))
+
+
+def without_unstorable(data: dict[str, Any]) -> dict[str, Any]:
+    """Return plain JSON data without what :func:`not_storable` names, and with all its text as ``with_storable_text``
+    makes it. A list has None in that place, and nothing is left of what is nested too deep.
+
+    :param data: is changed
+    """
+    while found := dict(not_storable(data)):  # of an object's reserved keys it names one
+        if () in found:
+            return {}
+        for *within, part in reversed(found):  # what is within first
+            holder: Any = data
+            for each in within:
+                holder = holder[each]
+            if isinstance(part, int):
+                holder[part] = None
+            else:
+                del holder[part]
+    stored: dict[str, Any] = with_storable_text(data)
+    return stored

@@ -14,6 +14,7 @@ import pytest
 from airflow.providers.common.compat.sdk import BaseOperator, task
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
+from airflow_provider_completion.api.answers import Completion
 from airflow_provider_completion.exceptions import CompletionError
 from airflow_provider_completion.hooks.completion import CompletionHook
 from airflow_provider_completion.operators.attempt import Attempt
@@ -173,6 +174,27 @@ def test_a_completion_returned_from_a_task_is_read_as_it_was(completion_server: 
     assert read["completion"] == read["paid"]
     assert read["usage"] == read["paid"].usage
     assert read["usage"].total_price == read["paid"].usage.total_price  # to the last digit
+
+
+def test_what_the_server_tells_beside_an_answer_does_not_fail_the_task_that_returns_it() -> None:
+    read: list[Completion] = []
+    sources = [{"title": "A", "doc_metadata": {"__classname__": "x.Y", "__type": "dict", "__var": {"a": 2**64}}}]
+
+    with dags.new_dag() as dag:
+
+        @task
+        def ask() -> Completion:
+            return Completion(answer="An answer.", metadata={"retriever_resources": sources})
+
+        @task
+        def reader(completion: Completion) -> None:
+            read.append(completion)
+
+        reader(ask())
+
+    assert set(dags.states_of(dag).values()) == {"success"}
+    assert [completion.answer for completion in read] == ["An answer."]
+    assert read[0].metadata == {"retriever_resources": [{"title": "A", "doc_metadata": {"__var": {}}}]}
 
 
 def test_both_clients_know_the_same_usage(completion_server: LocalCompletionServer) -> None:

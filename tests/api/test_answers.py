@@ -33,3 +33,16 @@ PRICED = USAGE.model_copy(update={"total_price": Decimal("0.0000012"), "currency
 )
 def test_a_completion_in_one_line(completion: Completion, summary: str) -> None:
     assert completion.summary == summary
+
+
+def test_what_airflow_keeps_of_a_completion_can_be_kept() -> None:
+    completion = Completion(
+        answer="x",
+        usage=PRICED,
+        metadata={"retriever_resources": [{"content": "a\x00", "score": float("nan"), "__classname__": "X"}]},
+        files=({"url": "https://x", "size": 10**30},),
+    )
+    kept = Completion.deserialize(completion.serialize(), 0)
+    assert (kept.answer, kept.usage) == ("x", PRICED)
+    assert kept.metadata == {"retriever_resources": [{"content": "a\ufffd", "score": None}]}
+    assert kept.files == ({"url": "https://x"},)
