@@ -20,7 +20,7 @@ from airflow_provider_completion.api.errors import (
     ProtocolError,
     TimeLimitError,
 )
-from airflow_provider_completion.api.failures import failure_of_reply, lower_case
+from airflow_provider_completion.api.failures import failure_of_reply, lower_case, media_type
 from airflow_provider_completion.api.feedback import Feedback, Rating
 from airflow_provider_completion.api.files import FileContent, Multipart, UploadedFile, extension_of
 from airflow_provider_completion.api.requests import CompletionRequest, User
@@ -189,9 +189,17 @@ def upload(file: FileContent, user: str) -> Endpoint[UploadedFile]:
 
 
 def download(file_id: str) -> Endpoint[None]:
-    """The content of an upload: the body of the answer. The server knows it once a completion has used it."""
-    path = f"/files/{_checked_id(file_id, 'file_id')}/preview"
+    """The content of an upload: the body of the answer. The server knows it once a completion has used it.
+
+    It is asked for as an attachment, which has one type whatever the file's is: see :func:`is_content`.
+    """
+    path = f"/files/{_checked_id(file_id, 'file_id')}/preview?as_attachment=true"
     return Endpoint(method="GET", path=path, read=_has_content, recent=True)
+
+
+def is_content(status: int, headers: Mapping[str, str]) -> bool:
+    """Whether the body of an answer is an upload's content, and not a page or an error (contract §6)."""
+    return status == 200 and media_type(lower_case(headers)) == "application/octet-stream"
 
 
 def text_to_audio(
@@ -295,24 +303,35 @@ def _model(kind: type[M], payload: Any, reply: Reply) -> M:
 
 
 def _done(reply: Reply) -> None:
-    _object(reply)
+    if _object(reply).get("result") != "success":
+        raise _unreadable(reply)
 
 
 def _has_content(reply: Reply) -> None:
-    if reply.status != 200:
+    if not is_content(reply.status, reply.headers):
         raise _unreadable(reply)
 
 
 def _audio(reply: Reply) -> Audio:
-    mime_type = lower_case(reply.headers).get("content-type", "").partition(";")[0].strip().lower()
-    if reply.status == 200 and mime_type == "application/json" and reply.body.strip() in (b"null", b'""'):
+    if reply.status == 200 and reply.body.strip() in (b"null", b'""'):
         raise InvalidRequestError(
             "The server has nothing to speak: it does not know the message, or its answer is empty.",
             hint="A message belongs to one app; nothing is kept of an answer whose stream broke off.",
         )
-    if reply.status != 200 or not reply.body or mime_type.startswith(("text/", "application/json")):
+    mime_type = media_type(lower_case(reply.headers))
+    is_text = mime_type.startswith("text/") or (not mime_type.startswith("audio/") and _is_text(reply.body))
+    if reply.status != 200 or not reply.body or is_text:
         raise _unreadable(reply)
     return Audio(reply.body, mime_type)
+
+
+def _is_text(body: bytes) -> bool:
+    """Whether a body is text: a page, an error. No audio file is."""
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _unreadable(reply: Reply) -> CompletionError:

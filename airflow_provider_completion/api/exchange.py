@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from airflow_provider_completion.api import errors, events, failures
 from airflow_provider_completion.api.answers import Completion, Usage, finish_of
-from airflow_provider_completion.api.failures import lower_case
+from airflow_provider_completion.api.failures import lower_case, media_type
 from airflow_provider_completion.api.fields import OPTIONAL_ID
 from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.api.sse import MAX_FRAME_BYTES, Frame, FrameDecoder
@@ -105,8 +105,7 @@ class CompletionExchange:
         self._expect(State.AWAITING_HEAD)
         self._status, self._headers = status, lower_case(headers)
         self.server_version = self._id(OPTIONAL_ID.validate_python(self._headers.get("x-version")))
-        content_type = self._headers.get("content-type", "").partition(";")[0].strip().lower()
-        streams = status == 200 and content_type == "text/event-stream"
+        streams = status == 200 and media_type(self._headers) == "text/event-stream"
         self.state = State.RECEIVING_STREAM if streams else State.RECEIVING_BODY
 
     def receive_data(self, data: bytes, seconds: float) -> list[events.Event]:

@@ -129,6 +129,14 @@ def lower_case(headers: Mapping[str, str]) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items()}
 
 
+def media_type(headers: Mapping[str, str]) -> str:
+    """Return what kind of body an answer has, ``text/html``; nothing where it does not say.
+
+    :param headers: its header fields, names in lower case
+    """
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
 def _describe(status: int, kind: BodyKind, code: str | None, message: str, secret: str, mode: Mode) -> CompletionError:
     failure = next((row for row in CATALOGUE if row.fits(status, kind, code, message, mode)), UNKNOWN)
     ceiling = _CEILING.search(message)

@@ -11,7 +11,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import aiohttp
 
 from airflow_provider_completion.api.answers import Completion
-from airflow_provider_completion.api.endpoints import Endpoint, Reply
+from airflow_provider_completion.api.endpoints import Endpoint, Reply, is_content
 from airflow_provider_completion.api.errors import CompletionError
 from airflow_provider_completion.api.events import Event
 from airflow_provider_completion.api.feedback import Feedback
@@ -190,7 +190,7 @@ class AsyncCompletionClient:
                     transfer, endpoint.method, endpoint.path, body, endpoint.headers
                 ) as response,
             ):
-                whole = await Body(response).read_all(into if response.status == 200 else None)
+                whole = await Body(response).read_all(into if is_content(response.status, response.headers) else None)
             return Reply(response.status, response.headers, whole, self.settings.api_key, transfer.elapsed)
         except (aiohttp.ClientError, TimeoutError) as error:
             file_error = body.error if isinstance(body, MultipartStream) else None

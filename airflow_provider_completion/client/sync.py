@@ -16,7 +16,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import requests
 
 from airflow_provider_completion.api.answers import Completion
-from airflow_provider_completion.api.endpoints import Endpoint, Reply
+from airflow_provider_completion.api.endpoints import Endpoint, Reply, is_content
 from airflow_provider_completion.api.errors import CompletionError
 from airflow_provider_completion.api.events import Event
 from airflow_provider_completion.api.feedback import Feedback
@@ -168,11 +168,12 @@ class CompletionClient:
             with Line(self.settings, self._reach) as line:
                 url = self.settings.base_url + endpoint.path
                 response = line.send(transfer, endpoint.method, url, body, endpoint.headers)
-                content = into if into is not None and response.status_code == 200 else WholeBody()
+                status, fields = response.status_code, response.headers
+                content = into if into is not None and is_content(status, fields) else WholeBody()
                 while piece := response.raw.read1(READ_SIZE, decode_content=True):
                     content.add(piece)
                 whole = content.whole()
-            return Reply(response.status_code, response.headers, whole, self.settings.api_key, transfer.elapsed)
+            return Reply(status, fields, whole, self.settings.api_key, transfer.elapsed)
         except TRANSPORT_ERRORS as error:
             raise self._typed(error, transfer) from None
         finally:

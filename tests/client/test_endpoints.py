@@ -282,6 +282,16 @@ def test_a_list_of_feedback_that_is_none(calls, body):
         listed(calls, server.url)
 
 
+@pytest.mark.parametrize("answer", [{}, {"result": "failure"}, {"code": "not_found", "message": "x", "status": 404}])
+@pytest.mark.parametrize(
+    "call", [lambda client: client.give_feedback(ID, "like"), lambda client: client.stop("t")], ids=["rate", "stop"]
+)
+def test_what_the_server_does_not_call_a_success_is_none(calls, call, answer):
+    with RawServer(json_reply(answer), stop=json_reply(answer)) as server:
+        error = failure(calls, server.url, call)
+    assert (type(error), error.billed) == (ProtocolError, "no")
+
+
 def test_feedback_says_as_much_as_can_be_read(calls):
     odd = {"id": ID, "rating": "love", "content": 5, "created_at": "yesterday", "new": 1}
     with RawServer(json_reply({"data": [odd]})) as server:
@@ -328,6 +338,38 @@ def test_case_52_nothing_to_speak_by_a_live_server(calls):
     with RawServer(replay(wire("err_text_to_audio_unknown_message"), "whole")) as server:
         assert "nothing to speak" in failure(calls, server.url, speak(message_id=ID)).message
         assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("body", [b"null", b'""\n'])
+@pytest.mark.parametrize("content_type", ["", "application/octet-stream", "audio/mpeg"])
+def test_nothing_to_speak_whatever_it_is_called(calls, body, content_type):
+    with RawServer(reply(200, body, content_type)) as server:
+        assert "nothing to speak" in failure(calls, server.url, speak(message_id=ID)).message
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b"<!doctype html><html>", "application/xhtml+xml"),
+        (b'{"code": "x"}', "application/problem+json"),
+        (b'{"code": "x"}', "application/octet-stream"),
+        (b'{"code": "x"}', ""),
+        ("<html>für".encode("latin-1"), "text/html"),
+        (b"", "audio/mpeg"),
+    ],
+)
+def test_text_is_no_audio(calls, body, content_type):
+    with RawServer(reply(200, body, content_type)) as server:
+        assert failure(calls, server.url, speak("x")).retry in ("never", "delay")
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("content_type", ["audio/x-wav", "application/octet-stream", "application/ogg", ""])
+def test_audio_of_any_name_is_audio(calls, content_type):
+    with RawServer(reply(200, MP3 + b"\xff\xfb", content_type)) as server:
+        (audio,) = calls.each(settings_for(server.url), speak("x"))
+    assert (audio.content, audio.mime_type) == (MP3 + b"\xff\xfb", content_type)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from airflow_provider_completion.api.errors import (
     ConfigurationError,
     ConnectError,
     InvalidRequestError,
+    ProtocolError,
     ServerError,
 )
 from airflow_provider_completion.api.files import FileContent
@@ -493,6 +494,10 @@ class Forgetful(HastyServer):
 # -- looked at again --------------------------------------------------------------------------------------------------
 
 
+#: What the content of a file has for its type, whatever it is.
+ATTACHMENT = "application/octet-stream"
+
+
 def fetch(path: Any) -> Callable[[Any], Any]:
     return lambda client: client.download(ID, path)
 
@@ -513,14 +518,36 @@ def test_a_file_that_no_completion_has_used(calls, tmp_path):
 def test_what_was_there_is_replaced(calls, tmp_path, content, kind):
     path = tmp_path / "a.txt"
     path.write_text("what was there")
-    with RawServer(reply(200, content, "text/plain")) as server:
+    with RawServer(reply(200, content, ATTACHMENT)) as server:
         calls.each(settings_for(server.url), fetch(kind(path)))
     assert path.read_bytes() == content
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (reply(200, b"<!doctype html><title>Log in</title>", "text/html"), ConfigurationError),
+        (json_reply({"code": "file_not_found", "message": "x", "status": 404}), ProtocolError),
+        (reply(200, b"x", "image/png"), ProtocolError),
+        (reply(204, b"", ATTACHMENT), ProtocolError),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx", ProtocolError),
+    ],
+    ids=["page", "error", "picture", "no content", "no type"],
+)
+def test_what_is_no_attachment_does_not_take_the_place_of_a_file(calls, tmp_path, answer, kind):
+    path = tmp_path / "a.txt"
+    path.write_text("what was there")
+    with RawServer(answer) as server:
+        error = failure(calls, server.url, fetch(path))
+        assert {request.path for request in server.requests} == {f"/v1/files/{ID}/preview?as_attachment=true"}
+    assert (type(error), error.billed) == (kind, "no")
+    assert path.read_text() == "what was there"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
 def half_a_file(peer: Peer) -> None:
-    peer.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 99\r\n\r\nhalf")
+    peer.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: 99\r\n\r\nhalf")
     peer.close()
 
 
@@ -536,7 +563,7 @@ def test_half_a_file_is_none(calls, tmp_path):
 
 
 def test_after_half_a_file_the_whole_is_fetched(calls, tmp_path):
-    with RawServer(in_turn(half_a_file, reply(200, b"whole", "text/plain"))) as server:
+    with RawServer(in_turn(half_a_file, reply(200, b"whole", ATTACHMENT))) as server:
         calls.each(fast(server.url), fetch(tmp_path / "a.txt"))
     assert (tmp_path / "a.txt").read_text() == "whole"
     assert os.listdir(tmp_path) == ["a.txt"]
@@ -588,7 +615,7 @@ def test_a_file_may_be_larger_than_any_other_answer_and_is_never_held_as_a_whole
     size = MAX_FRAME_BYTES + MEGABYTE
 
     def answer(peer: Peer) -> None:
-        peer.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n" % size)
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: %d\r\n\r\n" % size)
         for _ in range(size // MEGABYTE):
             peer.send(bytes(MEGABYTE))
 
@@ -610,7 +637,7 @@ def test_a_storage_that_keeps_what_was_broken_off_has_no_half_file(calls):
 def test_a_file_that_cannot_be_written(calls, tmp_path, path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
-    with RawServer(reply(200, b"x", "text/plain")) as server:
+    with RawServer(reply(200, b"x", ATTACHMENT)) as server:
         error = failure(calls, server.url, fetch(path if path == "." else tmp_path / path))
         assert len(server.requests) <= 1  # it would not help to try again
     assert (type(error), error.retry, error.billed) == (InvalidRequestError, "never", "no")
@@ -620,7 +647,7 @@ def test_a_file_that_cannot_be_written(calls, tmp_path, path):
 
 def test_a_download_that_is_cancelled_leaves_nothing(tmp_path):
     def answer(peer: Peer) -> None:
-        peer.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 99\r\n\r\nhalf")
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: 99\r\n\r\nhalf")
         peer.hold()
 
     async def main() -> None:
