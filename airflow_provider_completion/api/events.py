@@ -121,7 +121,13 @@ class UnknownEvent(Event):
 class BadFrameError(ValueError):
     """A frame that cannot be left out: it is not one JSON object, its text is in a form that is not known, or it is not
     of this answer.
+
+    :param payload: what it says, where it can be read: the ids in it name what goes on at the server
     """
+
+    def __init__(self, what: str, payload: Mapping[str, Any] | None = None) -> None:
+        super().__init__(what)
+        self.event = Event.model_validate({**(payload or {}), "event": ""})
 
 
 _TYPES: dict[str, type[Event]] = {
@@ -178,7 +184,7 @@ def parse_event(frame: Frame) -> Event:
         kind = _TYPES.get(name, UnknownEvent) if isinstance(name, str) else UnknownEvent
     is_read = kind is ErrorEvent or (kind in (Message, MessageReplace) and payload.get("answer"))
     if not is_read and carries_text(payload):
-        raise BadFrameError("an event carries text in a form that is not known")
+        raise BadFrameError("an event carries text in a form that is not known", payload)
     if kind is UnknownEvent:
         return UnknownEvent(event=name if isinstance(name, str) else "", payload=payload)
     if kind is Message and payload.get("answer", "") is None:
@@ -187,5 +193,5 @@ def parse_event(frame: Frame) -> Event:
         return kind.model_validate(payload)
     except ValidationError:
         raise BadFrameError(
-            f"the event {name!r} lacks a field, or one has a type that the API does not allow"
+            f"the event {name!r} lacks a field, or one has a type that the API does not allow", payload
         ) from None

@@ -171,6 +171,7 @@ class CompletionExchange:
                 event = events.parse_event(frame)
                 self._check(event, len(frame.data))
             except events.BadFrameError as error:
+                self._learn_ids(error.event)
                 if not cut:
                     self._protocol_error(str(error))
                 break

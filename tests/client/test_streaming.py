@@ -618,6 +618,15 @@ def test_case_53_a_stop_that_fails_hides_nothing(calls, stop, caplog):
     assert len(server.stops) == 1
 
 
+@pytest.mark.parametrize("first", [frame("agent_message", answer="x"), message(5)], ids=["another kind", "no text"])
+def test_a_generation_is_stopped_that_only_the_refused_event_has_named(calls, first):
+    with RawServer(lambda peer: peer.stream(first)) as server:
+        seen = calls.stream(settings_for(server.url))
+        assert type(seen.error) is ProtocolError
+        assert (seen.error.task_id, seen.error.message_id) == ("task-1", "message-1")
+        assert [stop.path for stop in server.stops] == ["/v1/completion-messages/task-1/stop"]
+
+
 def test_stop_by_id(calls):
     with RawServer(b"") as server:
         settings = settings_for(server.url)
