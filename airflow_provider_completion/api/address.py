@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from itertools import takewhile
 from urllib.parse import SplitResult, urlsplit
 
 from airflow_provider_completion.api.errors import ConfigurationError
@@ -39,9 +40,7 @@ def normalised_base_url(address: str) -> str:
         raise ConfigurationError("The Base URL names no host.", hint=_HINT)
     if not all(0 < len(label) < 64 for label in url.hostname.rstrip(".").split(".")):
         raise ConfigurationError("The Base URL has a host name that cannot be.", hint=_HINT)
-    segments = [segment for segment in url.path.split("/") if segment]
-    if "v1" in segments:
-        del segments[segments.index("v1") :]
+    segments = takewhile(lambda segment: segment.lower() != "v1", filter(None, url.path.split("/")))
     host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
     port = f":{url.port}" if url.port is not None else ""
     return "/".join([f"{scheme}://{host}{port}", *segments, "v1"])

@@ -16,6 +16,7 @@ GOOD = {
     "https://api.example.com/v1/completion-messages": "https://api.example.com/v1",
     "https://api.example.com/dify": "https://api.example.com/dify/v1",
     "https://api.example.com/dify/v1/info": "https://api.example.com/dify/v1",
+    "https://api.example.com/dify/V1/": "https://api.example.com/dify/v1",
     "https://api.example.com/v10": "https://api.example.com/v10/v1",
     "  https://api.example.com/v1\n": "https://api.example.com/v1",
     "HTTPS://API.Example.COM/v1": "https://api.example.com/v1",
