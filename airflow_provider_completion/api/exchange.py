@@ -21,6 +21,8 @@ from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.api.sse import MAX_FRAME_BYTES, Frame, FrameDecoder
 from airflow_provider_completion.api.storable import storable_text
 
+#: How a stream begins, and no other answer.
+_STREAM_BEGINS = (b"data:", b"event:")
 #: How many characters, each in an event of its own, are no model's. Moderation sends its own text so (contract §4.2).
 _LEAST_SPELT = 8
 #: What a failure that says nothing of itself can be, of a call whose files the server has to fetch (contract §13).
@@ -34,8 +36,8 @@ class State(enum.Enum):
     """Where an exchange stands. It moves down this list only."""
 
     AWAITING_HEAD = enum.auto()
-    RECEIVING_STREAM = enum.auto()
     RECEIVING_BODY = enum.auto()
+    RECEIVING_STREAM = enum.auto()
     FINISHED = enum.auto()
 
 
@@ -117,7 +119,10 @@ class CompletionExchange:
             self._body += data
             if len(self._body) > self._max_frame_bytes:
                 self._protocol_error(f"an answer of more than {self._max_frame_bytes} bytes")
-            return []
+            if self.finished or not (self._status == 200 and self._body.startswith(_STREAM_BEGINS)):
+                return []
+            # A gateway has taken its name: it is paid like any other, and has to be as whole.
+            self.state, data = State.RECEIVING_STREAM, bytes(self._body)
         taken = self._take(self._decoder.receive_data(data), seconds)
         if self._decoder.fault is not None:
             self._protocol_error(self._decoder.fault)

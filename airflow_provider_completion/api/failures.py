@@ -125,16 +125,22 @@ def failure_of_event(
 
 
 def lower_case(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the header fields with their names in lower case, which is how this package looks them up."""
-    return {name.lower(): value for name, value in headers.items()}
+    """Return the header fields with their names in lower case, which is how this package looks them up. Of what came
+    twice the values are joined, as HTTP has it, and as requests does.
+    """
+    fields: dict[str, str] = {}
+    for name, value in headers.items():
+        lower = name.lower()
+        fields[lower] = f"{fields[lower]}, {value}" if lower in fields else value
+    return fields
 
 
 def media_type(headers: Mapping[str, str]) -> str:
-    """Return what kind of body an answer has, ``text/html``; nothing where it does not say.
+    """Return what kind of body an answer has, ``text/html``; the first that it says, nothing where it says none.
 
     :param headers: its header fields, names in lower case
     """
-    return headers.get("content-type", "").partition(";")[0].strip().lower()
+    return headers.get("content-type", "").replace(",", ";").partition(";")[0].strip().lower()
 
 
 def _describe(status: int, kind: BodyKind, code: str | None, message: str, secret: str, mode: Mode) -> CompletionError:

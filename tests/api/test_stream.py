@@ -12,6 +12,7 @@ from airflow_provider_completion.api.answers import MOST_TOKENS_OF_NO_TEXT
 from airflow_provider_completion.api.errors import (
     BrokenAnswerError,
     CompletionError,
+    ConfigurationError,
     InvalidRequestError,
     ModelError,
     ProtocolError,
@@ -185,6 +186,22 @@ def test_case_13_a_frame_without_end_is_an_error_before_it_fills_the_memory(piec
         taken += len(piece)
         assert taken <= most + len(piece)
     assert decoder.fault == "an event of more than 1000 bytes"
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"content-type": "text/plain"}, {"content-type": "text/html"}, {"content-type": "application/json"}]
+)
+@pytest.mark.parametrize("first", [b"", PING], ids=["data", "event"])
+def test_a_stream_that_is_called_otherwise_is_one(headers, first):
+    """It is paid, and has to be as whole as any."""
+    pieces = [first, text("é"), END]
+    assert answer_of(*pieces, headers=headers) == "é"
+    assert answer_of(*[bytes([byte]) for byte in b"".join(pieces)], headers=headers) == "é"
+    half = error_of(*pieces[:-1], headers=headers)
+    assert (type(half), half.partial_text, half.task_id) == (BrokenAnswerError, "é", "t")
+    other = (ProtocolError, ConfigurationError)
+    assert type(error_of(*pieces, headers=headers, status=201)) in other
+    assert type(error_of(b"<p>", *pieces, headers=headers)) in other
 
 
 @pytest.mark.parametrize("headers", [HEADERS, {"content-type": "application/json"}, {"content-type": "text/html"}])

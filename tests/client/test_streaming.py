@@ -618,6 +618,14 @@ def test_case_53_a_stop_that_fails_hides_nothing(calls, stop, caplog):
     assert len(server.stops) == 1
 
 
+@pytest.mark.parametrize("fields", [b"", b"Content-Type: text/plain\r\n", b"Content-Type: text/event-stream\r\n" * 2])
+def test_a_stream_is_one_whatever_its_head_calls_it(calls, fields):
+    body = message("a") + END
+    answer = b"HTTP/1.1 200 OK\r\n%sContent-Length: %d\r\n\r\n%s" % (fields, len(body), body)
+    with RawServer(answer) as server:
+        assert calls.each(settings_for(server.url), complete)[0].answer == "a"
+
+
 @pytest.mark.parametrize("first", [frame("agent_message", answer="x"), message(5)], ids=["another kind", "no text"])
 def test_a_generation_is_stopped_that_only_the_refused_event_has_named(calls, first):
     with RawServer(lambda peer: peer.stream(first)) as server:
