@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import aiohttp
+from aiohttp.http_exceptions import ContentEncodingError
 
 from airflow_provider_completion.api.errors import CompletionError
 from airflow_provider_completion.client.files import MultipartStream
@@ -22,6 +23,7 @@ from airflow_provider_completion.client.reaching import (
     Carrier,
     Reach,
     Transfer,
+    causes_of,
     refuses_the_client,
 )
 from airflow_provider_completion.client.settings import ClientSettings
@@ -118,6 +120,8 @@ class Connections:
             return reach.wrong_address(error)
         if not transfer.sent:
             return reach.no_connection(error)
+        if not transfer.answered and any(isinstance(cause, ContentEncodingError) for cause in causes_of(error)):
+            return reach.unreadable_coding()
         return reach.broken_answer(error, transfer)
 
     def _session(self, *, keeps: bool) -> aiohttp.ClientSession:

@@ -30,6 +30,10 @@ READ_SIZE = 64 * 1024
 TRANSPORT_ERRORS = (OSError, urllib3.exceptions.HTTPError, http.client.HTTPException)
 
 
+class UnreadableCodingError(urllib3.exceptions.HTTPError):
+    """There is no decoder for an answer's content coding: urllib3 would hand it out as it is."""
+
+
 class Lines:
     """The lines of one client's completions. No other call is let near them: on a connection that has carried one,
     "could not connect" would be "may have been billed".
@@ -134,6 +138,9 @@ class Line:
             stream=True,
         )
         transfer.answered = True
+        codings = {coding.strip() for coding in self._response.headers.get("Content-Encoding", "").lower().split(",")}
+        if self._response.status_code == 200 and codings - {"", "identity", *self._response.raw.CONTENT_DECODERS}:
+            raise UnreadableCodingError
         return self._response
 
     @property

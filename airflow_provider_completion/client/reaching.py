@@ -21,6 +21,7 @@ from airflow_provider_completion.api.errors import (
     CompletionError,
     ConfigurationError,
     ConnectError,
+    ProtocolError,
     TimeLimitError,
 )
 from airflow_provider_completion.client.settings import ClientSettings, checked_proxy
@@ -283,6 +284,13 @@ class Reach:
         """Return the error of a request that cannot be made."""
         return ConfigurationError(
             f"The request could not be made ({in_words(error)}).", hint="Check the connection's fields."
+        )
+
+    def unreadable_coding(self) -> CompletionError:
+        """Return the error of an answer in a content coding for which there is no decoder."""
+        return ProtocolError(
+            f"The answer of {self._settings.base_url} is compressed in a way that cannot be read here, as br or zstd.",
+            hint="Nobody asked for that. Switch it off in what stands before the app, or install its decoder (Brotli).",
         )
 
     def broken_answer(self, error: BaseException, transfer: Transfer) -> CompletionError:

@@ -25,7 +25,13 @@ from airflow_provider_completion.api.input_form import InputForm
 from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.client import calls
 from airflow_provider_completion.client.call import Run, WholeCall, Wish
-from airflow_provider_completion.client.connections import READ_SIZE, TRANSPORT_ERRORS, Line, Lines
+from airflow_provider_completion.client.connections import (
+    READ_SIZE,
+    TRANSPORT_ERRORS,
+    Line,
+    Lines,
+    UnreadableCodingError,
+)
 from airflow_provider_completion.client.files import ArrivingFile, MultipartStream, WholeBody
 from airflow_provider_completion.client.form_cache import FormCache
 from airflow_provider_completion.client.reaching import Reach, Transfer, causes_of, refuses_the_client
@@ -188,6 +194,8 @@ class CompletionClient:
         late = any(isinstance(cause, TimeoutError) and cause.errno is None for cause in causes)
         if refuses_the_client(error) and not transfer.answered:
             return reach.client_certificate_refused()
+        if isinstance(error, UnreadableCodingError):
+            return reach.unreadable_coding()
         if transfer.sent:
             return reach.out_of_time(transfer) if late else reach.broken_answer(error, transfer)
         if isinstance(error, requests.exceptions.SSLError):

@@ -14,7 +14,7 @@ import pytest
 from airflow_provider_completion.api.errors import ProtocolError
 from airflow_provider_completion.api.sse import MAX_FRAME_BYTES
 from tests.client.conftest import INPUTS, complete, failure, info, settings_for
-from tests.client.raw_server import Peer, RawServer
+from tests.client.raw_server import Peer, RawServer, reply
 
 MEGABYTE = 1024 * 1024
 SIZE = MAX_FRAME_BYTES + MEGABYTE
@@ -89,3 +89,15 @@ def test_a_coding_that_nobody_asked_for_is_read_all_the_same(calls):
 
     with RawServer(answer) as server:
         assert calls.each(settings_for(server.url), info)[0].name == "App"
+
+
+@pytest.mark.parametrize("coding", ["br", "zstd"])
+@pytest.mark.parametrize(("call", "billed"), [(complete, "maybe"), (info, "no")], ids=["complete", "info"])
+def test_a_coding_that_cannot_be_read_is_named(calls, call, billed, coding, monkeypatch):
+    monkeypatch.setattr("urllib3.response.HTTPResponse.CONTENT_DECODERS", ["gzip", "deflate"])
+    monkeypatch.setattr("aiohttp.http_parser.HAS_BROTLI", False)
+    monkeypatch.setattr("aiohttp.http_parser.HAS_ZSTD", False, raising=False)
+    with RawServer(reply(200, b"0123456789", "text/event-stream", Content_Encoding=coding)) as server:
+        error = failure(calls, server.url, call, max_tries=1)
+    assert (type(error), error.billed) == (ProtocolError, billed)
+    assert "cannot be read here" in error.message
