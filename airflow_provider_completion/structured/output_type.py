@@ -86,6 +86,9 @@ class OutputType:
             if self._has_decimals and value.loses_digits():
                 # pydantic reads a JSON number as a float before it makes a Decimal of it.
                 raise RefusedError("a number has more digits than a float keeps: it must be a JSON string")
+            if value.overflows():
+                # pydantic makes an infinite float of it, and of that null where the type says nothing.
+                raise RefusedError("a number is too large for a float")
             data = self._data(value)
             if longest is not None:
                 _check_length(data, longest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from decimal import Decimal
@@ -20,15 +21,22 @@ class Value(NamedTuple):
 
     def loses_digits(self) -> bool:
         """Tell whether one of its numbers has more digits than a float keeps."""
+        return any(map(_loses_digits, self._fractions()))
+
+    def overflows(self) -> bool:
+        """Tell whether one of its numbers is too large for a float."""
+        return any(math.isinf(float(number)) for number in self._fractions())
+
+    def _fractions(self) -> Iterator[str]:
+        """Find the numbers that are not written as integers."""
         waiting = [self.data]
         while waiting:
             item = waiting.pop()
             if isinstance(item, tuple):
-                if _loses_digits(item[0]):
-                    return True
+                if not item[0].lstrip("-").isdecimal():
+                    yield item[0]
             elif isinstance(item, dict | list):
                 waiting.extend(item.values() if isinstance(item, dict) else item)
-        return False
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -146,6 +154,6 @@ def _whole_value(text: str) -> Value | None:
 
 def _loses_digits(number: str) -> bool:
     try:
-        return not number.lstrip("-").isdecimal() and Decimal(repr(float(number))) != Decimal(number)
+        return Decimal(repr(float(number))) != Decimal(number)
     except ArithmeticError:
         return True

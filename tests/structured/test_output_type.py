@@ -236,7 +236,7 @@ def test_lists_and_scalars_are_found_where_they_cannot_be_prose(answer, data):
         ("[NaN]", "NaN"),
         ('{"a": -Infinity}', "-Infinity"),
         ("NaN", "no JSON value"),
-        ("1e999", "cannot be written as JSON"),
+        ("1e999", "too large for a float"),
         ('<think>Perhaps {"a": 1}', "reasoning has no end"),
         ('{"a": 1}\n<think>No.', "reasoning has no end"),
         ('<think>{"a": 1}</think>', "no JSON value"),
@@ -280,6 +280,21 @@ def test_problems_are_named_by_path(kind, answer, problems):
         assert problem in error.feedback
     for sign in ("\n", "https://", "input_value", "secret" * 10, "k " * 30):
         assert sign not in error.message + error.hint
+
+
+class Anything(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    name: str = ""
+    total: Any = None
+
+
+@pytest.mark.parametrize("kind", [Any, object, dict, dict[str, Any], dict[str, float], Anything, Annotated[Any, "sum"]])
+@pytest.mark.parametrize("answer", ['{"total": 1e999}', '{"more": [-1E+400]}'])
+def test_a_number_that_no_float_holds_does_not_become_null(kind, answer):
+    error = refused(kind, answer)
+    assert "a number is too large for a float" in str(error)
+    assert "a number is too large for a float" in error.feedback
 
 
 def test_many_problems_are_counted():
