@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from pydantic import PydanticUserError, TypeAdapter, ValidationError
+from pydantic import PydanticUserError, Secret, SecretBytes, SecretStr, TypeAdapter, ValidationError
 
 from airflow_provider_completion.api.errors import Billed, CompletionError, InvalidRequestError
 from airflow_provider_completion.api.storable import not_storable, reserved_key, storable_text
@@ -42,7 +42,8 @@ class OutputType:
     What is accepted is pydantic's own default for JSON (``"12"`` is an ``int``); a type that is strict stays strict.
     ``str`` is a JSON string, in quotes.
 
-    :raises InvalidRequestError: pydantic can make no schema of it, or none of its values can be stored
+    :raises InvalidRequestError: pydantic can make no schema of it, none of its values can be stored, or it writes
+        asterisks in the place of a secret
     """
 
     #: The JSON schema as compact text, to be put into the prompt through an input of the app.
@@ -66,6 +67,11 @@ class OutputType:
                 f"output_type has a field {key!r}: Airflow reserves this key, and cannot store it.",
                 hint="Nothing was sent.",
             )
+        if _hides_secrets(self._adapter):
+            raise InvalidRequestError(
+                "output_type has a secret (SecretStr, SecretBytes or Secret): pydantic writes asterisks in its place.",
+                hint="Nothing was sent. Write the type without it, or a field_serializer that tells the secret.",
+            )
         self.fields = _fields_of(self._adapter)
         self.json_schema = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
 
@@ -73,8 +79,9 @@ class OutputType:
         """Return the answer's data as plain JSON data that every XCom can store, once its text is made storable as
         ``with_storable_text`` does it.
 
-        Keys are aliases where the type has them, so that the type accepts what comes out, and so does a downstream
-        task. Decimals are text, times are ISO text.
+        It is what the type writes as JSON: keys are aliases where the type has them, decimals are text, times are ISO
+        text. So the type accepts what comes out, and so does a downstream task, unless it says itself that it is
+        written otherwise than read (``validation_alias``, ``exclude``, a serializer).
 
         :param answer: a whole answer: JSON, or one JSON value in prose or in a Markdown fence, after any reasoning
         :param longest: the most entries of a list or an object that tasks are expanded over, None if none are
@@ -148,6 +155,27 @@ def _mentions_decimals(schema: Any) -> bool:
     if isinstance(schema, dict):
         return schema.get("type") == "decimal" or any(map(_mentions_decimals, schema.values()))
     return isinstance(schema, list | tuple) and any(map(_mentions_decimals, schema))
+
+
+def _hides_secrets(adapter: TypeAdapter[Any]) -> bool:
+    hiding = set(_writers(TypeAdapter(SecretStr | SecretBytes | Secret[str]).core_schema))
+    return not hiding.isdisjoint(_writers(adapter.core_schema))
+
+
+def _writers(schema: Any) -> Iterator[Any]:
+    """Find the functions that write what a core schema describes; below a plain one there are none that count."""
+    waiting = [schema]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            writer = item.get("serialization")
+            if isinstance(writer, dict) and writer.get("type") == "function-plain":
+                yield writer["function"]
+                waiting.append(writer.get("return_schema"))
+            else:
+                waiting.extend(item.values())
+        elif isinstance(item, list | tuple):
+            waiting.extend(item)
 
 
 def _fields_of(adapter: TypeAdapter[Any]) -> dict[str, Any]:

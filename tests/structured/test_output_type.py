@@ -16,7 +16,20 @@ from typing import Annotated, Any, Literal, NotRequired, Optional
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    Secret,
+    SecretBytes,
+    SecretStr,
+    TypeAdapter,
+    computed_field,
+    field_serializer,
+    model_validator,
+)
 
 from airflow_provider_completion.api.errors import CompletionError, InvalidRequestError
 from airflow_provider_completion.structured import value
@@ -369,6 +382,46 @@ def test_what_is_no_type_is_refused_before_anything_is_sent(kind):
     assert "output_type" in str(caught.value)
     assert "Nothing was sent." in str(caught.value)
     assert "\n" not in caught.value.message + caught.value.hint
+
+
+class Account(BaseModel):
+    name: str
+    key: SecretStr | None = None
+
+
+class SecretDate(Secret[datetime.date]):
+    pass
+
+
+class Told(BaseModel):
+    key: SecretStr
+
+    @field_serializer("key")
+    def written(self, key: SecretStr) -> str:
+        return key.get_secret_value()
+
+
+class Sealed(BaseModel):
+    name: str
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def key(self) -> SecretStr:
+        return SecretStr(self.name)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [SecretStr, SecretBytes, list[SecretStr], Secret[int], SecretDate, Account, dict[str, list[Account]], Account | int,
+     Sealed],
+)  # fmt: skip
+def test_a_type_that_writes_asterisks_is_refused_before_anything_is_sent(kind):
+    with pytest.raises(InvalidRequestError, match=r"has a secret.*\nNothing was sent"):
+        OutputType(kind)
+
+
+def test_a_secret_that_the_type_tells_is_read():
+    assert OutputType(Told).read('{"key": "a"}') == {"key": "a"}
 
 
 def nested(levels: int) -> str:
