@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
+
+from airflow.providers.common.compat.sdk import XCOM_RETURN_KEY
 
 from airflow_provider_completion.api.errors import InvalidRequestError
 from airflow_provider_completion.structured.output import Output
@@ -12,8 +13,8 @@ if TYPE_CHECKING:
     from airflow_provider_completion.operators.completion import CompletionOperator
 
 _NOT_SENT = "Nothing was sent."
-#: What the operator pushes to XCom beside the return value.
-_KEYS = {"answer", "message_id", "task_id", "usage"}
+#: What is in XCom anyway.
+_KEYS = {"answer", "message_id", "task_id", "usage", XCOM_RETURN_KEY}
 
 
 def output_of(operator: CompletionOperator, longest: int | None = None) -> Output:
@@ -31,22 +32,10 @@ def output_of(operator: CompletionOperator, longest: int | None = None) -> Outpu
     if longest == 0 or (longest and not output.type):
         what = "A task is expanded over the result, which has to be a list or an object: it needs an output_type"
         raise InvalidRequestError(f"{what}, and do_xcom_push.", hint=_NOT_SENT)
-    if operator.multiple_outputs and not (output.type and _has_safe_fields(output.type.json_schema)):
-        # Airflow would find out at the end, and retry; or the model's fields would take the place of our keys.
-        what = "multiple_outputs needs an output_type that is an object of known fields, none of them named "
-        raise InvalidRequestError(f"{what}{', '.join(sorted(_KEYS))}.", hint=_NOT_SENT)
+    if operator.multiple_outputs:
+        fields = output.type.fields if output.type else {}
+        if not fields or not _KEYS.isdisjoint(fields):
+            # Airflow would find out at the end, and retry; or the model's fields would take the place of our keys.
+            what = "multiple_outputs needs an output_type that is an object of known fields, none of them named "
+            raise InvalidRequestError(f"{what}{', '.join(sorted(_KEYS))}.", hint=_NOT_SENT)
     return output
-
-
-def _has_safe_fields(json_schema: str) -> bool:
-    """Tell whether all that fits a schema is an object of declared fields, none of which is a key of ours."""
-    schema = json.loads(json_schema)
-    if "$ref" in schema:  # so are recursive types written
-        schema = schema["$defs"][schema["$ref"].rpartition("/")[2]]
-    fields = set(schema.get("properties", ()))
-    return (
-        schema.get("type") == "object"
-        and bool(fields)
-        and not fields & _KEYS
-        and not schema.get("additionalProperties")
-    )

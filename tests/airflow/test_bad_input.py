@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, XComArg
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, computed_field
 
 from airflow_provider_completion.hooks.completion import CompletionHook
 from airflow_provider_completion.operators.completion import CompletionOperator
@@ -30,6 +30,23 @@ class Open(BaseModel, extra="allow"):
     score: int
 
 
+class Written(BaseModel):
+    text: str = Field(serialization_alias="answer")
+
+
+class Computed(BaseModel):
+    score: int
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def message_id(self) -> str:
+        return str(self.score)
+
+
+class Returned(BaseModel):
+    return_value: int
+
+
 FILE = {"type": "image", "transfer_method": "remote_url", "url": "https://example.com/x.png"}
 
 
@@ -37,6 +54,8 @@ FILE = {"type": "image", "transfer_method": "remote_url", "url": "https://exampl
 def completion_app() -> App:
     return App(api_key=KEY)
 
+
+KEYS = ("answer", "message_id", "return_value", "task_id", "usage")
 
 # What is wrong with the operator's arguments, and what the error says.
 OPERATOR: list[tuple[dict[str, Any], str]] = [
@@ -89,7 +108,10 @@ OPERATOR: list[tuple[dict[str, Any], str]] = [
     ({"files": "https://"}, "files[0]: it is no http:// or https:// address"),
     ({"files": ["http:// a b/x.png"]}, "files[0]: it is no http:// or https:// address"),
     ({"files": [{**FILE, "url": "ftp://x/y"}]}, "it is no http:// or https:// address"),
-    ({"multiple_outputs": True, "output_type": UsageReport}, "none of them named answer, message_id, task_id, usage"),
+    *(
+        ({"multiple_outputs": True, "output_type": kind}, f"none of them named {', '.join(KEYS)}")
+        for kind in (UsageReport, Written, Computed, Returned)
+    ),
     ({"files": [{}]}, "files[0]['type']"),
     ({"files": [{**FILE, "type": "movie"}]}, "files[0]['type']"),
     ({"files": [{**FILE, "transfer_method": "ftp"}]}, "files[0]['transfer_method']"),
