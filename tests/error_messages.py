@@ -299,7 +299,7 @@ REMEDIES = {
     "the current folder are found, too.",
     "proxy is not an http:// or https:// address.": "It looks like http://proxy.example.com:3128.",
     "requests_per_minute=... is not enough for ... shards.": "Raise it, or take fewer shards.",
-    "rows is an empty path.": "Look at the template of `rows`.",
+    "rows is an empty path.": "Name a file, or give the rows themselves.",
     "... Rows without an answer are in ....": "Mend them where they came from, and run the batch again.",
     "The answer was received but could not be kept in XCom (...).": "In the brackets is the exception. The answer was "
     "billed; a clear asks again, and pays again.",
@@ -398,7 +398,6 @@ REMEDIES = {
     "the pipe is gone.",
     "The parameters of the query are a text, not a list or a dict.": "Cause: often a template. Write the list or the "
     "dict itself; its values may be templates.",
-    "The path of a file is empty.": "Look at the template that it comes from.",
     "The request contains half a surrogate pair, which is no text.": "Cause: the text was cut in the middle of a "
     "character, or decoded with `surrogateescape`. Mend it where it is read.",
     "The request is wrong: ....": "Behind the colon is the value, and what is wrong with it.",

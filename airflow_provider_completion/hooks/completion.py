@@ -135,20 +135,21 @@ class CompletionHook(BaseHook):
         from airflow_provider_completion.client.sync import CompletionClient
 
         if self._settings is None:
-            with self._explaining():
-                connection = self.get_connection(self.conn_id)
+            with self._explaining() as conn_id:
+                connection = self.get_connection(conn_id)
             self._settings = self._settings_of(connection, connection.extra_dejson)
         return CompletionClient(replace(self._settings, **changes))
 
     @contextmanager
-    def _explaining(self) -> Iterator[None]:
-        """Say why Airflow does not know a connection that is there and cannot be read."""
-        from airflow_provider_completion.hooks.connection import why_unreadable
+    def _explaining(self) -> Iterator[str]:
+        """Give the connection's id, and say why Airflow does not know one that is there and cannot be read."""
+        from airflow_provider_completion.hooks.connection import text_in, why_unreadable
 
+        conn_id = text_in("conn_id", self.conn_id)
         try:
-            yield
+            yield conn_id
         except AirflowNotFoundException:
-            if error := why_unreadable(self.conn_id):
+            if error := why_unreadable(conn_id):
                 raise error from None
             raise
 
@@ -167,8 +168,8 @@ class CompletionHook(BaseHook):
     async def get_async_settings(self) -> ClientSettings:
         """Return what the connection says, read without blocking the event loop."""
         if self._settings is None:
-            with self._explaining():
-                connection, extra = await connection_and_extra(self, self.conn_id)
+            with self._explaining() as conn_id:
+                connection, extra = await connection_and_extra(self, conn_id)
             self._settings = self._settings_of(connection, extra)
         return self._settings
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter
 
-from airflow_provider_completion.api.errors import CompletionError, ConfigurationError
+from airflow_provider_completion.api.errors import CompletionError, ConfigurationError, InvalidRequestError
 from airflow_provider_completion.client.settings import ClientSettings
 from airflow_provider_completion.hooks.connection_form import CONNECTION_TYPE, CONSOLE_URL, EXTRA_FIELDS, UNTOUCHED
 
@@ -21,6 +21,9 @@ _TYPES = {name: TypeAdapter(kind) for name, kind in get_type_hints(ClientSetting
 _FORM_PREFIX = f"extra__{CONNECTION_TYPE}__"
 _EXTRA_HINT = 'The extra looks like {"total_seconds": 300}: an object, and not encoded twice.'
 _URI_HINT = "In a URI the key, and all else that is not a URI's own, is percent-encoded; JSON needs none of that."
+
+#: What to do about a parameter of the wrong type.
+LOOK_AT_THE_TEMPLATE = "Nothing was sent. Look at the template that it comes from."
 
 
 class ConnectionFields(Protocol):
@@ -49,6 +52,17 @@ def naming(conn_id: str) -> Iterator[None]:
     except CompletionError as error:
         error.message = name_of(conn_id) + error.message
         raise
+
+
+def text_in(name: str, value: Any) -> str:
+    """Return the text that a parameter has to be; a template can make anything of it.
+
+    :param name: the parameter's
+    :raises InvalidRequestError: it is none
+    """
+    if not isinstance(value, str):
+        raise InvalidRequestError(f"{name} is {type(value).__name__}, not text.", hint=LOOK_AT_THE_TEMPLATE)
+    return value
 
 
 def why_unreadable(conn_id: str) -> ConfigurationError | None:

@@ -27,6 +27,7 @@ from airflow_provider_completion.api.requests import CompletionRequest
 from airflow_provider_completion.api.words import excerpt
 from airflow_provider_completion.client.files import content_of, digest_of
 from airflow_provider_completion.client.sync import CompletionClient
+from airflow_provider_completion.hooks.connection import LOOK_AT_THE_TEMPLATE
 
 _NOT_SENT = "Nothing was sent."
 
@@ -110,20 +111,21 @@ def _file_of(item: Any, where: str) -> FileReference | GivenFile:
                 return GivenFile(checked_url(item))
             except ValueError as error:
                 raise InvalidRequestError(f"The request is wrong: {where}: {error}.", hint=_NOT_SENT) from None
-        item = path_of(item)
+        item = path_of(item, where)
     elif not hasattr(item, "open") and not hasattr(item, "__fspath__"):
         what = f"{where} is neither a URL nor a path nor a mapping, but {type(item).__name__}."
         raise InvalidRequestError(what, hint=_NOT_SENT)
     return GivenFile(content_of(item))
 
 
-def path_of(text: str) -> Path | ObjectStoragePath:
+def path_of(text: str, name: str = "file") -> Path | ObjectStoragePath:
     """Return the path that a text stands for: on the worker, or in an object storage.
 
+    :param name: of the parameter that it comes from
     :raises InvalidRequestError: it stands for none
     """
     if not text.strip():
-        raise InvalidRequestError("The path of a file is empty.", hint=_NOT_SENT)
+        raise InvalidRequestError(f"{name} is an empty path.", hint=LOOK_AT_THE_TEMPLATE)
     try:
         # A relative ObjectStoragePath begins at the root on Airflow 2.
         return ObjectStoragePath(text) if "://" in text else Path(text)

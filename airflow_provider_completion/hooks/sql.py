@@ -8,6 +8,7 @@ from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_completion.api.errors import ConfigurationError
 from airflow_provider_completion.api.words import excerpt
+from airflow_provider_completion.hooks.connection import text_in
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -45,7 +46,7 @@ def engine_of(conn_id: str) -> Engine:
 
 
 def _hook_of(conn_id: str) -> Any:
-    connection: Any = BaseHook.get_connection(conn_id)
+    connection: Any = BaseHook.get_connection(text_in("conn_id", conn_id))
     try:
         return connection.get_hook()
     except Exception as error:  # it says that it does not know the type by a plain AirflowException

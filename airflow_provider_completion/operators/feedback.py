@@ -163,7 +163,11 @@ class CompletionFeedbackBatchOperator(ProviderOperator):
 
         with failing_for_good():
             settings = CompletionHook(self.conn_id).get_conn().settings
-            ratings = ratings_in(source_of(rows_in(self.rows)), self.columns or {}, user=self.user or settings.user)
+            ratings = ratings_in(
+                source_of(rows_in(self.rows)),
+                self.columns or {},
+                user=settings.user if self.user is None else self.user,
+            )
             sent = send(ratings, settings)
             self.log.info("%s", sent)
             if sent.failure is not None:

@@ -56,12 +56,16 @@ class CompletionMergeOperator(ProviderOperator):
         from airflow_provider_completion.batch.merging import merge
         from airflow_provider_completion.batch.places import output_beside
         from airflow_provider_completion.exceptions import failing_for_good
-        from airflow_provider_completion.operators.parameters import path_in
+        from airflow_provider_completion.operators.parameters import place_in
         from airflow_provider_completion.operators.pushing import push_manifest
 
         ti = context["ti"]
         with failing_for_good():
-            output = output_beside(path_in(self.journal)) if self.journal else path_in(self.output_path)
+            output = (
+                output_beside(place_in("journal", self.journal))
+                if self.journal
+                else place_in("output", self.output_path)
+            )
             manifest, failure = merge(output, self.shards, run=f"{ti.dag_id}/{ti.run_id}")
             self.log.info("%s", manifest.summary)
             if self.do_xcom_push:

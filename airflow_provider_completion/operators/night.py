@@ -15,6 +15,7 @@ from airflow_provider_completion.batch.places import uri_of
 from airflow_provider_completion.batch.rows import NOT_SENT
 from airflow_provider_completion.batch.sources import is_path
 from airflow_provider_completion.exceptions import failing_for_good
+from airflow_provider_completion.hooks.connection import text_in
 from airflow_provider_completion.hooks.trace import trace_id_of
 from airflow_provider_completion.keeping.journals import JournalNotes
 from airflow_provider_completion.operators.parameters import batch_of, path_in
@@ -63,7 +64,7 @@ class Night:
                 told(manifest)
             self._operator.show_report(self._context["ti"])
             if manifest.published:
-                source = uri_of(path_in(rows)) if is_path(rows) else None
+                source = uri_of(path_in("rows", rows)) if is_path(rows) else None
                 collect_lineage(self._operator.hook, rows=source, output=manifest.output)
             self._operator.log.info("%s", manifest.summary)
             if self._operator.do_xcom_push:
@@ -151,10 +152,10 @@ class Night:
 
 
 def _check_url(url: str | None) -> None:
-    if not url:
+    if url is None or url == "":
         return
     try:
-        checked_url(url)
+        checked_url(text_in("report_url", url))
     except ValueError as error:
         hint = f"{NOT_SENT} Without it the task has no link to the report, whose place its log and its manifest tell."
         raise InvalidRequestError(f"report_url is of no use: {error}.", hint=hint) from None

@@ -14,6 +14,7 @@ from airflow_provider_completion.batch.rows import NOT_SENT, Recipient
 from airflow_provider_completion.batch.rules import Rules
 from airflow_provider_completion.batch.shards import Shard
 from airflow_provider_completion.client.files import FilePath
+from airflow_provider_completion.hooks.connection import LOOK_AT_THE_TEMPLATE, text_in
 from airflow_provider_completion.hooks.files import files_of, path_of
 from airflow_provider_completion.operators.failing import wrong_inputs
 from airflow_provider_completion.operators.sql import GivenRows, SqlRows, SqlTable
@@ -57,7 +58,7 @@ def batch_of(
     output = operator.output_path
     return Batch(
         rows_in(rows),
-        output.target() if isinstance(output, SqlTable) else path_in(output),
+        output.target() if isinstance(output, SqlTable) else place_in("output", output),
         ask=Ask(
             columns=operator.columns or {},
             inputs=inputs,
@@ -73,7 +74,7 @@ def batch_of(
             encoding=operator.encoding,
         ),
         form=form,
-        recipient=Recipient(settings.base_url, app, operator.app_version, hook.conn_id),
+        recipient=Recipient(settings.base_url, app, text_in("app_version", operator.app_version), hook.conn_id),
         settings=settings,
         rules=rules_of(
             operator,
@@ -83,8 +84,10 @@ def batch_of(
             trace_session_id=trace_session_id,
         ),
         facts=facts,
-        journal=path_in(operator.journal) if operator.journal else None,
-        reuse=[path_in(each) for each in reuse] if isinstance(reuse, list | tuple) else path_in(reuse),
+        journal=place_in("journal", operator.journal) if operator.journal else None,
+        reuse=[path_in("reuse", each) for each in reuse]
+        if isinstance(reuse, list | tuple)
+        else path_in("reuse", reuse),
         keep=operator.keep,
         answer_column=operator.answer_column,
         report_samples=operator.report_samples,
@@ -126,7 +129,7 @@ def rows_in(rows: Any) -> Any:
     """Return the rows that an operator was given, or a function has returned, as a batch takes them."""
     if isinstance(rows, SqlRows):
         return rows.source()
-    return rows.rows if isinstance(rows, GivenRows) else path_in(rows)
+    return rows.rows if isinstance(rows, GivenRows) else path_in("rows", rows)
 
 
 def shard_of(operator: CompletionBatchOperator, map_index: int = -1, *, is_known: bool = False) -> Shard | None:
@@ -152,17 +155,25 @@ def shard_of(operator: CompletionBatchOperator, map_index: int = -1, *, is_known
     return shard
 
 
-def path_in(value: Any) -> FilePath | Any:
-    """Return the path that ``rows`` or ``output`` is, if it is one as text; else the value as it is.
+def path_in(name: str, value: Any) -> FilePath | Any:
+    """Return the path that a parameter is, if it is one as text; else the value as it is.
 
+    :param name: the parameter's
     :raises InvalidRequestError: it is empty, or none that can be read
     """
-    if not isinstance(value, str):
-        return value
-    if not value.strip():
-        where = "the templates of rows, output and reuse"
-        raise InvalidRequestError("A path is empty.", hint=f"{NOT_SENT} Look at {where}.")
-    return path_of(value)
+    return path_of(value, name) if isinstance(value, str) else value
+
+
+def place_in(name: str, value: Any) -> FilePath:
+    """Return the path that a parameter has to be.
+
+    :param name: the parameter's
+    :raises InvalidRequestError: it is none
+    """
+    path = path_in(name, value)
+    if not hasattr(path, "open"):
+        raise InvalidRequestError(f"{name} is {type(value).__name__}, not a path.", hint=LOOK_AT_THE_TEMPLATE)
+    return path
 
 
 def _price(price: Decimal | float | str | None) -> Decimal | None:

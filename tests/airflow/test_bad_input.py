@@ -14,7 +14,11 @@ from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperat
 from pydantic import BaseModel, Field, computed_field
 
 from airflow_provider_completion.hooks.completion import CompletionHook
+from airflow_provider_completion.operators.batch import CompletionBatchOperator
 from airflow_provider_completion.operators.completion import CompletionOperator
+from airflow_provider_completion.operators.feedback import CompletionFeedbackOperator
+from airflow_provider_completion.operators.merge import CompletionMergeOperator
+from airflow_provider_completion.operators.sql import SqlRows
 from airflow_provider_completion.testing import App, LocalCompletionServer
 from tests.airflow.dags import new_dag
 
@@ -89,7 +93,7 @@ OPERATOR: list[tuple[dict[str, Any], str]] = [
     ({"user": "a\nb"}, "user: it contains control characters"),
     ({"response_mode": "sse"}, "response_mode is neither 'streaming' nor 'blocking'"),
     ({"response_mode": ""}, "response_mode"),
-    ({"files": ""}, "path of a file is empty"),
+    ({"files": ""}, "files[0] is an empty path"),
     ({"files": [5]}, "files[0] is neither a URL nor a path nor a mapping, but int"),
     ({"files": ["/there/is/no/such.file"]}, "'/there/is/no/such.file' cannot be read: No such file or directory"),
     ({"files": "/"}, "'/' cannot be read: it is no regular file"),
@@ -263,6 +267,62 @@ def test_native_rendering_says_where_a_number_came_from_and_what_to_write(
     assert "{{ '%r' | format(...) }}" in str(caught.value)
     assert not completion_server.generations
     assert rendered({"text": "{{ '%r' | format(params.text) }}"}, native=True, text=text).inputs == {"text": text}
+
+
+def ask(**arguments: Any) -> Any:
+    return CompletionOperator(task_id="t", **{"inputs": {}, **arguments})
+
+
+def batch(**arguments: Any) -> Any:
+    return CompletionBatchOperator(task_id="t", **{"rows": [], "output": "/results.jsonl", **arguments})
+
+
+def merge(**arguments: Any) -> Any:
+    return CompletionMergeOperator(task_id="t", shards=2, **arguments)
+
+
+def rate(**arguments: Any) -> Any:
+    return CompletionFeedbackOperator(task_id="t", message_id="x", rating="like", **arguments)
+
+
+MADE: Any = "{{ params.made }}"
+
+
+@pytest.mark.parametrize("made", [None, 5, {"a": 1}])
+@pytest.mark.parametrize(
+    ("kind", "name", "given"),
+    [
+        (ask, "conn_id", {"conn_id": MADE}),
+        (rate, "conn_id", {"conn_id": MADE}),
+        (batch, "conn_id", {"conn_id": MADE}),
+        (batch, "conn_id", {"rows": SqlRows(MADE, "SELECT 1")}),
+        (batch, "app_version", {"app_version": MADE}),
+        (batch, "output", {"output": MADE}),
+        (merge, "output", {"output": MADE}),
+    ],
+)
+def test_a_parameter_that_a_template_has_made_something_else_of_is_named(
+    completion_server: LocalCompletionServer, kind: Any, name: str, given: dict[str, Any], made: Any
+) -> None:
+    assert_named(completion_server, kind(**given), name, made)
+
+
+@pytest.mark.parametrize("made", [5, {"a": 1}])
+@pytest.mark.parametrize(("kind", "name"), [(batch, "journal"), (batch, "report_url"), (merge, "journal")])
+def test_so_is_one_that_may_be_absent(
+    completion_server: LocalCompletionServer, kind: Any, name: str, made: Any
+) -> None:
+    assert_named(completion_server, kind(**{name: MADE}), name, made)
+
+
+def assert_named(server: LocalCompletionServer, operator: Any, name: str, made: Any) -> None:
+    with new_dag(render_template_as_native_obj=True) as dag:
+        dag.add_task(operator)
+    operator.render_template_fields({"params": {"made": made}})
+    ti = SimpleNamespace(try_number=1, dag_id="d", run_id="r", task_id="t", map_index=-1)
+    with pytest.raises(AirflowFailException, match=rf"^{name} is {type(made).__name__}, not (?s:.*)Nothing was sent"):
+        operator.execute({"ti": ti})
+    assert not server.generations
 
 
 def test_nothing_is_said_of_native_rendering_where_it_has_made_text(completion_server: LocalCompletionServer) -> None:

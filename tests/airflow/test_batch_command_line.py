@@ -495,7 +495,7 @@ def test_rows_that_cannot_be_sent(completion_server: LocalCompletionServer, fold
         (["--key", "id"], "key is 'id', which is no column"),
         (["--conn-id", "no_such"], "Airflow knows no connection 'no_such'"),
         (["--output-retries", "1"], "--output-retries needs a feedback_input"),
-        (["--journal", " "], "A path is empty."),
+        (["--journal", " "], "journal is an empty path."),
     ],
 )
 def test_what_cannot_be_is_found_before_anything_is_sent(

@@ -199,7 +199,7 @@ def test_no_files_are_no_files(completion_server: LocalCompletionServer, complet
         (b"x", "files is neither"),
         ("['/a', '/b']", "\"['/a', '/b']\" cannot be read"),
         ("None", "'None' cannot be read: No such file or directory"),
-        (["", URL], "path of a file is empty"),
+        (["", URL], "files[0] is an empty path"),
     ],
     ids=lambda value: type(value).__name__,
 )
