@@ -58,7 +58,7 @@ ROOMS: dict[str, set[str]] = {
 #: What a room may import of what others have made, beside the standard library; the shells may import what they like.
 THIRD_PARTIES = {
     "api": {"pydantic", "pydantic_core"},
-    "structured": {"pydantic"},
+    "structured": {"pydantic", "pydantic_core"},
     "plain": set(),
     "following": set(),
     "paying": set(),

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from pydantic import PydanticUserError, Secret, SecretBytes, SecretStr, TypeAdapter, ValidationError
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from airflow_provider_completion.api.errors import Billed, CompletionError, InvalidRequestError
 from airflow_provider_completion.api.storable import not_storable, reserved_key, storable_text
+from airflow_provider_completion.structured.losses import Keys, hides_secrets, mentions_decimals
 from airflow_provider_completion.structured.problems import MOST_PROBLEMS, RefusedError, place, problems_of, short
 from airflow_provider_completion.structured.value import Value, only_value
 
@@ -56,7 +57,8 @@ class OutputType:
             self._adapter: TypeAdapter[Any] = TypeAdapter(kind)
             # Also what finds a model whose references are still open.
             schema = self._adapter.json_schema()
-            self._has_decimals = _mentions_decimals(self._adapter.core_schema)
+            core_schema = self._adapter.core_schema
+            self._has_decimals, self._keys = mentions_decimals(core_schema), Keys(core_schema)
         except Exception as error:
             why = (str(error).splitlines() or [type(error).__name__])[0]
             raise InvalidRequestError(
@@ -67,7 +69,7 @@ class OutputType:
                 f"output_type has a field {key!r}: Airflow reserves this key, and cannot store it.",
                 hint="Nothing was sent.",
             )
-        if _hides_secrets(self._adapter):
+        if hides_secrets(core_schema):
             raise InvalidRequestError(
                 "output_type has a secret (SecretStr, SecretBytes or Secret): pydantic writes asterisks in its place.",
                 hint="Nothing was sent. Write the type without it, or a field_serializer that tells the secret.",
@@ -113,6 +115,8 @@ class OutputType:
         except Exception as error:
             # From a validator of the user's. Anything but an OutputError would let Airflow pay for a next try.
             raise RefusedError(f"the output_type's own check failed with {type(error).__name__}") from error
+        if self._keys.merge(value.text):
+            raise RefusedError("an object has two keys that are the same to its type")
         try:
             # Without warnings, since they quote values into the log.
             data = self._adapter.dump_python(validated, mode="json", by_alias=True, warnings=False)
@@ -149,33 +153,6 @@ def _check_length(data: Any, longest: int) -> None:
         raise RefusedError("it is neither a list nor an object, and tasks are to be made of its entries")
     if len(data) > longest:
         raise RefusedError(f"it has {len(data)} entries, and at most {longest} tasks can be made of them")
-
-
-def _mentions_decimals(schema: Any) -> bool:
-    if isinstance(schema, dict):
-        return schema.get("type") == "decimal" or any(map(_mentions_decimals, schema.values()))
-    return isinstance(schema, list | tuple) and any(map(_mentions_decimals, schema))
-
-
-def _hides_secrets(adapter: TypeAdapter[Any]) -> bool:
-    hiding = set(_writers(TypeAdapter(SecretStr | SecretBytes | Secret[str]).core_schema))
-    return not hiding.isdisjoint(_writers(adapter.core_schema))
-
-
-def _writers(schema: Any) -> Iterator[Any]:
-    """Find the functions that write what a core schema describes; below a plain one there are none that count."""
-    waiting = [schema]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, dict):
-            writer = item.get("serialization")
-            if isinstance(writer, dict) and writer.get("type") == "function-plain":
-                yield writer["function"]
-                waiting.append(writer.get("return_schema"))
-            else:
-                waiting.extend(item.values())
-        elif isinstance(item, list | tuple):
-            waiting.extend(item)
 
 
 def _fields_of(adapter: TypeAdapter[Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from pydantic import (
     Secret,
     SecretBytes,
     SecretStr,
+    StringConstraints,
     TypeAdapter,
     computed_field,
     field_serializer,
@@ -308,6 +309,72 @@ def test_a_number_that_no_float_holds_does_not_become_null(kind, answer):
     error = refused(kind, answer)
     assert "a number is too large for a float" in str(error)
     assert "a number is too large for a float" in error.feedback
+
+
+Lower = Annotated[str, StringConstraints(to_lower=True)]
+
+
+class Counts(BaseModel):
+    model_config = ConfigDict(str_to_lower=True)
+
+    words: dict[str, int] = {}
+    days: dict[datetime.date, int] = {}
+    inner: list[Counts] = []
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer"),
+    [
+        (dict[int, str], '{"1": "a", "01": "b"}'),
+        (dict[Annotated[int, Field(strict=True)], str], '{"1": "a", "01": "b"}'),
+        (dict[float, int], '{"1": 1, "1.0": 1}'),
+        (dict[Lower, int], '{"The": 5, "the": 3}'),
+        (dict[Annotated[str, AfterValidator(str.strip)], int], '{"the": 5, "the ": 3}'),
+        (list[dict[Lower, list[dict[int, int]]]], '[{"a": [{"1": 1}, {"2": 2, "02": 3}]}]'),
+        (Counts, '{"inner": [{"words": {"The": 5, "the": 3}}]}'),
+        (Counts, '{"days": {"2026-01-01": 1, "1767225600": 2}}'),
+    ],
+)
+def test_a_key_is_not_lost_because_another_is_the_same_to_the_type(kind, answer):
+    error = refused(kind, answer)
+    assert "an object has two keys that are the same to its type" in str(error)
+    assert "an object has two keys that are the same to its type" in error.feedback
+
+
+def first_letter(key: str) -> str:
+    return key[0]
+
+
+class Named(BaseModel):
+    first: str
+    family: str
+    counts: dict[Annotated[str, AfterValidator(first_letter)], int] = {}
+
+
+def checked_key(key: str) -> str:
+    return {"a": "A", "b": "B"}[key]
+
+
+class Alike(BaseModel):
+    name: str
+    Name: str
+    counts: dict[int | Colour, dict[Colour, int]] = {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer", "data"),
+    [
+        (dict[int | str, int], '{"1": 1, "01": 2}', {"1": 1, "01": 2}),
+        (dict[Annotated[str, AfterValidator(checked_key)], int], '{"a": 1, "b": 2}', {"A": 1, "B": 2}),
+        (Alike, '{"name": "a", "Name": "b", "more": 1, "counts": {"1": {"red": 1}, "red": {}}}',
+         {"name": "a", "Name": "b", "counts": {"1": {"red": 1}, "red": {}}}),
+        (Counts, '{"words": {"A": 1}, "Words": {"a": 1}}', {"words": {"a": 1}, "days": {}, "inner": []}),
+        (Named, '{"first": "a", "family": "b", "counts": {"x": 1}}',
+         {"first": "a", "family": "b", "counts": {"x": 1}}),
+    ],
+)  # fmt: skip
+def test_keys_that_stay_apart_are_all_there(kind, answer, data):
+    assert OutputType(kind).read(answer) == data
 
 
 def test_many_problems_are_counted():
