@@ -10,10 +10,12 @@ import signal
 import sys
 import warnings
 from contextlib import redirect_stdout
+from types import FrameType
 from typing import TextIO
 
 from airflow_provider_completion.api.errors import CompletionError
 from airflow_provider_completion.cli import FAILED, CommandError
+from airflow_provider_completion.cli.interrupts import code_of
 from airflow_provider_completion.cli.options import add_options
 from airflow_provider_completion.cli.streams import log_to_stderr, text_to, writing
 from airflow_provider_completion.plain import plain
@@ -50,18 +52,22 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code."""
     options = _options(arguments)
     _silence_airflow()
-    # So that a generation is stopped on the server, as it is by Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    signal.signal(signal.SIGTERM, _interrupt)
     out = text_to(sys.stdout)
     try:
         with redirect_stdout(sys.stderr):  # where Airflow logs to, it takes from here
             return _run(options, out)
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+    except KeyboardInterrupt as interrupt:
+        return code_of(*interrupt.args or (signal.SIGINT,))
     except Exception as error:
         explained = isinstance(error, CommandError | CompletionError)
         sys.stderr.write(plain(f"{error}\n" if explained else f"{type(error).__name__}: {error}\n"))
         return error.code if isinstance(error, CommandError) else FAILED
+
+
+def _interrupt(number: int, _: FrameType | None) -> None:
+    """End the command as Ctrl-C does, so that a generation is stopped on the server."""
+    raise KeyboardInterrupt(number)
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
