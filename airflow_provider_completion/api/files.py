@@ -94,12 +94,14 @@ class FileContent:
     :param mime_type: without one the server refuses the file
     :param size: in bytes
     :param open: returns the content as a binary stream, from its start
+    :param sha256: of the content that is meant, in hex; any other is not sent. None for whatever it is
     """
 
     name: str
     mime_type: str
     size: int
     open: Callable[[], BinaryIO] = field(repr=False)
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

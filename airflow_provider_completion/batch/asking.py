@@ -14,6 +14,7 @@ from airflow_provider_completion.batch.journal import Journal
 from airflow_provider_completion.batch.loop import run_in_thread
 from airflow_provider_completion.batch.preview import Preview, preview
 from airflow_provider_completion.batch.progress import Progress
+from airflow_provider_completion.batch.rows import Recipient
 from airflow_provider_completion.batch.rules import Rules
 from airflow_provider_completion.batch.spending import Spent
 from airflow_provider_completion.batch.spool import Spool
@@ -34,13 +35,15 @@ class Asking:
         self,
         spool: Spool,
         plan: ColumnPlan,
+        recipient: Recipient,
         settings: ClientSettings,
         rules: Rules,
         *,
         total: int,
         tell: Callable[[str], None],
     ) -> None:
-        self._spool, self._plan, self._settings, self._rules = spool, plan, settings, rules
+        self._spool, self._plan, self._recipient = spool, plan, recipient
+        self._settings, self._rules = settings, rules
         self._total, self._tell = total, tell
         self._engine: Engine | None = None
         self._stops: list[tuple[str, bool]] = []
@@ -82,6 +85,7 @@ class Asking:
         engine = self._engine = Engine(
             self._spool,
             self._plan,
+            self._recipient,
             journal,
             self._settings,
             self._rules,

@@ -375,7 +375,9 @@ class Batch:
 
     def _asked(self, journal: Journal, known: Preview | None, tell: Callable[[str], None]) -> Ending:
         total = self._checked.to_send
-        asking = self._asking = Asking(self._spool, self._plan, self._settings, self._rules, total=total, tell=tell)
+        asking = self._asking = Asking(
+            self._spool, self._plan, self._recipient, self._settings, self._rules, total=total, tell=tell
+        )
         for why, at_once in self._stops:
             asking.stop(why, at_once=at_once)
         ending = asking.run(journal, known)

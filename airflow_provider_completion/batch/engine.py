@@ -30,6 +30,7 @@ from airflow_provider_completion.batch.patience import Patience
 from airflow_provider_completion.batch.progress import Progress
 from airflow_provider_completion.batch.queue import Queue
 from airflow_provider_completion.batch.refusals import Refusal
+from airflow_provider_completion.batch.rows import Recipient
 from airflow_provider_completion.batch.rules import Rules
 from airflow_provider_completion.batch.sending import Sender
 from airflow_provider_completion.batch.spending import Spent
@@ -55,6 +56,7 @@ class Engine:
 
     :param spool: its rows, which are checked
     :param plan: what is asked for each
+    :param recipient: who is asked
     :param journal: what is known of them, and is to be. Its facts name the ``run`` and the ``round``
     :param settings: how to reach the app; its limits for tries hold for each row
     :param rules: what holds for all rows
@@ -74,6 +76,7 @@ class Engine:
         self,
         spool: Spool,
         plan: ColumnPlan,
+        recipient: Recipient,
         journal: Journal,
         settings: ClientSettings,
         rules: Rules,
@@ -95,7 +98,7 @@ class Engine:
             self.progress = Progress(self._flow, spent, total)
             self._ledger = Ledger(journal, rules, self.progress, self._history.round)
         self._turns = Turns(self._flow)
-        self._sender = Sender(settings, rules, plan, self._turns, journal)
+        self._sender = Sender(settings, rules, plan, recipient, self._turns, journal)
         self._has_files = plan.has_files
         self._queue = Queue(self._draw, self._prepare if plan.has_files else None)
         self._starts = (

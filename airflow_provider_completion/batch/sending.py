@@ -8,14 +8,14 @@ import logging
 from dataclasses import replace
 
 from airflow_provider_completion.api.answers import Completion
-from airflow_provider_completion.api.errors import CompletionError
+from airflow_provider_completion.api.errors import CompletionError, InvalidRequestError
 from airflow_provider_completion.api.events import ErrorEvent, Ping, UnknownEvent
 from airflow_provider_completion.batch.climb import Call
 from airflow_provider_completion.batch.columns import ColumnPlan
 from airflow_provider_completion.batch.entries import JournalError
 from airflow_provider_completion.batch.history import Job
 from airflow_provider_completion.batch.journal import Journal
-from airflow_provider_completion.batch.rows import Row
+from airflow_provider_completion.batch.rows import NOT_SENT, Recipient, Row
 from airflow_provider_completion.batch.rules import Rules
 from airflow_provider_completion.batch.turns import Turns
 from airflow_provider_completion.batch.uploads import Uploads
@@ -42,9 +42,16 @@ class Sender:
     """
 
     def __init__(
-        self, settings: ClientSettings, rules: Rules, plan: ColumnPlan, turns: Turns, journal: Journal
+        self,
+        settings: ClientSettings,
+        rules: Rules,
+        plan: ColumnPlan,
+        recipient: Recipient,
+        turns: Turns,
+        journal: Journal,
     ) -> None:
         self._rules, self._plan, self._turns, self._journal = rules, plan, turns, journal
+        self._recipient = recipient
         # Asked here, and once: it may look at what is the thread's that makes this.
         origin = settings.origin() if settings.origin else Origin()
         self._origin = replace(origin, session_id=rules.trace_session_id or origin.session_id, has_spans=False)
@@ -65,10 +72,17 @@ class Sender:
     async def upload(self, job: Job) -> None:
         """Find out what is asked for a row with files, and upload them.
 
-        :raises CompletionError: that cannot be known, or a file cannot be uploaded
+        :raises CompletionError: that cannot be known, or is not what was checked, or a file cannot be uploaded
         """
-        await asyncio.to_thread(self.read, job)
+        await asyncio.to_thread(self._read_again, job)
         job.files = await self._uploads.references(job.asked.files, job.asked.user)
+
+    def _read_again(self, job: Job) -> None:
+        # Its answer is kept as that to what was checked.
+        self.read(job)
+        if job.asked.files and self._recipient.fingerprint(job.asked) != job.row.fingerprint:
+            hint = f"{NOT_SENT} A later try reads it anew."
+            raise InvalidRequestError("A file of the row has changed since it was checked.", hint=hint, retry="delay")
 
     async def send(self, job: Job, call: Call) -> Completion | CompletionError:
         """Send a row's call, and return what comes of it.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
+from airflow_provider_completion.api.errors import InvalidRequestError
 from airflow_provider_completion.api.files import FileReference, UploadedFile
 from airflow_provider_completion.api.input_form import InputForm
 from airflow_provider_completion.batch.rows import Files, NamedFile
@@ -39,11 +41,18 @@ class Uploads:
             return FileReference(type=facts.type, transfer_method="remote_url", url=file.source)
         # In a thread: the file is read for its digest, and a storage can be slow.
         identity = await asyncio.to_thread(lambda: file.identity)
-        key = (identity["sha256"], file.source.name, file.source.mime_type, user)
-        if key not in self._uploads:
-            upload = self._uploads[key] = asyncio.create_task(self._client.upload(file.source, user=user))
+        content = replace(file.source, sha256=identity["sha256"])
+        key = (identity["sha256"], content.name, content.mime_type, user)
+        is_shared = key in self._uploads
+        if not is_shared:
+            upload = self._uploads[key] = asyncio.create_task(self._client.upload(content, user=user))
             upload.add_done_callback(lambda done: self._forget(key, done))
-        uploaded = await asyncio.shield(self._uploads[key])  # whoever gives up waiting is not the only one who waits
+        try:
+            uploaded = await asyncio.shield(self._uploads[key])  # who gives up waiting is not the only one who waits
+        except InvalidRequestError as error:
+            if not is_shared or error.status is not None:
+                raise
+            return await self._reference(file, user)  # what is wrong is another row's file, on this side
         return FileReference(type=facts.type, transfer_method="local_file", upload_file_id=uploaded.id)
 
     def _forget(self, key: _Key, upload: asyncio.Task[UploadedFile]) -> None:

@@ -107,7 +107,7 @@ class MultipartStream:
         #: What went wrong with the file. Kept, because a client may hide it behind an error of its own.
         self.error: InvalidRequestError | None = None
         self._file, self._size = body.file, body.size
-        self._left = body.file.size
+        self._left, self._digest = body.file.size, hashlib.sha256()
         self._opened: BinaryIO | None = None
         self._head, self._tail = io.BytesIO(body.head), io.BytesIO(body.tail)
 
@@ -117,7 +117,7 @@ class MultipartStream:
     def read(self, size: int = PIECE_SIZE, /) -> bytes:
         """Return the next bytes, ``size`` of them at most, none at the end.
 
-        :raises InvalidRequestError: the file cannot be read, or is not as long as it was
+        :raises InvalidRequestError: the file cannot be read, or is not what it was
         """
         return self._head.read(size) or self._read_file(size) or self._tail.read(size)
 
@@ -136,6 +136,9 @@ class MultipartStream:
         self._left -= len(data)
         if self._left < 0 or (self._left and not data):
             self._fail("changed its size while it was sent")
+        self._digest.update(data)
+        if not self._left and self._file.sha256 not in (None, self._digest.hexdigest()):
+            self._fail("has changed since it was checked")
         return data
 
     def _fail(self, what: str) -> NoReturn:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -172,7 +172,7 @@ class Uploads:
         # The server and the model see the name and the type, too.
         key = (file.digest, file.name, file.source.mime_type, user)
         if key not in self._ids:
-            self._ids[key] = self._client.upload(file.source, user=user).id
+            self._ids[key] = self._client.upload(replace(file.source, sha256=file.digest), user=user).id
         return FileReference(type=facts.type, transfer_method="local_file", upload_file_id=self._ids[key])
 
 

@@ -354,6 +354,19 @@ def test_a_file_that_vanishes_before_it_is_read_is_airflows_to_try_again(
     assert not completion_server.generations
 
 
+def test_a_file_that_changes_after_it_was_read_for_its_digest_is_airflows_to_try_again(
+    completion_server: LocalCompletionServer, note: Path
+) -> None:
+    files = files_of(note)
+    assert [file.identity for file in files if isinstance(file, GivenFile)]
+    note.write_text("CONTENT")
+    with pytest.raises(CompletionError, match=r"The file 'my note ü.txt' has changed since it was checked") as caught:
+        CompletionHook().complete({}, files=files)
+    assert not isinstance(caught.value, AirflowFailException)
+    assert not completion_server.uploads
+    assert not completion_server.generations
+
+
 class TestCrash:
     """With the task state store of Airflow 3.3: the same files by their content, whatever their uploads are called."""
 

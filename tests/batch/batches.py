@@ -62,6 +62,7 @@ class Batches:
             engine = Engine(
                 spool,
                 plan,
+                RECIPIENT,
                 journal,
                 settings_for(self.server, **self.settings),
                 Rules(**{"concurrency": 4, **rules}),

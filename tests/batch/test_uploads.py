@@ -85,6 +85,41 @@ def test_a_file_that_has_gone_since_the_check_is_its_row_s_failure(batches: Batc
     assert batches.server.posts.total() == 1
 
 
+@pytest.mark.parametrize("is_listed", [True, False])
+@pytest.mark.parametrize("content", ["eno", "another one"])
+def test_a_row_whose_file_has_changed_since_the_check_is_not_asked(
+    batches: Batches, tmp_path: Path, content: str, is_listed: bool
+) -> None:
+    def changed(_: object) -> None:
+        (tmp_path / "one.txt").write_text(content)
+
+    named = row(0, tmp_path / "one.txt")
+    batches.rows = [named if is_listed else {**named, "files": str(tmp_path / "one.txt")}, row(1, tmp_path / "two.txt")]
+    assert batches.run(changed).asked == {"complete": 1, "failed": 1}
+    assert [name for name, *_ in batches.server.uploads] == ["two.txt"]
+    record = batches.records()[0]  # of what it is now: nothing is known of that
+    assert record is None
+    (tmp_path / "one.txt").write_text("one")
+    record = batches.records()[0]
+    assert record is not None
+    assert record.error is not None
+    assert (record.error.billed, record.error.retry, record.tries) == ("no", "delay", 0)
+    assert batches.run().asked == {"complete": 1}
+    assert batches.server.posts.total() == 2
+
+
+def test_a_file_of_the_same_content_is_none_the_worse_for_another_that_has_changed(
+    batches: Batches, tmp_path: Path
+) -> None:
+    def changed(_: object) -> None:
+        (tmp_path / "one.txt").write_text("eno")
+
+    batches.rows = [{**row(n), "files": str(tmp_path / name)} for n, name in enumerate(("one.txt", "again/one.txt"))]
+    assert batches.run(changed).asked == {"complete": 1, "failed": 1}
+    assert batches.server.uploads == [("one.txt", b"one", "airflow")]
+    assert [call.text for call in batches.server.calls] == ["row 1"]
+
+
 def test_a_stop_does_not_wait_for_uploads(batches: Batches) -> None:
     batches.server.script = lambda _: Reply(seconds=None)
     ending = batches.run(lambda engine: engine.stop("now"))

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.parser import BytesParser
 from email.policy import HTTP
 from pathlib import Path
@@ -258,6 +258,20 @@ def test_a_file_that_changes_its_size_is_an_error(calls, given):
     assert (type(error), error.billed, error.retry) == (InvalidRequestError, "no", "delay")
     assert "'a.txt' changed its size while it was sent" in error.message
     assert given.opened
+    assert given.all_closed
+
+
+@pytest.mark.parametrize("is_meant", [True, False])
+def test_a_file_is_sent_with_the_content_that_is_meant_or_not_at_all(calls, is_meant):
+    given = Given()
+    meant = hashlib.sha256(CONTENT if is_meant else CONTENT[::-1]).hexdigest()
+    with RawServer(UPLOADED) as server:
+        if is_meant:
+            calls.each(settings_for(server.url), upload(replace(given.file, sha256=meant)))
+            return
+        error = failure(calls, server.url, upload(replace(given.file, sha256=meant)))
+    assert (type(error), error.billed, error.retry) == (InvalidRequestError, "no", "delay")
+    assert error.message == "The file 'a.txt' has changed since it was checked."
     assert given.all_closed
 
 
