@@ -146,6 +146,10 @@ class Reading:
         )
         return outcome.reused(record["reused_from"]) if "reused_from" in record else outcome
 
+    def is_complete(self, entry: Entry) -> bool:
+        """Say whether a row has an answer."""
+        return self.outcome(entry).status == "complete"
+
     def _read(self, completion: Mapping[str, Any]) -> tuple[Status, Any, str | None, Why | None]:
         """Return what an answer is: its status, what is read of it, its text if that is not accepted, and why not."""
         answer = completion["answer"]

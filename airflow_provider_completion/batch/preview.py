@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from airflow_provider_completion.batch.entries import Entry, RowId
 from airflow_provider_completion.batch.estimates import FEWEST, Costs, Estimate
 from airflow_provider_completion.batch.history import History, Job
-from airflow_provider_completion.batch.reuse import Earlier, is_unknown
+from airflow_provider_completion.batch.reuse import Earlier
 from airflow_provider_completion.batch.rows import in_lots
 from airflow_provider_completion.batch.rules import Rules
 from airflow_provider_completion.batch.spool import Spool
@@ -59,8 +59,7 @@ def preview(
     for some in in_lots(spool.to_send()):
         ids = [row.id for row in some]
         entries = known.entries(ids) if known else [Entry()] * len(ids)
-        unknown = [row for row, entry in zip(ids, entries, strict=True) if is_unknown(entry)]
-        reused = earlier.records(unknown) if earlier else {}
+        reused = earlier.records(ids, entries) if earlier else {}
         for row, row_id, entry in zip(some, ids, entries, strict=True):
             if not costs.are_enough and (record := reused.get(row_id) or entry.record):
                 costs.add(record.get("usage"))

@@ -89,39 +89,39 @@ class Earlier:
             return False
         return True
 
-    def records(self, rows: Sequence[RowId]) -> dict[RowId, dict[str, Any]]:
-        """Return the records of those of these rows that are complete, some hundred at a time; they say where from."""
+    def records(self, rows: Sequence[RowId], entries: Sequence[Entry]) -> dict[RowId, dict[str, Any]]:
+        """Return the records of those of these rows that are complete here alone, some hundred at a time; they say from
+        where.
+
+        :param entries: what this output knows
+        """
         found: dict[RowId, dict[str, Any]] = {}
+        if not self._looks:
+            return found
+        missing = [row for row, entry in zip(rows, entries, strict=True) if not self._reading.is_complete(entry)]
         for look in self._looks:
-            if not (missing := [row for row in rows if row not in found]):
-                break
             for row, entry in zip(missing, look.entries(missing), strict=True):
-                if entry.written is not None and self._reading.outcome(entry).status == "complete":
+                if entry.written is not None and self._reading.is_complete(entry):
                     found[row] = {"reused_from": look.output, **of_json(entry.written)}
+            missing = [row for row in missing if row not in found]
         return found
 
 
 def take_over(spool: Spool, journal: Journal, earlier: Earlier) -> int:
-    """Put what earlier outputs have of rows into a journal that has nothing of them, and say of how many.
+    """Put the answers that earlier outputs have to rows into a journal that has none, and say to how many.
 
     :param spool: of the rows, which are checked
     """
     count = 0
     for some in in_lots(spool.to_send()):
         ids = [row.id for row in some]
-        unknown = [row for row, entry in zip(ids, journal.entries(ids), strict=True) if is_unknown(entry)]
-        for row, record in earlier.records(unknown).items():
+        for row, record in earlier.records(ids, journal.entries(ids)).items():
             journal.ended(row, record)
             count += 1
         if journal.behind > MOST_BEHIND:
             journal.flush()
     journal.flush()
     return count
-
-
-def is_unknown(entry: Entry) -> bool:
-    """Say whether a journal has nothing of a row that could have been billed."""
-    return entry.written is None and not entry.unanswered
 
 
 def has_journal(folder: FilePath) -> bool:

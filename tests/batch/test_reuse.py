@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from airflow_provider_completion.api.errors import InvalidRequestError
 from airflow_provider_completion.batch.export import export
 from airflow_provider_completion.batch.failing import BatchError
+from airflow_provider_completion.batch.journal import Journal
 from airflow_provider_completion.batch.reuse import journals_of
 from airflow_provider_completion.batch.rows import Recipient
 from airflow_provider_completion.structured.output import Output
@@ -23,7 +24,7 @@ from tests.batch.batches import rows_of
 from tests.batch.nights import batch_of, night
 from tests.batch.rows_in import RECIPIENT
 from tests.batch.rows_out import read
-from tests.batch.small_server import FAILED, Reply, SmallServer
+from tests.batch.small_server import CUT, FAILED, Reply, SmallServer
 
 
 def changed(rows: list[dict[str, Any]], every: int) -> list[dict[str, Any]]:
@@ -89,13 +90,38 @@ def test_a_night_that_has_failed_counts_as_far_as_it_came(server: SmallServer, t
     assert (manifest.reused, manifest.asked.rows, manifest.published) == (2, 1, True)
 
 
-def test_the_journal_of_this_output_comes_first(server: SmallServer, tmp_path: Path) -> None:
-    """What it knows of a row, also that it may have been billed, is not overruled."""
+def test_an_answer_of_this_output_comes_first(server: SmallServer, tmp_path: Path) -> None:
     night(server, tmp_path / "monday.jsonl", rows_of(2))
-    server.script = lambda asked: Reply(breaks=True) if asked.text == "row 0" else Reply(answer="anew")
-    night(server, tmp_path / "tuesday.jsonl", rows_of(2))
+    server.script = lambda _: Reply(answer="anew")
+    night(server, tmp_path / "tuesday.jsonl", rows_of(1))
     manifest, _ = night(server, tmp_path / "tuesday.jsonl", rows_of(2), reuse=tmp_path / "monday.jsonl")
-    assert (manifest.reused, manifest.counts["failed"], manifest.maybe_billed) == (0, 1, 1)
+    assert manifest.reused == 1
+    assert [row["answer"] for row in read(tmp_path / "tuesday.jsonl")] == ["anew", "about row 1"]
+
+
+@pytest.mark.parametrize("failed", [FAILED, Reply(breaks=True), CUT], ids=["unbilled", "maybe billed", "no answer"])
+@pytest.mark.parametrize("cleared", [False, True])
+def test_a_row_that_has_failed_before_takes_an_earlier_answer(
+    server: SmallServer, tmp_path: Path, failed: Reply, cleared: bool
+) -> None:
+    night(server, tmp_path / "monday.jsonl", rows_of(2))
+    server.script = lambda _: failed
+    night(server, tmp_path / "tuesday.jsonl", rows_of(2))
+    sent = server.posts.total()
+    again = {"facts": {"round": "monday#1", "cleared": True}} if cleared else {}
+    with batch_of(server, tmp_path / "tuesday.jsonl", rows_of(2), reuse=tmp_path / "monday.jsonl", **again) as batch:
+        assert batch.preview().done == 2
+        manifest, _ = batch.run()
+    assert (manifest.reused, manifest.counts["complete"], server.posts.total()) == (2, 2, sent)
+
+
+def test_a_row_whose_end_nobody_has_seen_takes_an_earlier_answer(server: SmallServer, tmp_path: Path) -> None:
+    night(server, tmp_path / "monday.jsonl", rows_of(1))
+    with batch_of(server, tmp_path / "tuesday.jsonl", rows_of(1), reuse=tmp_path / "monday.jsonl") as batch:
+        with Journal(batch.journal, batch.output_uri, {"run": "monday", "round": "monday#0"}) as journal:
+            journal.sent(next(batch._spool.to_send()).id)
+        manifest, _ = batch.run()
+    assert (manifest.reused, manifest.maybe_billed, server.posts.total()) == (1, 0, 1)
 
 
 def test_newer_answers_come_before_older_ones(server: SmallServer, tmp_path: Path) -> None:
