@@ -350,6 +350,7 @@ REMEDIES = {
     "brackets is the exception. A retry reads it again.",
     "The file ... could not be read to its end (...).": "Cause: the disk or the storage failed; in the brackets is "
     "the exception. A retry reads it again.",
+    "... of ... rows cannot be sent, more than max_failed=....": "Mend these rows, or allow for more.",
     "The file ... has changed since it was checked.": "A later try reads it anew. Send it once nobody writes to it.",
     "The file ... has a header that names no column.": "Write the columns' names into the first line.",
     "The file ... has none of the suffixes that tell how to read it: ....": "Save a spreadsheet as CSV UTF-8, and "

@@ -17,7 +17,7 @@ from airflow_provider_completion.batch.progress import Progress
 from airflow_provider_completion.batch.rows import Recipient
 from airflow_provider_completion.batch.rules import Rules
 from airflow_provider_completion.batch.spending import Spent
-from airflow_provider_completion.batch.spool import Spool
+from airflow_provider_completion.batch.spool import Checked, Spool
 from airflow_provider_completion.client.settings import ClientSettings
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ class Asking:
     """Asks the rows of a batch, once, with one engine after the other.
 
     :param spool: the rows, which are checked
-    :param total: how many of them are to be sent
+    :param checked: what the check has found
     :param tell: gets a line every few seconds
     """
 
@@ -39,12 +39,12 @@ class Asking:
         settings: ClientSettings,
         rules: Rules,
         *,
-        total: int,
+        checked: Checked,
         tell: Callable[[str], None],
     ) -> None:
         self._spool, self._plan, self._recipient = spool, plan, recipient
         self._settings, self._rules = settings, rules
-        self._total, self._tell = total, tell
+        self._checked, self._tell = checked, tell
         self._engine: Engine | None = None
         self._stops: list[tuple[str, bool]] = []
 
@@ -89,7 +89,8 @@ class Asking:
             journal,
             self._settings,
             self._rules,
-            total=self._total,
+            total=self._checked.to_send,
+            rejected=self._checked.rejected,
             first=first,
             after=self._engine,
             tell=self._tell,

@@ -36,6 +36,7 @@ from airflow_provider_completion.batch.shards import Shard
 from airflow_provider_completion.batch.siblings import Siblings, splits_beside
 from airflow_provider_completion.batch.sources import Rows, source_of
 from airflow_provider_completion.batch.spool import Checked, Spool
+from airflow_provider_completion.batch.verdict import are_too_many
 from airflow_provider_completion.client.files import FilePath
 from airflow_provider_completion.client.settings import ClientSettings
 from airflow_provider_completion.paying import may_follow
@@ -214,7 +215,7 @@ class Batch:
     def check(self) -> Checked:
         """Hold all rows against the plan and the app's form. Once, before :meth:`run`.
 
-        :raises InvalidRequestError: some cannot be sent; nothing was
+        :raises InvalidRequestError: some cannot be sent, or more of them than may be left out; nothing was
         """
         log.info("%s", self._plan)
         checked = self._checked = self._spool.check(
@@ -246,7 +247,14 @@ class Batch:
             checked.equal,
             "" if self._ask.dedupe or not checked.equal else ", each for itself: dedupe=True would ask once",
         )
-        if not (self._share.rows if self._share else checked.rows):
+        whole = self._share.rows if self._share else checked.rows
+        # With 0 all others are asked even so.
+        if (most := self._rules.max_failed) and are_too_many(checked.rejected, whole, most):
+            raise InvalidRequestError(
+                f"{checked.rejected} of {checked.rows} rows cannot be sent, more than max_failed={most}.",
+                hint=f"{NOT_SENT} What is wrong with them stands in {name_of(self._places.beside(_PROBLEMS))}.",
+            )
+        if not whole:
             had = self._places.before.get("rows")
             instead = f", in the place of the {had} that the run before had" if had else ""
             log.warning("There are no rows: the results will have none%s.", instead)
@@ -374,9 +382,8 @@ class Batch:
             log.info("%d rows have their answers from earlier outputs.", count)
 
     def _asked(self, journal: Journal, known: Preview | None, tell: Callable[[str], None]) -> Ending:
-        total = self._checked.to_send
         asking = self._asking = Asking(
-            self._spool, self._plan, self._recipient, self._settings, self._rules, total=total, tell=tell
+            self._spool, self._plan, self._recipient, self._settings, self._rules, checked=self._checked, tell=tell
         )
         for why, at_once in self._stops:
             asking.stop(why, at_once=at_once)

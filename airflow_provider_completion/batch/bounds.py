@@ -45,10 +45,11 @@ class Bounds:
     """Is told what came of rows, and says when it is enough.
 
     :param spent: what the run has spent, kept by whoever ends rows
+    :param rejected: how many rows could not be sent; they say nothing of the share of the others that will fail
     """
 
-    def __init__(self, rules: Rules, spent: Spent) -> None:
-        self._rules, self._spent = rules, spent
+    def __init__(self, rules: Rules, spent: Spent, rejected: int = 0) -> None:
+        self._rules, self._spent, self._rejected = rules, spent, rejected
         # 0.29 of 100 are 29.
         self._share = Fraction(str(rules.max_failed)) if isinstance(rules.max_failed, float) else None
         self._ended: Counter[Status] = Counter()
@@ -99,6 +100,8 @@ class Bounds:
             return None
         rows = self._ended.total()
         failed = rows - self._ended["complete"]
+        if self._share is None:
+            rows, failed = rows + self._rejected, failed + self._rejected
         if failed > most if self._share is None else rows >= _LEAST_ENDED and failed > self._share * rows:
             return Reached("max_failed", ended(f"{failed} of {rows} rows failed, more than max_failed={most}", last))
         return None

@@ -61,6 +61,7 @@ class Engine:
     :param settings: how to reach the app; its limits for tries hold for each row
     :param rules: what holds for all rows
     :param total: how many rows there are to send, 0 if that is not known
+    :param rejected: how many could not be sent
     :param first: of how many of them nothing more is sent, as others are left for another engine; None for all
     :param after: the engine that has left these: what it has counted and learned of the server goes on here
     :param tell: gets a line every few seconds, and at the end, in the event loop's thread
@@ -82,6 +83,7 @@ class Engine:
         rules: Rules,
         *,
         total: int = 0,
+        rejected: int = 0,
         first: int | None = None,
         after: Engine | None = None,
         tell: Callable[[str], None] = log.info,
@@ -96,7 +98,7 @@ class Engine:
             self._flow = _flow_of(rules)
             spent = Spent.of_json(journal.account_of(str(journal.facts.get("run", ""))))
             self.progress = Progress(self._flow, spent, total)
-            self._ledger = Ledger(journal, rules, self.progress, self._history.round)
+            self._ledger = Ledger(journal, rules, self.progress, self._history.round, rejected)
         self._turns = Turns(self._flow)
         self._sender = Sender(settings, rules, plan, recipient, self._turns, journal)
         self._has_files = plan.has_files

@@ -16,12 +16,13 @@ class Ledger:
     """The ends of rows.
 
     :param round_: of the tries that this is one of
+    :param rejected: how many rows could not be sent
     """
 
-    def __init__(self, journal: Journal, rules: Rules, progress: Progress, round_: str) -> None:
+    def __init__(self, journal: Journal, rules: Rules, progress: Progress, round_: str, rejected: int) -> None:
         self._journal, self._rules, self._round = journal, rules, round_
         self._progress, self._spent = progress, progress.spent
-        self._bounds = Bounds(rules, progress.spent)
+        self._bounds = Bounds(rules, progress.spent, rejected)
 
     @property
     def reached(self) -> Reached | None:

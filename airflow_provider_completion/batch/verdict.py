@@ -24,6 +24,11 @@ def checked_max_failed(max_failed: float) -> float:
     )
 
 
+def are_too_many(failed: int, rows: int, max_failed: float) -> bool:
+    """Say whether more of these rows have no answer than may."""
+    return failed > (max_failed if type(max_failed) is int else Fraction(str(max_failed)) * rows)
+
+
 def why_not_published(
     counts: Mapping[Status, int],
     rows: int,
@@ -50,6 +55,6 @@ def why_not_published(
     told = ", ".join(f"{count} {status}" for status, count in bad.items())
     if failed and failed == whole:
         return f"No row has an answer: {told}."
-    if failed > (max_failed if type(max_failed) is int else Fraction(str(max_failed)) * whole):
+    if are_too_many(failed, whole, max_failed):
         return f"{failed} of {rows} rows have no answer, and max_failed is {max_failed}: {told}."
     return None

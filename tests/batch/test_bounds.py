@@ -76,6 +76,19 @@ def test_rows_that_were_known_before_count_for_the_share() -> None:
     assert bounds.reached is not None
 
 
+def test_rows_that_could_not_be_sent_count_for_the_number_alone() -> None:
+    bounds = Bounds(Rules(concurrency=1, max_failed=3), Spent(), rejected=2)
+    bounds.end("failed", DOWN, 0)
+    assert bounds.reached is None
+    bounds.find("failed")
+    assert bounds.reached is not None
+    assert "4 of 4 rows failed, more than max_failed=3" in bounds.reached.error.message
+    bounds = Bounds(Rules(concurrency=1, max_failed=0.1), Spent(), rejected=60)
+    for _ in range(60):
+        bounds.end("complete", None, 0)
+    assert bounds.reached is None
+
+
 def usage(tokens: int, price: str | None = None, currency: str | None = "USD") -> Usage:
     return Usage(total_tokens=tokens, total_price=price and Decimal(price), currency=currency)
 

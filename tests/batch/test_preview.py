@@ -14,10 +14,13 @@ from airflow_provider_completion.batch.journal import Journal, RowId
 from airflow_provider_completion.batch.looking import looking_at
 from airflow_provider_completion.batch.preview import Preview, preview
 from airflow_provider_completion.batch.rules import Rules
+from airflow_provider_completion.batch.shards import Shard
 from airflow_provider_completion.batch.spool import Spool
-from tests.batch.batches import OUTPUT
+from tests.batch.batches import OUTPUT, rows_of
+from tests.batch.nights import night
 from tests.batch.rows_in import planned
 from tests.batch.rows_out import answered, failed
+from tests.batch.small_server import FAILED, SmallServer
 
 FACTS = {"run": "r", "round": "1", "cleared": False}
 
@@ -72,3 +75,32 @@ def test_another_outputs_journal_is_refused(spool: Spool, tmp_path: Path) -> Non
     Journal(tmp_path / "journal", "file:///data/another.jsonl", FACTS).close()
     with pytest.raises(InvalidRequestError, match=r"that of another output, file:///data/another\.jsonl"):
         of(spool, tmp_path / "journal")
+
+
+@pytest.mark.parametrize(("most", "asked"), [(0, 20), (19, 0), (20, 20), (0.4, 0), (0.5, 20)])
+def test_too_many_rows_that_cannot_be_sent_end_it_before_the_first_call(
+    server: SmallServer, tmp_path: Path, most: float, asked: int
+) -> None:
+    rows = [row if number % 2 else {**row, "sku": ""} for number, row in enumerate(rows_of(40))]
+    given: dict[str, Any] = {"ask": {"bad_rows": "skip"}, "rules": {"max_failed": most}}
+    if asked:
+        assert night(server, tmp_path / "out.jsonl", rows, **given)[0].counts["rejected"] == 20
+    else:
+        with pytest.raises(InvalidRequestError, match=f"20 of 40 rows cannot be sent, more than max_failed={most}"):
+            night(server, tmp_path / "out.jsonl", rows, **given)
+        assert not (tmp_path / "out.journal").exists()
+        # Of two shards each has one of the two kinds: the share is of all rows.
+        _, failure = night(server, tmp_path / "out.jsonl", rows, shard=Shard(1, 2), **given)
+        assert failure is None
+        asked = 20
+    assert server.posts.total() == asked
+
+
+def test_rows_that_cannot_be_sent_count_when_others_fail(server: SmallServer, tmp_path: Path) -> None:
+    server.script = lambda _: FAILED
+    rows = [{**row, "sku": "" if number < 2 else row["sku"]} for number, row in enumerate(rows_of(40))]
+    rules = {"max_failed": 3, "concurrency": 1}
+    manifest, failure = night(server, tmp_path / "out.jsonl", rows, ask={"bad_rows": "skip"}, rules=rules)
+    assert (manifest.counts["rejected"], manifest.counts["failed"], server.posts.total()) == (2, 2, 2)
+    assert failure is not None
+    assert "4 of 4 rows failed, more than max_failed=3" in str(failure)
