@@ -207,7 +207,6 @@ AS_IT_SAYS = {
     "keep names what is no column of the rows: ...; there are ....",
     "limit is not a whole number from 1 on.",
     "max_failed is neither a number of rows, from 0 on, nor a share of them, from 0.0 to 1.0.",
-    "max_price is no number: ....",
     "max_price is not a number above 0.",
     "max_tokens is not a whole number from 1 on.",
     "multiple_outputs needs an output_type that is an object of known fields, none of them named ....",

@@ -177,12 +177,13 @@ def place_in(name: str, value: Any) -> FilePath:
 
 
 def _price(price: Decimal | float | str | None) -> Decimal | None:
-    if price is None or price == "":
+    if price is None:
         return None
     try:
         return Decimal(str(price))
     except InvalidOperation:
-        raise InvalidRequestError(f"max_price is no number: {price!r}.", hint=NOT_SENT) from None
+        hint = f"{NOT_SENT} Look at where it comes from: without a bound it is None, or left out."
+        raise InvalidRequestError(f"max_price is no number: {price!r}.", hint=hint) from None
 
 
 def _deadline(deadline: datetime | timedelta | None) -> datetime | None:

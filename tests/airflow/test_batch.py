@@ -364,6 +364,7 @@ def test_what_cannot_work_does_not_load(wrong: Any) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
+        {"max_price": ""}, {"max_price": " "},
         {"output": "/"}, {"output": "out.json"}, {"output": " "}, {"max_price": "much"}, {"rows": ""}, {"rows": 5},
         {"inputs": ["a"]}, {"keep": ["nothing"]}, {"key": "nothing"}, {"deadline": datetime(2026, 1, 1)},
         {"output_type": int, "output_retries": 1, "feedback_input": "tune"},

@@ -487,6 +487,7 @@ def test_rows_that_cannot_be_sent(completion_server: LocalCompletionServer, fold
     [
         (["--concurrency", "0"], "concurrency is not a whole number from 1 on."),
         (["--max-price", "much"], "--max-price is no number: 'much'."),
+        (["--max-price", ""], "--max-price is no number: ''."),
         (["--max-price", "0"], "--max-price is not a number above 0."),
         (["--inputs", "length=abc"], "The inputs do not fit: for all rows: "),
         (["--inputs", "foo=1"], "The inputs do not fit: the app has no such input: 'foo'"),
