@@ -33,7 +33,7 @@ from airflow_provider_completion.api.answers import Completion
 from airflow_provider_completion.client.observing import CallReport, Origin
 
 #: The most that the server takes (contract §2.1).
-_TRACE_ID_LENGTH = 128
+_TRACE_ID_LENGTH, _SESSION_ID_LENGTH = 128, 200
 _BETWEEN = "--"
 
 
@@ -65,6 +65,15 @@ def trace_id_of(ti: Any) -> str:
     dag, run, task = names
     # A run's date stands near its start; a task's own name after those of its groups.
     return _BETWEEN.join([dag[:limit], run[:limit], task[-limit:], *ending])
+
+
+def session_id_of(run: str) -> str:
+    """Return what joins the calls of a run: its name; if a header field cannot hold that, what it can, and a digest."""
+    cleaned = re.sub(r"[^ -~]", "_", run)
+    if cleaned == run:
+        return run
+    ending = _BETWEEN + hashlib.sha256(run.encode()).hexdigest()[:16]
+    return cleaned[: _SESSION_ID_LENGTH - len(ending)] + ending
 
 
 def origin_of(ti: Any) -> Origin:

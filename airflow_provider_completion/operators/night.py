@@ -16,7 +16,7 @@ from airflow_provider_completion.batch.rows import NOT_SENT
 from airflow_provider_completion.batch.sources import is_path
 from airflow_provider_completion.exceptions import failing_for_good
 from airflow_provider_completion.hooks.connection import text_in
-from airflow_provider_completion.hooks.trace import trace_id_of
+from airflow_provider_completion.hooks.trace import session_id_of, trace_id_of
 from airflow_provider_completion.keeping.journals import JournalNotes
 from airflow_provider_completion.operators.parameters import batch_of, path_in
 from airflow_provider_completion.operators.pushing import push_manifest
@@ -97,7 +97,7 @@ class Night:
             },
             map_index=self._map_index,
             trace_id=trace_id_of(ti),
-            trace_session_id=self._run,
+            trace_session_id=session_id_of(self._run),
         )
 
     def _note(self, batch: Batch) -> None:

@@ -334,6 +334,12 @@ def test_without_airflows_notes_a_file_says_that_there_was_a_journal_elsewhere(
     assert len(posts(completion_server)) == 10
 
 
+def test_ids_may_have_any_letters(completion_server: LocalCompletionServer, products: Path, tmp_path: Path) -> None:
+    operator = batch(rows=str(products), output=str(tmp_path / "out.jsonl"), key="sku")()
+    assert operator.execute(context_of(run_id="größe"))["counts"]["complete"] == 5
+    assert len(posts(completion_server)) == 5
+
+
 def test_what_may_have_been_billed_is_asked_again_by_a_clear_and_by_no_later_run(
     completion_server: LocalCompletionServer, tmp_path: Path
 ) -> None:

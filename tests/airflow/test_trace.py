@@ -26,6 +26,7 @@ from airflow_provider_completion.hooks.trace import (
     origin_of,
     origin_of_running_task,
     running_task,
+    session_id_of,
     trace_id_of,
 )
 from airflow_provider_completion.operators.completion import CompletionOperator
@@ -77,6 +78,18 @@ def test_the_server_accepts_the_trace_id(changes: dict[str, Any]) -> None:
     trace_id = trace_id_of(task_instance(**changes))
     assert ACCEPTED_BY_THE_SERVER.fullmatch(trace_id)
     assert trace_id == trace_id_of(task_instance(**changes))
+
+
+def test_a_session_id_is_a_run_s_name_or_what_a_header_field_can_have_of_it() -> None:
+    assert session_id_of("tickets/scheduled__2026-11-23T00:00:00+00:00/all/7") == (
+        "tickets/scheduled__2026-11-23T00:00:00+00:00/all/7"
+    )
+    cleaned = [session_id_of(f"{dag}/run/für_alle") for dag in ("größe", "grüße")]
+    assert {name.rpartition("--")[0] for name in cleaned} == {"gr__e/run/f_r_alle"}
+    assert len(set(cleaned)) == 2
+    ending = cleaned[0].rpartition("--")[2]
+    assert re.fullmatch("[0-9a-f]{16}", ending)
+    assert len(session_id_of("ß" * 300)) == 200
 
 
 def test_only_what_is_too_long_is_cut() -> None:
