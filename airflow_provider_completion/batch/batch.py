@@ -287,30 +287,33 @@ class Batch:
             earlier = stack.enter_context(self._earlier)
             return preview(self._spool, siblings.beside(look), self._rules, self._facts, earlier=earlier)
 
-    def expect_journal(self, *, known: bool, cleared: bool) -> None:
+    def expect_journal(self, earlier: str, *, cleared: bool) -> None:
         """Refuse to begin without the journal of an earlier try.
 
-        :param known: whether one had a journal
+        :param earlier: which that was, in words
         :param cleared: whether the user has cleared the task since
         :raises BrokenAnswerError: it is not there, so that nobody knows what was paid for
         """
-        if not known or self.has_journal:
+        if self.has_journal:
             return
         if not may_follow(self._rules.on_maybe_billed, cleared=cleared):
             raise BrokenAnswerError(
-                f"An earlier try has kept a journal at {self.journal}, and it is not there: its rows may have been "
-                "billed, and nobody knows which.",
+                f"An earlier try has kept the journal {earlier}, and there is none at {self.journal}: its rows may "
+                "have been billed, and nobody knows which.",
                 hint="If it lies on another worker's disk, name a shared folder as journal=. on_maybe_billed='retry', "
                 "or clearing the task, asks for all rows again, and pays again.",
             )
-        log.warning("The journal %s of an earlier try is not there: all rows are asked, and paid, again.", self.journal)
+        log.warning("The journal %s of an earlier try is not there: all rows are asked, and paid, again.", earlier)
 
-    def run(self, *, tell: Callable[[str], None] = log.info) -> tuple[Manifest, BatchError | None]:
+    def run(
+        self, *, begun: Callable[[], None] = lambda: None, tell: Callable[[str], None] = log.info
+    ) -> tuple[Manifest, BatchError | None]:
         """Ask for what the journal does not have, write the results, and return the manifest and why the batch has
         failed, if it has.
 
         Whatever is raised in this thread meanwhile stops the batch, and goes on.
 
+        :param begun: is called once the journal is open, before anything is sent
         :param tell: gets a line every few seconds, in another thread
         :raises BatchError: it was stopped, or could not go on; there are no results
         """
@@ -323,6 +326,7 @@ class Batch:
             if self._share:
                 facts["digest"] = self._share.digest
             with Journal(self.journal, self.output_uri, facts) as journal:
+                begun()
                 self._take_over(journal)
                 known = None if is_new else self._known(journal)
                 ending = self._asked(journal, known, tell)

@@ -31,6 +31,9 @@ class JournalNote(BaseModel):
     host: str
     round: str
 
+    def __str__(self) -> str:
+        return f"{self.uri} (of the worker {self.host})" if self.uri else "of another version of this package"
+
 
 class JournalNotes:
     """Notes in Airflow's task state store. Below Airflow 3.3 there is none, and they are in a file.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import conf
@@ -56,11 +58,11 @@ class Night:
             if self._operator.only_check:
                 return {**checked._asdict(), **batch.preview().as_json()}
             batch.expect_own_files()
-            self._note(batch)
+            note = self._noting(batch)
             if self._stopped:
                 batch.stop(self._stopped)
             with spanning(self._context["ti"], self._operator.conn_id) as told:
-                manifest, failure = batch.run(tell=lambda line: self._operator.log.info("%s", line))
+                manifest, failure = batch.run(begun=note, tell=lambda line: self._operator.log.info("%s", line))
                 told(manifest)
             self._operator.show_report(self._context["ti"])
             if manifest.published:
@@ -100,12 +102,13 @@ class Night:
             trace_session_id=session_id_of(self._run),
         )
 
-    def _note(self, batch: Batch) -> None:
-        """Note where the journal is before anything is sent, and refuse to begin without that of an earlier try."""
+    def _noting(self, batch: Batch) -> Callable[[], None]:
+        """Refuse to begin without the journal of an earlier try, and return what notes where that of this one is."""
         # What lies beside the output as well is lost with the journal.
         notes = JournalNotes(self._context, batch.beside(_NOTE) if self._operator.journal else None)
         note = notes.load(self._run)
-        batch.expect_journal(known=note is not None, cleared=note is not None and note.round != self._round)
+        if note is not None:
+            batch.expect_journal(str(note), cleared=note.round != self._round)
         number = self._context["ti"].try_number
         if number > 1 and not notes.are_kept and not batch.has_journal:
             log.warning(
@@ -125,7 +128,7 @@ class Night:
                 "does not find. journal= names a folder that all workers share.",
                 batch.journal,
             )
-        notes.keep(batch.journal_uri, self._round)
+        return partial(notes.keep, batch.journal_uri, self._round)
 
     @property
     def _run(self) -> str:

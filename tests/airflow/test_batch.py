@@ -17,7 +17,7 @@ from airflow.providers.common.compat.sdk import BaseOperator, ObjectStoragePath,
 from pydantic import BaseModel
 
 from airflow_provider_completion.decorators.batch import completion_batch_task
-from airflow_provider_completion.exceptions import BrokenAnswerError, InvalidRequestError
+from airflow_provider_completion.exceptions import BrokenAnswerError, CompletionError, InvalidRequestError
 from airflow_provider_completion.keeping.journals import KEY as NOTE
 from airflow_provider_completion.operators.batch import CompletionBatchOperator
 from airflow_provider_completion.operators.completion import CompletionOperator
@@ -293,13 +293,31 @@ def test_a_journal_that_is_gone_may_have_been_paid_for(
     assert store[NOTE]["uri"] == (tmp_path / "out.journal").as_uri()
     (tmp_path / "out.journal").rename(tmp_path / "elsewhere")
     if on_maybe_billed == "fail":
-        with pytest.raises(BrokenAnswerError, match="nobody knows which"):
+        with pytest.raises(BrokenAnswerError, match="nobody knows which") as caught:
             operator.execute(context_of(store))
+        assert f"{store[NOTE]['uri']} (of the worker {store[NOTE]['host']})" in caught.value.message
         assert len(posts(completion_server)) == 5
         operator.execute(context_of(store, max_tries=3))  # cleared
     else:
         operator.execute(context_of(store))
     assert len(posts(completion_server)) == 10
+
+
+@pytest.mark.parametrize("kept", ["by Airflow", "beside the output"])
+def test_a_try_that_could_not_open_its_journal_leaves_no_note(
+    completion_server: LocalCompletionServer, products: Path, tmp_path: Path, kept: str
+) -> None:
+    store = Store() if kept == "by Airflow" else None
+    share = tmp_path / "share"
+    share.write_text("not mounted yet")
+    given = {"output": str(tmp_path / "out.jsonl"), "journal": str(share / "journal")}
+    operator = batch(rows=str(products), key="sku", **given)()
+    with pytest.raises(CompletionError, match="cannot be opened"):
+        operator.execute(context_of(store, try_number=1))
+    share.unlink()
+    share.mkdir()
+    assert operator.execute(context_of(store))["counts"]["complete"] == 5
+    assert len(posts(completion_server)) == 5
 
 
 def test_outputs_in_an_object_storage_are_reused_by_their_uris(
