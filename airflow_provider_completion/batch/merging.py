@@ -44,7 +44,9 @@ def merge(output: FilePath, shards: int, *, run: str = "") -> tuple[Manifest, Ba
     shares = Shares(parts, run)
     letters = [_letters_of(part, manifest) for part, manifest in zip(parts, shares.manifests, strict=True)]
     table = shares.share.table
-    places = Places(place, next(filter(None, letters), None), table)
+    # Of the rows no more is known here than their format, which is that of dead letters.
+    rows = next((beside(part, suffix_of(path)) for part, path in zip(parts, letters, strict=True) if path), None)
+    places = Places(place, rows, table)
     told = shares.told()
     if not run:
         _check_newer(places, told["ended_at"])

@@ -13,7 +13,7 @@ from airflow_provider_completion.api.errors import CompletionError, InvalidReque
 from airflow_provider_completion.batch.new_files import NewFile, is_local, name_of
 from airflow_provider_completion.batch.outputs import Table
 from airflow_provider_completion.batch.rows import NOT_SENT
-from airflow_provider_completion.batch.shards import Shard
+from airflow_provider_completion.batch.shards import Shard, names_of_splits
 from airflow_provider_completion.batch.sinks import SUFFIXES, sink_for
 from airflow_provider_completion.batch.sources import is_path, suffix_of
 from airflow_provider_completion.client.files import FilePath
@@ -154,14 +154,25 @@ class Places:
     def _check_against(self, rows: FilePath) -> None:
         if are_same(self.output, rows):
             what = f"The output {name_of(rows)!r} is the file that the rows come from."
-        elif any(are_same(path, rows) for path in self._letters()):
+        elif self._are_letters(rows):
             what = (
-                f"The rows are the dead letters of this very output, {name_of(self.output)!r}: it would hold no others "
-                "any more."
+                f"The rows are dead letters of this very output, {name_of(self.output)!r}: it would hold no others any "
+                "more."
             )
         else:
             return
         raise InvalidRequestError(what, hint=f"{NOT_SENT} Name another output.")
+
+    def _are_letters(self, rows: FilePath) -> bool:
+        """Say whether rows are dead letters of this output, of a shard or of a sample of it."""
+        path: Any = Path(os.path.realpath(rows)) if is_local(rows) else rows
+        stem = PurePath(path.name).stem
+        name = stem.removesuffix(_FAILED) + PurePath(self.output.name).suffix
+        return (
+            stem.endswith(_FAILED)
+            and any(names_of_splits(output.name).fullmatch(name) for output in (self.output, self.sample))
+            and are_same(path.with_name(self.output.name), self.output)
+        )
 
     def _check_others(self) -> None:
         """Refuse to share what stands beside outputs, or to be what stands beside another one."""

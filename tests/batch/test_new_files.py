@@ -265,12 +265,15 @@ def test_a_folder_that_is_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ("out.csv", "is the file that the rows come from"),
         ("link.csv", "is the file that the rows come from"),
         ("hard.csv", "is the file that the rows come from"),
-        ("out.failed.csv", "are the dead letters of this very output"),
-        ("out.failed.jsonl", "are the dead letters of this very output"),
+        ("out.failed.csv", "are dead letters of this very output"),
+        ("out.failed.jsonl", "are dead letters of this very output"),
+        ("out.shard-1-of-8.failed.jsonl", "are dead letters of this very output"),
+        ("out.sample.failed.jsonl", "are dead letters of this very output"),
+        ("out.sample.shard-1-of-8.failed.csv", "are dead letters of this very output"),
     ],
 )
 def test_the_rows_are_never_overwritten(tmp_path: Path, way: Any, rows: str, message: str) -> None:
-    for name in ("out.csv", "out.failed.csv", "out.failed.jsonl"):
+    for name in {"out.csv", rows} - {"link.csv", "hard.csv"}:
         (tmp_path / name).write_text("text\na\n")
     (tmp_path / "link.csv").symlink_to(tmp_path / "out.csv")
     (tmp_path / "hard.csv").hardlink_to(tmp_path / "out.csv")
@@ -284,6 +287,13 @@ def test_nor_are_those_on_object_storage(tmp_path: Path) -> None:
     path = f"file://{tmp_path}/out.csv"
     with pytest.raises(InvalidRequestError, match="is the file that the rows come from"):
         Places(ObjectStoragePath(path), ObjectStoragePath(path))
+    with pytest.raises(InvalidRequestError, match="are dead letters of this very output"):
+        Places(ObjectStoragePath(path), ObjectStoragePath(f"file://{tmp_path}/out.shard-0-of-2.failed.csv"))
+
+
+@pytest.mark.parametrize("rows", ["others/out.failed.csv", "out.1.failed.csv", "out.shard-1.failed.csv", "out.1.csv"])
+def test_dead_letters_of_others_are_rows_like_any(tmp_path: Path, rows: str) -> None:
+    Places(tmp_path / "out.csv", tmp_path / rows)
 
 
 def test_what_stands_beside_the_output(tmp_path: Path) -> None:
