@@ -151,6 +151,7 @@ class Batch:
                 encoding=ask.encoding,
                 samples=report_samples,
                 shown=self._plan.used,
+                same=self._plan.same.values(),
                 bounds=rules.bounds,
             )
         except BaseException:

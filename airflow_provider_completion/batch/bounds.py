@@ -59,17 +59,19 @@ class Bounds:
         self._alike = self._alike_since = 0
         self._goes_on = False
         self._last: CompletionError | None = None
+        self._said = ""
 
     def find(self, status: Status) -> None:
         """Take note of a row whose end the journal knew."""
         self._ended[status] += 1
 
-    def end(self, status: Status, error: CompletionError | None, sent_after: float) -> None:
+    def end(self, status: Status, error: CompletionError | None, sent_after: float, said: str = "") -> None:
         """Take note of a row that has ended.
 
         :param error: why it has no usable answer
         :param sent_after: what :attr:`asked` was when it was sent. What was in flight together fails together, as when
             the server is restarted: only a row that was sent later shows that it goes on
+        :param said: the error's message, without what it quotes of the row
         """
         self._ended[status] += 1
         self.asked += 1
@@ -79,7 +81,7 @@ class Bounds:
             self._goes_on = self._goes_on or sent_after >= self._alike_since
         else:
             self._alike, self._alike_since, self._goes_on = int(kind is not None), self.asked, False
-        self._kind, self._last = kind, error
+        self._kind, self._last, self._said = kind, error, said
 
     @property
     def reached(self) -> Reached | None:
@@ -89,13 +91,13 @@ class Bounds:
     def _failing(self) -> Reached | None:
         last = self._last
         if isinstance(last, QuotaExceededError):
-            return Reached("quota", ended("A quota is used up", last))
+            return Reached("quota", ended("A quota is used up", last, said=self._said))
         if last is not None and self._alike >= _ALIKE and self._goes_on:
             if self._kind == _PAID:
                 what = f"{self._alike} rows in a row were, or may have been, billed without a usable answer"
             else:
                 what = f"{self._alike} rows in a row failed alike, for a reason that does not pass"
-            return Reached("failing_fast", ended(what, last))
+            return Reached("failing_fast", ended(what, last, said=self._said))
         if not (most := self._rules.max_failed):
             return None
         rows = self._ended.total()
@@ -103,7 +105,8 @@ class Bounds:
         if self._share is None:
             rows, failed = rows + self._rejected, failed + self._rejected
         if failed > most if self._share is None else rows >= _LEAST_ENDED and failed > self._share * rows:
-            return Reached("max_failed", ended(f"{failed} of {rows} rows failed, more than max_failed={most}", last))
+            what = f"{failed} of {rows} rows failed, more than max_failed={most}"
+            return Reached("max_failed", ended(what, last, said=self._said))
         return None
 
     def _spending(self) -> Reached | None:
@@ -158,15 +161,17 @@ def _unbounded(why: str) -> Reached:
     return Reached("max_price", ended(f"max_price cannot be kept: {why}", hint="Use max_tokens."))
 
 
-def ended(what: str, last: CompletionError | None = None, *, hint: str | None = None) -> CompletionError:
+def ended(
+    what: str, last: CompletionError | None = None, *, said: str = "", hint: str | None = None
+) -> CompletionError:
     """Return the error of a batch that a bound has ended: it will again, so it is final.
 
     :param what: is reached, as a sentence without its full stop
     :param last: how the last row has failed, if that is why
+    :param said: what is told of that
     :param hint: what to do, if it is not the failure's
     """
-    said = f"{LAST_ONE}{last.message}" if last else "."
     return CompletionError(
-        f"The batch was ended: {uncapitalised(what)}{said}",
+        f"The batch was ended: {uncapitalised(what)}{f'{LAST_ONE}{said}' if said else '.'}",
         hint=f"{hint} {_KEPT}" if (hint := hint or (last.hint if last else "")) else "",
     )

@@ -81,9 +81,10 @@ class ColumnPlan:
         self._beside = {parameter: column for parameter, column in beside.items() if column is not None}
         self._user_column, self._query_column, self._files_column = user_column, query_column, files_column
         self._files_of, self._files_of_text = files_of, lru_cache(_REMEMBERED)(files_of)
-        self._same = {name: value for name, value in (inputs or {}).items() if name not in self._columns}
+        #: What is the same for all rows, by the input's name.
+        self.same = {name: value for name, value in (inputs or {}).items() if name not in self._columns}
         self._origins = self._found()
-        of_inputs = [*self._unknown(self._same), *self._wrong_inputs()]
+        of_inputs = [*self._unknown(self.same), *self._wrong_inputs()]
         of_columns = [*self._unknown(self._columns)]
         if self._names:  # or there are no rows, or none that can be read
             of_columns += [*self._not_there(), *self._undecided()]
@@ -104,7 +105,7 @@ class ColumnPlan:
         columns = {quoted(name): (column, how) for name, (_, column, how) in self._origins.items()}
         columns |= {parameter.removesuffix("_column"): (column, "") for parameter, column in self._beside.items()}
         told = [f"{what} from the column {shown(column)}{how}" for what, (column, how) in columns.items()]
-        told += [f"{quoted(name)} the same for all rows" for name in self._same]
+        told += [f"{quoted(name)} the same for all rows" for name in self.same]
         told += [f"{quoted(name)} left out" for name in self._wanted()]
         sent = {column for column, _ in columns.values()}
         kept = [name for name in self._names if name not in sent]
@@ -121,7 +122,7 @@ class ColumnPlan:
         """Return the inputs that come from a column."""
         found = {name: _Origin(self._variables.get(name), column) for name, column in self._columns.items()}
         for name, variable in self._variables.items():
-            if name not in found and name not in self._same and variable.type in ASKED_FOR:
+            if name not in found and name not in self.same and variable.type in ASKED_FOR:
                 label = _label(variable)
                 if name in self._names:
                     found[name] = _Origin(variable, name)
@@ -132,7 +133,7 @@ class ColumnPlan:
     def _wanted(self) -> Iterator[str]:
         """Iterate over the inputs that nothing is sent for, unless they have a default."""
         for name, variable in self._variables.items():
-            if name not in self._origins and name not in self._same and variable.type in ASKED_FOR:
+            if name not in self._origins and name not in self.same and variable.type in ASKED_FOR:
                 yield name
 
     def _unknown(self, names: Iterable[str]) -> Iterator[str]:
@@ -166,7 +167,7 @@ class ColumnPlan:
     def _wrong_inputs(self) -> Iterator[str]:
         """Say what is wrong with the inputs and the user that are the same for all rows: once, not once for each."""
         try:
-            request = CompletionRequest.build(inputs=self._same, user=self._user)
+            request = CompletionRequest.build(inputs=self.same, user=self._user)
             if self.form:
                 known = {name: value for name, value in request.inputs.items() if name in self._variables}
                 _narrowed(self.form, known).checked(known)
@@ -207,7 +208,7 @@ class ColumnPlan:
 
         :raises InvalidRequestError: it does not fit the form, or a file cannot be read; all problems are named
         """
-        problems, inputs = [], dict(self._same)
+        problems, inputs = [], dict(self.same)
         for name, (variable, column, _) in self._origins.items():
             try:
                 inputs[name] = value_for(variable, row.get(column))

@@ -9,6 +9,7 @@ from airflow_provider_completion.batch.entries import RowId
 from airflow_provider_completion.batch.history import Found, Job
 from airflow_provider_completion.batch.journal import Journal
 from airflow_provider_completion.batch.progress import Progress
+from airflow_provider_completion.batch.reasons import unquoted
 from airflow_provider_completion.batch.rules import Rules
 
 
@@ -62,7 +63,9 @@ class Ledger:
     def end(self, job: Job) -> None:
         """Count a row that has ended."""
         self._progress.asked[job.status] += 1
-        self._bounds.end(job.status, job.failure or job.problem, job.sent_after)
+        error, asked = job.failure or job.problem, job.asked
+        sent = (*job.row.columns.values(), *asked.inputs.values(), asked.query)
+        self._bounds.end(job.status, error, job.sent_after, unquoted(error.message, sent) if error else "")
 
     def _write(self, job: Job) -> None:
         self._pay(job.unseen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from datetime import datetime
 from decimal import Context, Decimal
 from typing import Any
@@ -155,16 +156,17 @@ class Tally:
 
     :param this_round: the round of tries whose rows are asked; those of others are found
     :param on_maybe_billed: decides which failures may pass
+    :param same: what is asked for all rows alike, which reasons do not quote
     """
 
-    def __init__(self, this_round: str, on_maybe_billed: OnMaybeBilled) -> None:
+    def __init__(self, this_round: str, on_maybe_billed: OnMaybeBilled, same: Iterable[Any] = ()) -> None:
         self._round, self._on_maybe_billed = this_round, on_maybe_billed
         self.counts: Counter[Status] = Counter(dict.fromkeys(STATUSES, 0))
         self._equal = self._reused = self._maybe_billed = self._twice = self._may_pass = 0
         self._asked, self._found = _Sum(), _Sum()
         #: Seconds of asked rows: before their last call, and of that.
         self.waiting, self.running = Quantiles(), Quantiles()
-        self._reasons = Reasons()
+        self._reasons = Reasons(same)
 
     def add(self, row: Row, outcome: Outcome) -> None:
         """Count one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -55,14 +56,19 @@ class _Group:
 
 
 class Reasons:
-    """Groups reasons, in memory that does not grow with the number of rows."""
+    """Groups reasons, in memory that does not grow with the number of rows.
 
-    def __init__(self) -> None:
+    :param same: what is asked for all rows alike
+    """
+
+    def __init__(self, same: Iterable[Any] = ()) -> None:
+        self._same = tuple(same)
         self._groups: dict[tuple[Status, str, str], _Group] = {}
 
     def add(self, row: Row, status: Status, why: Why) -> None:
         """Count a row without an answer."""
-        group = self._group(status, why.code, _unquoted(why.message, row.columns.values())[:_LONGEST])
+        message = unquoted(why.message, (*row.columns.values(), *self._same))
+        group = self._group(status, why.code, message[:_LONGEST])
         group.rows += 1
         if len(group.first) < _ROWS:
             group.first.append(row.index + 1)
@@ -102,16 +108,22 @@ def merged(reasons: Iterable[Reason]) -> list[Reason]:
     return sorted(whole, key=lambda reason: -reason.rows)[:_TOLD]
 
 
-def _unquoted(message: str, sent: Iterable[Any]) -> str:
+def unquoted(message: str, sent: Iterable[Any]) -> str:
     """Return a message without the server's own words, if these quote what was sent: models' providers do."""
     own, colon, words = message.partition(": ")
-    return f"{own}." if colon and any(_is_quoted(value, words) for value in sent) else message
+    return f"{own}." if colon and any(_is_quoted(value, words.casefold()) for value in sent) else message
 
 
 def _is_quoted(value: Any, words: str) -> bool:
     text = repr(value) if isinstance(value, list | dict) else value
     if not isinstance(text, str) or len(text) < _SHORTEST:
         return False
+    # As it is, or within JSON that is quoted as a text.
+    escaped = (json.dumps(value, ensure_ascii=in_ascii, default=str).strip('"') for in_ascii in (False, True))
+    return any(_is_in(words, said.casefold()) for said in dict.fromkeys((text, *escaped)))
+
+
+def _is_in(words: str, text: str) -> bool:
     if len(text) <= _QUOTED:
         return text in words
     # At each half of it: what is quoted begins anywhere.

@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from airflow_provider_completion.api.errors import CompletionError
 from airflow_provider_completion.batch.course import Course
@@ -50,6 +50,7 @@ class Results:
     :param encoding: that of the file that the rows come from, if it was named
     :param samples: how many rows the report shows, of those with and of those without an answer
     :param shown: which of their columns
+    :param same: what is asked for all rows alike, which is told nowhere
     :param bounds: what the report says of when the batch was to end
     :raises InvalidRequestError: the columns cannot be told apart in a file of this format, or ``max_failed`` or
         ``samples`` is none
@@ -68,12 +69,14 @@ class Results:
         encoding: str | None = None,
         samples: int = 0,
         shown: Collection[str] = (),
+        same: Collection[Any] = (),
         bounds: Mapping[str, str] | None = None,
     ) -> None:
         self._places, self._columns, self._records, self._reading = places, columns, records, reading
         self._table = table
         self._max_failed, self._on_maybe_billed = checked_max_failed(max_failed), on_maybe_billed
         self._samples, self._shown, self._bounds = checked_samples(samples), shown, bounds
+        self._same = same
         # The encoding that the rows' file has is named again when these are read; a mark says it better.
         self._mark = _BOM if encoding else b""
         self._letters = sink_for(places.failed.name)
@@ -106,7 +109,8 @@ class Results:
         :raises CompletionError: they cannot be written; what was there before is there still
         :raises JournalError: another run has taken the journal over, so that what is there is for that one to replace
         """
-        tally, samples = Tally(this_round, self._on_maybe_billed), Samples(self._samples, self._shown)
+        tally = Tally(this_round, self._on_maybe_billed, self._same)
+        samples = Samples(self._samples, self._shown)
         with _explained(), self._new_records(spool) as output, NewFile(self._places.failed) as failed:
             self._pass(spool, journal, tally, samples, output, failed)
             problem = why_not_published(

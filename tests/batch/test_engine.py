@@ -666,3 +666,15 @@ def test_what_is_interrupted_can_be_stopped(batches: Batches) -> None:
 
     ending = batches.run(meanwhile)
     assert (ending.why, batches.server.posts.total()) == ("stopped", 4)
+
+
+@pytest.mark.parametrize("quoted", ["text", "persona"])
+def test_why_a_batch_was_ended_does_not_quote_what_was_asked(batches: Batches, quoted: str) -> None:
+    batches.rows = [{"text": f"my very private letter {number}", "sku": str(number)} for number in range(30)]
+    batches.plan["inputs"] = {"persona": "the physician of Mr Smith"}
+    batches.server.script = lambda asked: Reply(
+        status=400, code="invalid_param", message=f"Bad: {asked.body['inputs'][quoted]}"
+    )
+    ending = batches.run(concurrency=1)
+    assert ending.error is not None
+    assert ending.error.message.endswith(". The last one: The server refused the request.")

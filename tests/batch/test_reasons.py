@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -54,10 +55,21 @@ def test_numbers_and_ids_make_no_other_reason() -> None:
         ({"text": "Jane Doe"}, "who is Jane Doe?"),
         ({"text": {"lines": [LONG]}}, LONG[:30]),
         ({"number": 5, "none": None, "text": LONG}, LONG[-24:]),
+        ({"text": LONG}, LONG.upper()),
+        ({"text": "allergies:\n- penicillin\n- latex"}, json.dumps("allergies:\n- penicillin\n- latex")),
+        ({"text": "Grüße\nan alle"}, json.dumps({"content": "Grüße\nan alle"}, ensure_ascii=False)),
+        ({"text": "这是一封非常私密的信件"}, json.dumps({"content": "这是一封非常私密的信件"})),
+        ({"text": ["这是一封非常私密的信件"]}, json.dumps({"content": "这是一封非常私密的信件"})),
     ],
 )
 def test_what_quotes_a_row_is_not_told(columns: Any, words: str) -> None:
     assert told(("x", f"The model refused: {words}"), **columns) == ["1 row failed: x: The model refused. (row 1)"]
+
+
+def test_what_quotes_an_input_of_all_rows_is_not_told() -> None:
+    reasons = Reasons([5, LONG])
+    reasons.add(row_of(0, text="no"), "failed", Why("x", f"The model refused: {LONG}"))
+    assert [reason.message for reason in reasons.told()] == ["The model refused."]
 
 
 @pytest.mark.parametrize("columns", [{"text": LONG}, {"text": "no"}, {"text": ""}, {"text": 5}, {}])

@@ -198,11 +198,11 @@ def test_neither_prompts_nor_answers_are_in_it_unless_they_are_asked_for(tmp_pat
 
 
 def test_the_words_of_the_last_failure_are_not_in_it(tmp_path: Path) -> None:
-    """They may quote what was asked, and the manifest has them in why the batch was ended."""
+    """They may quote what was asked, where nobody has noticed it."""
     bounds = Bounds(Rules(concurrency=1), Spent())
     last = ModelError("It failed: canary-prompt is bad", retry="never")
     for number in range(20):
-        bounds.end("failed", last, sent_after=number)
+        bounds.end("failed", last, sent_after=number, said=last.message)
     reached = bounds.reached
     assert reached
     assert "canary" in str(reached.error)
