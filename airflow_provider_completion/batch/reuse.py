@@ -142,10 +142,10 @@ def _names_an_output(path: Any) -> bool:
 
 
 def _matching(pattern: Any) -> Iterable[Any]:
-    """Return the paths that match a pattern, whatever of it is one."""
+    """Return the paths that match a pattern, whatever of it is one: a folder that is called so is none."""
     if has_journal(pattern):
         return [pattern]
     names, folder = [pattern.name], pattern.parent
-    while _OF_PATTERNS.search(str(folder)) and folder != folder.parent:
+    while _OF_PATTERNS.search(str(folder)) and not folder.exists() and folder != folder.parent:
         names, folder = [folder.name, *names], folder.parent
     return list(folder.glob("/".join(names)))

@@ -229,6 +229,15 @@ def test_a_name_with_the_signs_of_a_pattern_is_found(server: SmallServer, tmp_pa
     assert night(server, tmp_path / "b.jsonl", rows_of(1), reuse=tmp_path / "a[1].jsonl")[0].reused == 1
 
 
+def test_a_folder_with_the_signs_of_a_pattern_is_found(server: SmallServer, tmp_path: Path) -> None:
+    folder = tmp_path / "[x]" / "mon"
+    folder.mkdir(parents=True)
+    night(server, folder / "a.jsonl", rows_of(1))
+    for number, reuse in enumerate(("[x]/mon/*.jsonl", "[x]/m*/a.jsonl")):
+        manifest, _ = night(server, tmp_path / f"{number}.jsonl", rows_of(1), reuse=tmp_path / reuse)
+        assert manifest.reused == 1
+
+
 def test_a_damaged_journal_ends_it_before_anything_is_paid(server: SmallServer, tmp_path: Path) -> None:
     night(server, tmp_path / "a.jsonl", rows_of(1))
     (tmp_path / "a.journal" / "index.db").write_bytes(b"x" * 5000)
