@@ -134,7 +134,8 @@ class Engine:
         self.progress.mark(self._moved_at)
         watches = (self._tell_lines(), self._watch_stalling(), self._watch_deadline())
         watching = [asyncio.create_task(self._guarded(watch)) for watch in watches]
-        slots = self._rules.concurrency * (2 if self._journal.is_slow else 1)
+        most = self._rules.concurrency
+        slots = min(most, self.progress.total or most) * (2 if self._journal.is_slow else 1)
         working = [asyncio.create_task(self._guarded(self._work())) for _ in range(slots)]
         try:
             await self._end_of(working)

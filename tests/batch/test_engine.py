@@ -102,6 +102,19 @@ def test_a_row_names_its_user_its_trace_and_its_session(batches: Batches) -> Non
     assert {call.headers["X-Trace-Session-Id"] for call in batches.server.calls} == {"night " + "x" * 194}
 
 
+def test_no_more_is_made_ready_than_there_are_rows(batches: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, work = [], Engine._work
+
+    async def counted(engine: Engine) -> None:
+        begun.append(engine)
+        await work(engine)
+
+    monkeypatch.setattr(Engine, "_work", counted)
+    batches.rows = rows_of(3)
+    assert batches.run(concurrency=300_000).asked == {"complete": 3}
+    assert len(begun) == 3
+
+
 # -- refusals -----------------------------------------------------------------------------------------------------
 
 
