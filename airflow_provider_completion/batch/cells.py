@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import date, time
 from decimal import Decimal
 from math import isfinite
@@ -144,8 +145,11 @@ def _with_json_only(value: Any) -> Any:
 
 
 def _described(value: Any) -> str:
-    """Return what is left of a value that is no data."""
+    """Return what is left of a value that is no data. Bytes can be a text, as Spark and Hive write it into Parquet."""
     try:
+        if isinstance(value, bytes):
+            with suppress(UnicodeDecodeError):
+                return value.decode()
         return str(value)
     except Exception as error:  # a value can raise anything
         return f"a value of the type {type(value).__qualname__!r} ({type(error).__name__})"

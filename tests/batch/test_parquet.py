@@ -295,6 +295,13 @@ def test_dead_letters_are_rows_as_they_were(tmp_path: Path) -> None:
     assert "out.failed.parquet" not in listed(tmp_path)
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_binary_values_that_are_text_are_text_in_files_without_types(tmp_path: Path, suffix: str) -> None:
+    source = table(tmp_path / "rows.parquet", {"text": ["a", "b"], "name": pa.array(["Größe".encode(), b"\xff"])})
+    written(tmp_path / f"out{suffix}", source)
+    assert [row["name"] for row in read(tmp_path / f"out{suffix}")] == ["Größe", "b'\\xff'"]
+
+
 def test_parquet_on_object_storage(tmp_path: Path) -> None:
     folder = ObjectStoragePath(f"file://{tmp_path}")
     texts(tmp_path / "rows.parquet")
