@@ -55,7 +55,8 @@ _SUMMED = (
 class Usage(ApiModel):
     """Tokens and prices of one generation (contract §3).
 
-    Counts are 0 and prices None where the server does not tell them; some model providers never report usage.
+    Counts are 0 and prices None where the server does not tell them; some model providers never report usage. A total
+    that it does not tell is that of the tokens in and out.
     Prices are in ``currency``; ``*_price_unit`` is the number of tokens' share that a ``*_unit_price`` is for
     (``0.000001``: per million).
     """
@@ -75,6 +76,10 @@ class Usage(ApiModel):
     latency: OptionalSeconds = None
     time_to_first_token: OptionalSeconds = None
     time_to_generate: OptionalSeconds = None
+
+    def model_post_init(self, _: Any) -> None:
+        if not self.total_tokens:
+            object.__setattr__(self, "total_tokens", self.prompt_tokens + self.completion_tokens)
 
     @property
     def is_zero(self) -> bool:

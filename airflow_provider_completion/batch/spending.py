@@ -52,7 +52,7 @@ class Spent:
         if usage is None or usage.is_zero:
             return
         self.metered += 1
-        self.tokens += usage.total_tokens or usage.prompt_tokens + usage.completion_tokens
+        self.tokens += usage.total_tokens
         if usage.has_price:
             self.priced += 1
             currency = usage.currency or ""

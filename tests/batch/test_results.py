@@ -543,6 +543,16 @@ def test_the_sums_are_those_of_the_records(tmp_path: Path) -> None:
     assert manifest.asked.total_tokens == sum(int(record["total_tokens"]) for record in records)
 
 
+def test_a_total_of_tokens_that_is_not_told_is_that_of_those_in_and_out(tmp_path: Path) -> None:
+    """As it is for max_tokens."""
+    manifest = written(
+        tmp_path / "out.csv",
+        [{"text": "a"}],
+        lambda _: answered(usage=Usage.model_validate({"prompt_tokens": 10, "completion_tokens": 5})),
+    )
+    assert manifest.asked.total_tokens == int(read(tmp_path / "out.csv")[0]["total_tokens"]) == 15
+
+
 def test_dead_letters_that_no_manifest_names_stay(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("sku,text\nA,a\n")
     others = [tmp_path / f"out.failed{suffix}" for suffix in (".csv", ".tsv", ".parquet")]
