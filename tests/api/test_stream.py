@@ -414,7 +414,7 @@ def test_case_22_odd_counts_are_none_and_never_an_error():
 
 
 @pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999", "-1e30", "1" * 30, '"nan"', '"inf"'])
-@pytest.mark.parametrize(("name", "without"), [("latency", None), ("total_tokens", 0)])
+@pytest.mark.parametrize(("name", "without"), [("latency", None), ("completion_tokens", 0), ("total_tokens", 5)])
 def test_a_number_that_no_xcom_takes_is_as_if_it_were_not_told(name, without, value):
     """The answer is paid, and XCom would refuse it with its usage."""
     end = f'data: {{"event": "message_end", "metadata": {{"usage": {{"prompt_tokens": 5, "{name}": {value}}}}}}}\n\n'
