@@ -69,10 +69,12 @@ class Outcome(NamedTuple):
     reused_from: str | None = None
 
     def reused(self, output: str) -> Outcome:
-        """Return that of a row whose answer was asked for by an earlier output: it has cost nothing."""
-        usage = self.usage or {}
+        """Return that of a row whose answer was asked for by an earlier output: it has cost nothing. What this output
+        may have paid for it before stays.
+        """
+        usage, twice = self.usage or {}, self.possibly_billed_twice
         free = {"total_price": "0", "currency": usage.get("currency")} if usage.get("total_price") is not None else {}
-        return self.for_equal()._replace(reused_from=output, usage=usage and free)
+        return self.for_equal()._replace(reused_from=output, usage=usage and free, possibly_billed_twice=twice)
 
     def for_equal(self) -> Outcome:
         """Return that of a row that asks the same, and was not asked itself: it has cost nothing."""
@@ -145,10 +147,6 @@ class Reading:
             get("of_round", ""),
         )
         return outcome.reused(record["reused_from"]) if "reused_from" in record else outcome
-
-    def is_complete(self, entry: Entry) -> bool:
-        """Say whether a row has an answer."""
-        return self.outcome(entry).status == "complete"
 
     def _read(self, completion: Mapping[str, Any]) -> tuple[Status, Any, str | None, Why | None]:
         """Return what an answer is: its status, what is read of it, its text if that is not accepted, and why not."""

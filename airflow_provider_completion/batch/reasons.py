@@ -124,7 +124,9 @@ def _is_quoted(value: Any, words: str) -> bool:
 
 
 def _is_in(words: str, text: str) -> bool:
-    if len(text) <= _QUOTED:
-        return text in words
-    # At each half of it: what is quoted begins anywhere.
-    return any(words[at : at + _QUOTED] in text for at in range(0, len(words) - _QUOTED + 1, _QUOTED // 2))
+    if text in words:
+        return True
+    # Or a part, looked for at each half of it: what is quoted begins anywhere.
+    return len(text) > _QUOTED and any(
+        words[at : at + _QUOTED] in text for at in range(0, len(words) - _QUOTED + 1, _QUOTED // 2)
+    )

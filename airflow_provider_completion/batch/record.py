@@ -24,7 +24,8 @@ class RowRecord(BaseModel):
     :param running: seconds of its last call
     :param tries: how many calls were sent for it and not refused
     :param asked_again: how many of these were made because an answer was not the data that was asked for
-    :param possibly_billed_twice: whether a call was sent after one that may have been billed
+    :param possibly_billed_twice: whether a call was sent, or an earlier answer taken over, after one that may have been
+        billed
     :param of_round: the round of tries that it is of: a task's tries, until it is cleared, are one
     :param reused_from: the URI of the earlier output that has asked and paid for it, None if it was this one
     """

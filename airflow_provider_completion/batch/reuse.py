@@ -21,6 +21,7 @@ from airflow_provider_completion.batch.same_app import SameApp
 from airflow_provider_completion.batch.sources import is_path
 from airflow_provider_completion.batch.spool import Spool
 from airflow_provider_completion.client.files import FilePath
+from airflow_provider_completion.paying import may_have_cost
 
 log = logging.getLogger(__name__)
 
@@ -90,19 +91,25 @@ class Earlier:
         return True
 
     def records(self, rows: Sequence[RowId], entries: Sequence[Entry]) -> dict[RowId, dict[str, Any]]:
-        """Return the records of those of these rows that are complete here alone, some hundred at a time; they say from
-        where.
+        """Return the records of those of these rows that are complete here alone, some hundred at a time. They say from
+        where, and whether this output has paid for the row as well, or may have.
+
+        A call that nobody has seen the end of comes first: it is counted, and stopped where it goes on.
 
         :param entries: what this output knows
         """
         found: dict[RowId, dict[str, Any]] = {}
         if not self._looks:
             return found
-        missing = [row for row, entry in zip(rows, entries, strict=True) if not self._reading.is_complete(entry)]
+        own = {
+            row: self._reading.outcome(entry) for row, entry in zip(rows, entries, strict=True) if not entry.unanswered
+        }
+        missing = [row for row, outcome in own.items() if outcome.status != "complete"]
         for look in self._looks:
             for row, entry in zip(missing, look.entries(missing), strict=True):
-                if entry.written is not None and self._reading.is_complete(entry):
-                    found[row] = {"reused_from": look.output, **of_json(entry.written)}
+                if entry.written is not None and self._reading.outcome(entry).status == "complete":
+                    twice = {"possibly_billed_twice": may_have_cost(own[row].billed)}
+                    found[row] = {"reused_from": look.output, **of_json(entry.written), **twice}
             missing = [row for row in missing if row not in found]
         return found
 

@@ -276,7 +276,7 @@ class Spool:
         what = f"{rejected} of {rows} rows cannot be sent; the first is {next(self.problems())}."
         if bad_rows == "fail":
             raise InvalidRequestError(what, hint=f"{NOT_SENT}{where} bad_rows='skip' goes on without them.")
-        log.warning("%s%s The batch goes on without them.", what, where)
+        log.warning("%s%s They are left out.", what, where)
 
     def _written(self, report: FilePath) -> str:
         """Write the report, and return what to say of it."""

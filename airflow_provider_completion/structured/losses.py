@@ -39,7 +39,7 @@ class Keys:
         :param text: JSON of the type
         """
         return bool(self._dicts) and any(
-            self._fewer(kind, item) for item in _objects(from_json(text)) for kind in self._dicts
+            self._fewer(kind, item) for item in objects_in(from_json(text)) for kind in self._dicts
         )
 
     def _fewer(self, kind: SchemaValidator, item: dict[str, Any]) -> bool:
@@ -49,7 +49,8 @@ class Keys:
             return False
 
 
-def _objects(data: Any) -> Iterator[dict[str, Any]]:
+def objects_in(data: Any) -> Iterator[dict[str, Any]]:
+    """Find all objects in plain JSON data, itself included."""
     waiting = [data]
     while waiting:
         item = waiting.pop()

@@ -11,7 +11,7 @@ from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from airflow_provider_completion.api.errors import Billed, CompletionError, InvalidRequestError
 from airflow_provider_completion.api.storable import not_storable, reserved_key, storable_text
-from airflow_provider_completion.structured.losses import Keys, hides_secrets, mentions_decimals
+from airflow_provider_completion.structured.losses import Keys, hides_secrets, mentions_decimals, objects_in
 from airflow_provider_completion.structured.problems import MOST_PROBLEMS, RefusedError, place, problems_of, short
 from airflow_provider_completion.structured.value import Value, only_value
 
@@ -181,13 +181,7 @@ def _fields_of(adapter: TypeAdapter[Any]) -> dict[str, Any]:
 
 def _reserved_fields(schema: Any) -> Iterator[str]:
     """Find fields of a JSON schema without which, or with which, no value of it can be stored."""
-    waiting = [schema]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, dict):
-            fields = item.get("properties")
-            if isinstance(fields, dict) and (key := reserved_key(fields)):
-                yield key
-            waiting.extend(item.values())
-        elif isinstance(item, list):
-            waiting.extend(item)
+    for item in objects_in(schema):
+        fields = item.get("properties")
+        if isinstance(fields, dict) and (key := reserved_key(fields)):
+            yield key

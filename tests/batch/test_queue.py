@@ -27,6 +27,15 @@ async def all_of(ours: Queue[int]) -> list[int]:
     return found
 
 
+async def who_waits(ours: Queue[int]) -> asyncio.Task[bool]:
+    """Take the only job, and return who waits for another."""
+    assert await ours.ready()
+    ours.pop()
+    waiting = asyncio.create_task(ours.ready())
+    assert not await begun(waiting)
+    return waiting
+
+
 def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     in_counted_time(main())
 
@@ -98,10 +107,7 @@ def test_what_lets_others_go_first_does_so_though_nobody_asks_for_one_in_its_tim
 def test_who_waits_for_a_job_has_at_once_what_lets_others_go_first() -> None:
     async def main() -> None:
         ours = queue([1])
-        assert await ours.ready()
-        ours.pop()
-        waiting = asyncio.create_task(ours.ready())
-        assert not await begun(waiting)
+        waiting = await who_waits(ours)
         ours.let_others(1, 99.0)
         assert await waiting
         assert (ours.pop(), asyncio.get_running_loop().time()) == (1, pytest.approx(0.0, abs=0.1))
@@ -126,15 +132,10 @@ def test_what_failed_has_its_time_also_where_there_are_no_others() -> None:
 def test_nobody_leaves_while_a_job_may_come_back() -> None:
     async def main() -> None:
         ours = queue([1])
-        assert await ours.ready()
-        ours.pop()
-        waiting = asyncio.create_task(ours.ready())
-        assert not await begun(waiting)
+        waiting = await who_waits(ours)
         ours.put_back(1)
         assert await waiting
-        ours.pop()
-        waiting = asyncio.create_task(ours.ready())
-        assert not await begun(waiting)
+        waiting = await who_waits(ours)
         ours.done()
         assert not await waiting
 

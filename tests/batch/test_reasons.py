@@ -66,6 +66,15 @@ def test_what_quotes_a_row_is_not_told(columns: Any, words: str) -> None:
     assert told(("x", f"The model refused: {words}"), **columns) == ["1 row failed: x: The model refused. (row 1)"]
 
 
+@pytest.mark.parametrize("length", [8, 15, 16, 17, 20, 22, 23, 40])
+@pytest.mark.parametrize("offset", range(8))
+def test_a_text_that_is_quoted_whole_is_found_wherever_it_stands(length: int, offset: int) -> None:
+    words = f"{'-' * offset}{LONG[:length]}, as it says"
+    assert told(("x", f"The model refused: {words}"), text=LONG[:length]) == [
+        "1 row failed: x: The model refused. (row 1)"
+    ]
+
+
 def test_what_quotes_an_input_of_all_rows_is_not_told() -> None:
     reasons = Reasons([5, LONG])
     reasons.add(row_of(0, text="no"), "failed", Why("x", f"The model refused: {LONG}"))

@@ -99,11 +99,16 @@ def test_an_answer_of_this_output_comes_first(server: SmallServer, tmp_path: Pat
     assert [row["answer"] for row in read(tmp_path / "tuesday.jsonl")] == ["anew", "about row 1"]
 
 
-@pytest.mark.parametrize("failed", [FAILED, Reply(breaks=True), CUT], ids=["unbilled", "maybe billed", "no answer"])
+@pytest.mark.parametrize(
+    ("failed", "twice"),
+    [(FAILED, 0), (Reply(breaks=True), 2), (CUT, 2)],
+    ids=["unbilled", "maybe billed", "no answer"],
+)
 @pytest.mark.parametrize("cleared", [False, True])
 def test_a_row_that_has_failed_before_takes_an_earlier_answer(
-    server: SmallServer, tmp_path: Path, failed: Reply, cleared: bool
+    server: SmallServer, tmp_path: Path, failed: Reply, twice: int, cleared: bool
 ) -> None:
+    """What it has cost here is not forgotten for that."""
     night(server, tmp_path / "monday.jsonl", rows_of(2))
     server.script = lambda _: failed
     night(server, tmp_path / "tuesday.jsonl", rows_of(2))
@@ -113,15 +118,19 @@ def test_a_row_that_has_failed_before_takes_an_earlier_answer(
         assert batch.preview().done == 2
         manifest, _ = batch.run()
     assert (manifest.reused, manifest.counts["complete"], server.posts.total()) == (2, 2, sent)
+    assert manifest.possibly_billed_twice == twice
+    assert [row["possibly_billed_twice"] for row in read(tmp_path / "tuesday.jsonl")] == [twice > 0] * 2
 
 
-def test_a_row_whose_end_nobody_has_seen_takes_an_earlier_answer(server: SmallServer, tmp_path: Path) -> None:
+def test_a_call_whose_end_nobody_has_seen_is_not_overruled(server: SmallServer, tmp_path: Path) -> None:
     night(server, tmp_path / "monday.jsonl", rows_of(1))
     with batch_of(server, tmp_path / "tuesday.jsonl", rows_of(1), reuse=tmp_path / "monday.jsonl") as batch:
         with Journal(batch.journal, batch.output_uri, {"run": "monday", "round": "monday#0"}) as journal:
             journal.sent(next(batch._spool.to_send()).id)
         manifest, _ = batch.run()
-    assert (manifest.reused, manifest.maybe_billed, server.posts.total()) == (1, 0, 1)
+    assert (manifest.reused, manifest.counts["failed"], manifest.maybe_billed, server.posts.total()) == (0, 1, 1, 1)
+    manifest, _ = night(server, tmp_path / "tuesday.jsonl", rows_of(1), reuse=tmp_path / "monday.jsonl")
+    assert (manifest.reused, manifest.possibly_billed_twice, server.posts.total()) == (1, 1, 1)
 
 
 def test_newer_answers_come_before_older_ones(server: SmallServer, tmp_path: Path) -> None:
