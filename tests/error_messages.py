@@ -350,6 +350,9 @@ REMEDIES = {
     "The file ... could not be read to its end (...).": "Cause: the disk or the storage failed; in the brackets is "
     "the exception. A retry reads it again.",
     "... of ... rows cannot be sent, more than max_failed=....": "Mend these rows, or allow for more.",
+    "answer_column is no name of a column.": "Leave it out, or name the column that answers are to stand in.",
+    "columns is no mapping of inputs to columns.": 'As in `columns={"text": "description"}`.',
+    "key is neither a column nor a list of columns.": 'As in `key="sku"`; without a key leave it out.',
     "The file ... has changed since it was checked.": "A later try reads it anew. Send it once nobody writes to it.",
     "The file ... has a header that names no column.": "Write the columns' names into the first line.",
     "The file ... has none of the suffixes that tell how to read it: ....": "Save a spreadsheet as CSV UTF-8, and "

@@ -10,7 +10,7 @@ from airflow_provider_completion.api.errors import InvalidRequestError
 from airflow_provider_completion.batch.columns import FilesOf
 from airflow_provider_completion.batch.outputs import Table
 from airflow_provider_completion.batch.rows import NOT_SENT
-from airflow_provider_completion.batch.spool import BadRows
+from airflow_provider_completion.batch.spool import BadRows, checked_bad_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,7 @@ class Ask:
     """See :class:`~.columns.ColumnPlan` and :class:`~.spool.Spool`. With a ``limit``
     results are those of a sample, and stand beside the output.
 
-    :raises InvalidRequestError: the limit is none
+    :raises InvalidRequestError: one of them is none
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -35,6 +35,13 @@ class Ask:
     encoding: str | None = None
 
     def __post_init__(self) -> None:
+        checked_bad_rows(self.bad_rows)
+        key = [self.key] if isinstance(self.key, str) else self.key
+        if not isinstance(key, list | tuple) or not all(isinstance(column, str) for column in key):
+            raise InvalidRequestError("key is neither a column nor a list of columns.", hint=NOT_SENT)
+        columns: Any = self.columns
+        if not isinstance(columns, Mapping) or not all(isinstance(column, str) for column in columns.values()):
+            raise InvalidRequestError("columns is no mapping of inputs to columns.", hint=NOT_SENT)
         if self.limit is not None and (type(self.limit) is not int or self.limit < 1):
             raise InvalidRequestError("limit is not a whole number from 1 on.", hint=NOT_SENT)
 

@@ -159,8 +159,7 @@ class Spool:
         :param report: a file for all problems, a line for each; that of an earlier check goes when there are none
         :raises InvalidRequestError: some rows cannot be sent, or a file that one names cannot be read now
         """
-        if bad_rows not in get_args(BadRows):
-            raise InvalidRequestError("bad_rows is neither 'fail' nor 'skip'.", hint=NOT_SENT)
+        checked_bad_rows(bad_rows)
         self._dedupe = dedupe
         with _on_disk():
             self._mark(plan, recipient, table_key)
@@ -296,6 +295,16 @@ class Spool:
         if fingerprint and key is None:
             key = key_of_equals(fingerprint, nth or 0)
         return Row(index, _loaded(kept), line, key, fingerprint, problem, first if self._dedupe else None)
+
+
+def checked_bad_rows(bad_rows: BadRows) -> BadRows:
+    """Return what becomes of a batch with rows that cannot be sent.
+
+    :raises InvalidRequestError: it is neither of the two
+    """
+    if bad_rows not in get_args(BadRows):
+        raise InvalidRequestError("bad_rows is neither 'fail' nor 'skip'.", hint=NOT_SENT)
+    return bad_rows
 
 
 def _remove(report: Any) -> None:

@@ -207,14 +207,18 @@ class CompletionBatchOperator(CallingOperator):
                     hint="journal= names a folder for it; dead letters, manifest and report stand beside that.",
                 )
         # What a Dag file loads stays small where nothing but numbers is to be checked.
-        usual = (self.response_mode, self.accept, self.output_type, self.output_retries, self.feedback_input)
+        usual = (
+            self.response_mode, self.accept, self.output_type, self.output_retries, self.feedback_input, self.bad_rows,
+        )  # fmt: skip
         numbers = type(self.concurrency) is int and self.concurrency > 0 and self.max_failed == 0
-        others = (self.max_tokens, self.requests_per_minute, self.shards, self.shard)
-        if usual == ("streaming", _WHOLE, None, 0, None) and numbers and others == (None,) * len(others):
+        others = (self.max_tokens, self.requests_per_minute, self.limit, self.shards, self.shard)
+        if usual == ("streaming", _WHOLE, None, 0, None, "fail") and numbers and others == (None,) * len(others):
             return
+        from airflow_provider_completion.batch.ask import Ask
         from airflow_provider_completion.operators.parameters import rules_of, shard_of
 
         with refusing():
+            Ask(user="", bad_rows=self.bad_rows, limit=self.limit)
             rules, shard = rules_of(self, max_price=None, deadline=None), shard_of(self)
             if shard is not None:
                 shard.rules(rules)

@@ -377,7 +377,7 @@ def test_what_may_have_been_billed_is_asked_again_by_a_clear_and_by_no_later_run
     [
         {"concurrency": 0}, {"max_failed": -1}, {"max_failed": 1.5}, {"response_mode": "fast"}, {"max_tokens": 0},
         {"requests_per_minute": 0}, {"requests_per_minute": 1.5},
-        {"output_retries": 1}, {"on_maybe_billed": "perhaps"}, {"accept": ()},
+        {"output_retries": 1}, {"on_maybe_billed": "perhaps"}, {"accept": ()}, {"limit": 0}, {"bad_rows": "ignore"},
     ],
 )  # fmt: skip
 def test_what_cannot_work_does_not_load(wrong: Any) -> None:
@@ -393,7 +393,10 @@ def test_what_cannot_work_does_not_load(wrong: Any) -> None:
         {"inputs": ["a"]}, {"keep": ["nothing"]}, {"key": "nothing"}, {"deadline": datetime(2026, 1, 1)},
         {"output_type": int, "output_retries": 1, "feedback_input": "tune"},
         {"output_type": int, "output_retries": 1, "feedback_input": "tone", "inputs": {"tone": "nice"}},
-        {"journal": "nostore://bucket/journal"}, {"bad_rows": "maybe"}, {"answer_column": "sku"},
+        {"journal": "nostore://bucket/journal"}, {"answer_column": "sku"}, {"answer_column": None},
+        {"answer_column": " "},
+        {"key": None}, {"key": 5}, {"key": ["sku", 5]}, {"columns": {"text": None}}, {"columns": {"text": ["text"]}},
+        {"output_type": int, "output_retries": 1, "feedback_input": "text"},
     ],
 )  # fmt: skip
 def test_what_is_found_out_before_anything_is_sent(
