@@ -92,6 +92,8 @@ def _value(name: str, value: Any) -> Any:
     texts = value.values() if kind is COLUMN_OF else value if isinstance(value, list) else ()
     if not all(isinstance(text, str) for text in texts):
         raise wrong
+    if name in ("accept", "keep") and isinstance(value, str) and value != "all":
+        return [value]  # as its option
     try:
         return kind.read(value) if isinstance(value, str) else value
     except ValueError:

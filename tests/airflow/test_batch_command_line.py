@@ -228,6 +228,14 @@ def test_every_option_is_tried() -> None:
     assert [name for name, *_ in EVERY] == [option.name for option in OPTIONS]
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "read"), [("accept", "suspect", ["suspect"]), ("keep", "sku", ["sku"]), ("keep", "all", "all")]
+)
+def test_a_text_in_a_file_is_a_list_of_one(name: str, text: str, read: Any, folder: Path) -> None:
+    Path("batch.json").write_text(json.dumps({name: text}))
+    assert given(config="batch.json")[name] == read
+
+
 def test_a_file_has_the_paths_as_well_and_a_shell_wins(folder: Path) -> None:
     told = {"rows": "c.csv", "output": "d.csv", "inputs": {"tone": "nice", "n": 3}, "columns": {"text": "a"}}
     Path("batch.json").write_text(json.dumps(told), encoding="utf-8-sig")
