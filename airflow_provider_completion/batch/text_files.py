@@ -89,5 +89,7 @@ class TextFile:
                 decoder.decode(b"", final=True)
             except UnicodeDecodeError as error:
                 line += error.object[: error.start].count(b"\n")
+            except UnicodeError:  # UTF-16 without its mark, which is missed in the first line
+                pass
         why = ", as it is read without a mark at its front" if encoding == "utf-8" and not self._encoding else ""
         return self.error(f"cannot be read: line {line} is no text in {encoding}{why}", _SAVE)

@@ -132,6 +132,12 @@ CASES = [
     ),
     Case("the wrong encoding", csv("text\nä\n"), error=["line 2 is no text in ascii"], more={"encoding": "ascii"}),
     Case("cut in the middle of a character", csv("text\nä\n")[:-2], error=["line 2 is no text in utf-8"]),
+    Case(
+        "UTF-16 without a mark, named as that with one",
+        csv("text\nab\n", "utf-16-le"),
+        more={"encoding": "utf-16"},
+        error=["line 1 is no text in utf-16"],
+    ),
     Case("half a UTF-16", csv("text\nab\n", "utf-16")[:-1], error=["is no text in utf-16"]),
     Case("no such encoding", csv("text\na\n"), error=["no encoding 'utf-99'"], more={"encoding": "utf-99"}),
     Case("an encoding that is none", csv("text\na\n"), error=["no encoding 'hex'"], more={"encoding": "hex"}),
