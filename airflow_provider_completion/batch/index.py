@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -35,20 +35,35 @@ _TABLES = f"""
     );
     PRAGMA user_version = {FORMAT};
 """
-#: What each kind of line does to its row: of an identity (1) and a fingerprint (2), with its own (3) in a session (4).
-_EFFECTS = {
-    "sent": """
-        INSERT INTO rows (identity, fingerprint, calls, unanswered, sent_by) VALUES (?1, ?2, 1, 1, ?4)
-        ON CONFLICT DO UPDATE SET calls = calls + 1, unanswered = unanswered + 1, task_id = NULL, sent_by = ?4""",
-    "begun": "UPDATE rows SET task_id = ?3, sent_by = ?4 WHERE identity = ?1 AND fingerprint = ?2",
-    "unbilled": """
-        UPDATE rows SET calls = calls - 1, unanswered = unanswered - 1, task_id = ?3, sent_by = ?4
-        WHERE identity = ?1 AND fingerprint = ?2""",
-    "ended": """
-        INSERT INTO rows (identity, fingerprint, record, session) VALUES (?1, ?2, ?3, ?4)
-        ON CONFLICT DO UPDATE SET unanswered = 0, record = ?3, session = ?4
-        WHERE coalesce(session, 0) <= ?4""",  # or it is what one that was taken over has left
-}
+#: How many lines are committed in one statement: each statement lets go of the interpreter, and then waits for the
+#: thread that sends, which waits for it.
+_AT_ONCE = 128
+#: What lines of a session do to their rows, in the order of their places. One that is "begun" or "unbilled" does nothing
+#: where no call is known.
+_EFFECTS = """
+    WITH lines (place, kind, identity, fingerprint, own) AS (VALUES {lines})
+    INSERT INTO rows (identity, fingerprint, calls, unanswered, task_id, sent_by, record, session)
+    SELECT
+        identity, fingerprint, (kind = 'sent') - (kind = 'unbilled'), (kind = 'sent') - (kind = 'unbilled'),
+        iif(kind = 'ended', NULL, own), iif(kind = 'ended', NULL, {session}),
+        iif(kind = 'ended', own, NULL), iif(kind = 'ended', {session}, NULL)
+    FROM lines
+    WHERE kind IN ('sent', 'ended')
+        OR EXISTS (SELECT 1 FROM rows WHERE identity = lines.identity AND fingerprint = lines.fingerprint)
+        OR EXISTS (
+            SELECT 1 FROM lines AS earlier WHERE place < lines.place AND kind IN ('sent', 'ended')
+            AND identity = lines.identity AND fingerprint = lines.fingerprint
+        )
+    ORDER BY place
+    ON CONFLICT DO UPDATE SET
+        calls = calls + excluded.calls,
+        unanswered = iif(excluded.session IS NULL, unanswered + excluded.unanswered, 0),
+        task_id = iif(excluded.session IS NULL, excluded.task_id, task_id),
+        sent_by = coalesce(excluded.sent_by, sent_by),
+        record = coalesce(excluded.record, record),
+        session = coalesce(excluded.session, session)
+    WHERE excluded.session IS NULL OR coalesce(session, 0) <= excluded.session
+"""  # or it is what one that was taken over has left
 _FOUND = """
     WITH asked (place, identity, fingerprint) AS (VALUES {})
     SELECT place, calls, unanswered, task_id, sent_by, record FROM asked JOIN rows USING (identity, fingerprint)
@@ -108,9 +123,11 @@ class Index:
         """
         db, account = self._writing, None
         with self.held():
-            for kind, identity, fingerprint, own, after in lines:
-                db.execute(_EFFECTS[kind], (identity, fingerprint, own, session))
-                account = after or account
+            rest = iter(lines)
+            while some := tuple(islice(rest, _AT_ONCE)):
+                effects = _EFFECTS.format(lines=", ".join(["(?, ?, ?, ?, ?)"] * len(some)), session=session)
+                db.execute(effects, tuple(chain.from_iterable((place, *line[:4]) for place, line in enumerate(some))))
+                account = next((line.account for line in reversed(some) if line.account), account)
             db.execute(
                 "UPDATE sessions SET committed = ?, account = coalesce(?, account) WHERE number = ?",
                 (segment, account, session),
