@@ -35,11 +35,11 @@ _TABLES = f"""
     );
     PRAGMA user_version = {FORMAT};
 """
-#: How many lines are committed in one statement: each statement lets go of the interpreter, and then waits for the
-#: thread that sends, which waits for it.
+#: How many lines one statement commits. Each statement lets go of the interpreter: with one for each line, the thread
+#: that sends and the one that commits waited for one another some four times a row.
 _AT_ONCE = 128
-#: What lines of a session do to their rows, in the order of their places. One that is "begun" or "unbilled" does nothing
-#: where no call is known.
+#: What lines of a session do to their rows, in the order of their places. Where nothing is known of a row, "begun" and
+#: "unbilled" do nothing.
 _EFFECTS = """
     WITH lines (place, kind, identity, fingerprint, own) AS (VALUES {lines})
     INSERT INTO rows (identity, fingerprint, calls, unanswered, task_id, sent_by, record, session)
