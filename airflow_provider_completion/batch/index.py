@@ -38,22 +38,26 @@ _TABLES = f"""
 #: How many lines one statement commits. Each statement lets go of the interpreter: with one for each line, the thread
 #: that sends and the one that commits waited for one another some four times a row.
 _AT_ONCE = 128
-#: What lines of a session do to their rows, in the order of their places. Where nothing is known of a row, "begun" and
-#: "unbilled" do nothing.
+#: What so many lines of a session do to their rows, in the order of their places; those without a kind fill it up.
+#: Where nothing is known of a row, "begun" and "unbilled" do nothing. A kind that is none breaks a constraint.
 _EFFECTS = """
-    WITH lines (place, kind, identity, fingerprint, own) AS (VALUES {lines})
+    WITH lines (place, kind, identity, fingerprint, own) AS (VALUES {}), writer (session) AS (VALUES (?))
     INSERT INTO rows (identity, fingerprint, calls, unanswered, task_id, sent_by, record, session)
     SELECT
-        identity, fingerprint, (kind = 'sent') - (kind = 'unbilled'), (kind = 'sent') - (kind = 'unbilled'),
-        iif(kind = 'ended', NULL, own), iif(kind = 'ended', NULL, {session}),
-        iif(kind = 'ended', own, NULL), iif(kind = 'ended', {session}, NULL)
-    FROM lines
-    WHERE kind IN ('sent', 'ended')
+        identity, fingerprint,
+        CASE kind WHEN 'sent' THEN 1 WHEN 'unbilled' THEN -1 WHEN 'begun' THEN 0 WHEN 'ended' THEN 0 END,
+        (kind = 'sent') - (kind = 'unbilled'),
+        iif(kind = 'ended', NULL, own), iif(kind = 'ended', NULL, session),
+        iif(kind = 'ended', own, NULL), iif(kind = 'ended', session, NULL)
+    FROM lines, writer
+    WHERE kind NOT NULL AND (
+        kind NOT IN ('begun', 'unbilled')
         OR EXISTS (SELECT 1 FROM rows WHERE identity = lines.identity AND fingerprint = lines.fingerprint)
         OR EXISTS (
             SELECT 1 FROM lines AS earlier WHERE place < lines.place AND kind IN ('sent', 'ended')
             AND identity = lines.identity AND fingerprint = lines.fingerprint
         )
+    )
     ORDER BY place
     ON CONFLICT DO UPDATE SET
         calls = calls + excluded.calls,
@@ -121,12 +125,12 @@ class Index:
 
         :raises TakenOverError: another session has begun
         """
-        db, account = self._writing, None
+        db, rest, account = self._writing, iter(lines), None
+        effects = _EFFECTS.format(", ".join(["(?, ?, ?, ?, ?)"] * _AT_ONCE))
         with self.held():
-            rest = iter(lines)
             while some := tuple(islice(rest, _AT_ONCE)):
-                effects = _EFFECTS.format(lines=", ".join(["(?, ?, ?, ?, ?)"] * len(some)), session=session)
-                db.execute(effects, tuple(chain.from_iterable((place, *line[:4]) for place, line in enumerate(some))))
+                told = [value for place, line in enumerate(some) for value in (place, *line[:4])]
+                db.execute(effects, (*told, *[None] * (5 * _AT_ONCE - len(told)), session))
                 account = next((line.account for line in reversed(some) if line.account), account)
             db.execute(
                 "UPDATE sessions SET committed = ?, account = coalesce(?, account) WHERE number = ?",

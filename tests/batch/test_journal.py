@@ -246,6 +246,27 @@ def test_a_line_that_was_cut_short_spoils_no_other(folder: Path) -> None:
     assert known(folder) == (1, 1, None, None)
 
 
+def test_a_line_of_no_kind_is_damage_and_not_left_out(folder: Path) -> None:
+    with opened(folder):
+        pass
+    (folder / "1-2.segment").write_bytes(Line("sent", *ROW).encoded().replace(b"sent", b"semt"))
+    with pytest.raises(JournalError, match=r"is damaged .* may have been billed: restore"), opened(folder):
+        pass
+
+
+@pytest.mark.parametrize("count", [127, 128, 129, 300])
+def test_many_lines_have_their_effects_in_their_order(tmp_path: Path, count: int) -> None:
+    index = Index(tmp_path, "out", {})
+    whole = [Line("sent", *ROW), Line("begun", *ROW, "t"), Line("ended", *ROW, '{"n":1}')]
+    orphans = [Line("unbilled", "x", "f"), Line("begun", "x", "f", "t")]
+    lines = [*orphans, *whole, *[Line("sent", *ROW)] * count, Line("unbilled", *ROW), Line("sent", "x", "f")]
+    index.commit(lines, index.session, 1)
+    entry, other = index.entries([ROW, RowId("x", "f")])
+    assert (entry.calls, entry.unanswered, entry.task_id, entry.record) == (count, count - 1, None, {"n": 1})
+    assert (other.calls, other.unanswered, other.task_id) == (1, 1, None)
+    index.close()
+
+
 def test_who_opens_it_takes_it_over_at_once(folder: Path, journal: Journal) -> None:
     journal.sent(ROW)
     with opened(folder) as successor:
