@@ -67,15 +67,24 @@ class Flow:
         """Return when one more may begin if nothing happens until then: not later than ``now`` if at once, ``inf`` if
         something has to happen.
         """
-        climb = self._climb
-        climb.look(now)
-        if left := self._yielding.left(climb.floor, self.in_flight, now):
-            room, more_at = climb.floor - left, self._yielding.until
-        else:
-            room, more_at = climb.room(now), climb.opens_at if now < climb.opens_at else climb.taken_at
+        room, more_at = self._allowed(now)
         if self.in_flight >= int(self._waits.limit):
             return math.inf
         return max(now if self.in_flight < room else more_at, self._gate.opens_at, self._outage.opens_at)
+
+    def room(self, now: float) -> int:
+        """Return how many more may begin now, one after the other, unless something happens meanwhile."""
+        if self.opens_at(now) > now:
+            return 0
+        return min(self._allowed(now)[0], int(self._waits.limit)) - self.in_flight
+
+    def _allowed(self, now: float) -> tuple[int, float]:
+        """Return how many may be in flight as far as the server's number goes, and when that may be more."""
+        climb = self._climb
+        climb.look(now)
+        if left := self._yielding.left(climb.floor, self.in_flight, now):
+            return climb.floor - left, self._yielding.until
+        return climb.room(now), climb.opens_at if now < climb.opens_at else climb.taken_at
 
     def begin(self, now: float) -> Call:
         """Begin a call, which is only for whom :meth:`opens_at` has let."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from airflow_provider_completion.batch.admission import Flow
 from airflow_provider_completion.batch.climb import Call
+from airflow_provider_completion.batch.door import Door
 from airflow_provider_completion.batch.history import Job
 from airflow_provider_completion.batch.journal import MOST_BEHIND, Journal
 from airflow_provider_completion.batch.queue import Queue
@@ -20,7 +21,7 @@ class AtOnce:
 
     def __init__(self, queue: Queue[Job], turns: Turns, journal: Journal) -> None:
         self._queue, self._turns, self._journal = queue, turns, journal
-        self._drawing = asyncio.Lock()
+        self._drawing = Door(turns.room)
 
     async def next(self) -> tuple[Job, Call] | None:
         """Return a row whose call is to be sent now, None if there are no more.
@@ -52,7 +53,7 @@ class Ahead:
         self, queue: Queue[Job], turns: Turns, journal: Journal, flow: Flow, leave: Callable[[Job], None]
     ) -> None:
         self._queue, self._turns, self._journal, self._flow, self._leave = queue, turns, journal, flow, leave
-        self._drawing, self._begun = asyncio.Lock(), asyncio.Event()
+        self._drawing, self._begun = Door(lambda: flow.limit - self._noted), asyncio.Event()
         self._noted = 0
 
     async def next(self) -> tuple[Job, Call] | None:

@@ -11,6 +11,7 @@ from airflow_provider_completion.api.answers import Completion
 from airflow_provider_completion.api.errors import CompletionError
 from airflow_provider_completion.batch.admission import Flow
 from airflow_provider_completion.batch.climb import Call
+from airflow_provider_completion.batch.door import Door
 from airflow_provider_completion.batch.outage import miss_of
 from airflow_provider_completion.batch.refusals import Refusal
 
@@ -30,7 +31,7 @@ class Turns:
 
     def __init__(self, flow: Flow) -> None:
         self._flow = flow
-        self._first = asyncio.Lock()
+        self._first = Door(self.room)
         self._changed = asyncio.Event()
         self._closed = False
         self._beat: asyncio.TimerHandle | None = None
@@ -48,6 +49,10 @@ class Turns:
                     async with asyncio.timeout_at(None if opens_at == math.inf else opens_at):
                         await self._changed.wait()
             return self._flow.begin(loop.time())
+
+    def room(self) -> int:
+        """Return how many more may begin now."""
+        return self._flow.room(asyncio.get_running_loop().time())
 
     def answering(self, call: Call) -> None:
         """Take note of a call's first event that is of its answer."""

@@ -71,6 +71,25 @@ def test_who_comes_first_goes_first() -> None:
     in_counted_time(main())
 
 
+def test_all_that_may_begin_do_in_a_few_rounds_of_the_loop() -> None:
+    async def main() -> None:
+        ours, calls = turns(1000), []
+
+        async def one() -> None:
+            calls.append(await ours.begin())
+
+        waiting = [asyncio.create_task(one()) for _ in range(300)]
+        for expected in (16, 28, 44, 66, 99, 148, 222, 300):
+            for call in calls:
+                ours.answering(call)
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert len(calls) == expected
+        await asyncio.gather(*waiting)
+
+    in_counted_time(main())
+
+
 def test_a_time_that_the_server_names_is_waited_for() -> None:
     async def main() -> None:
         ours = turns()
