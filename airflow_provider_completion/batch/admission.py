@@ -73,9 +73,11 @@ class Flow:
         return max(now if self.in_flight < room else more_at, self._gate.opens_at, self._outage.opens_at)
 
     def room(self, now: float) -> int:
-        """Return how many more may begin now, one after the other, unless something happens meanwhile."""
+        """Return how many more may begin now, unless something happens meanwhile."""
         if self.opens_at(now) > now:
             return 0
+        if self._gate.has_pace or self._outage.is_on:
+            return 1
         return min(self._allowed(now)[0], int(self._waits.limit)) - self.in_flight
 
     def _allowed(self, now: float) -> tuple[int, float]:

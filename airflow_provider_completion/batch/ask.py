@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,7 +37,7 @@ class Ask:
     def __post_init__(self) -> None:
         checked_bad_rows(self.bad_rows)
         key = [self.key] if isinstance(self.key, str) else self.key
-        if not isinstance(key, list | tuple) or not all(isinstance(column, str) for column in key):
+        if not isinstance(key, Collection) or not all(isinstance(column, str) for column in key):
             raise InvalidRequestError("key is neither a column nor a list of columns.", hint=NOT_SENT)
         columns: Any = self.columns
         if not isinstance(columns, Mapping) or not all(isinstance(column, str) for column in columns.values()):

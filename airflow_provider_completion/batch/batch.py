@@ -160,11 +160,11 @@ class Batch:
 
     def _check_feedback(self, form: InputForm | None) -> None:
         """Refuse a feedback_input that the model would not be told of, before anything is paid."""
-        given = {**dict.fromkeys(self._plan.inputs, "from a column"), **self._plan.same}
-        told = self._rules.output.inputs(given, "", (lambda: form) if form else None)
         if form is None:
+            self._rules.output.inputs(self._ask.inputs, "", None)
             return
-        for name in told.keys() - given.keys() - form.variables.keys():
+        told = self._rules.output.inputs(self._ask.inputs, "", lambda: form)
+        for name in told.keys() - self._ask.inputs.keys() - form.variables.keys():
             what = f"feedback_input: the app has no such input: {form.unknown(name, ())}."
             raise InvalidRequestError(what, hint=NOT_SENT)
 

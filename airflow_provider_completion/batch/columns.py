@@ -112,11 +112,6 @@ class ColumnPlan:
         return f"Inputs: {', '.join(told)}." + (f" Not sent: {_some(kept)}." if kept else "")
 
     @property
-    def inputs(self) -> frozenset[str]:
-        """The names of the inputs that come from a column."""
-        return frozenset(self._origins)
-
-    @property
     def has_files(self) -> bool:
         """Whether rows can have files, so that what is asked for one can take its time."""
         return self._files_column is not None

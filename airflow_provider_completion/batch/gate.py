@@ -37,6 +37,11 @@ class Gate:
         """When a call may begin."""
         return max(self._until, self._next_at)
 
+    @property
+    def has_pace(self) -> bool:
+        """Whether a call that begins delays the next one."""
+        return self._spacing > 0
+
     def send(self, now: float) -> None:
         """Take note of a call that begins."""
         self._taken += 1

@@ -38,7 +38,7 @@ _TABLES = f"""
 #: How many lines one statement commits. Each statement lets go of the interpreter: with one for each line, the thread
 #: that sends and the one that commits waited for one another some four times a row.
 _AT_ONCE = 128
-#: What so many lines of a session do to their rows, in the order of their places; those without a kind fill it up.
+#: What so many lines of a session do to their rows, in the order of their places; those without a place fill it up.
 #: Where nothing is known of a row, "begun" and "unbilled" do nothing. A kind that is none breaks a constraint.
 _EFFECTS = """
     WITH lines (place, kind, identity, fingerprint, own) AS (VALUES {}), writer (session) AS (VALUES (?))
@@ -47,11 +47,12 @@ _EFFECTS = """
         identity, fingerprint,
         CASE kind WHEN 'sent' THEN 1 WHEN 'unbilled' THEN -1 WHEN 'begun' THEN 0 WHEN 'ended' THEN 0 END,
         (kind = 'sent') - (kind = 'unbilled'),
-        iif(kind = 'ended', NULL, own), iif(kind = 'ended', NULL, session),
+        iif(kind IN ('begun', 'unbilled'), own, NULL), iif(kind = 'ended', NULL, session),
         iif(kind = 'ended', own, NULL), iif(kind = 'ended', session, NULL)
     FROM lines, writer
-    WHERE kind NOT NULL AND (
-        kind NOT IN ('begun', 'unbilled')
+    WHERE place NOT NULL AND (
+        kind IS NULL
+        OR kind NOT IN ('begun', 'unbilled')
         OR EXISTS (SELECT 1 FROM rows WHERE identity = lines.identity AND fingerprint = lines.fingerprint)
         OR EXISTS (
             SELECT 1 FROM lines AS earlier WHERE place < lines.place AND kind IN ('sent', 'ended')
@@ -172,6 +173,7 @@ class Index:
         db = self._writing
         db.execute("PRAGMA journal_mode = WAL")
         db.execute(f"PRAGMA synchronous = {'FULL' if self._lasts else 'OFF'}")
+        db.execute("PRAGMA temp_store = MEMORY")  # what one statement works on: no other disk may be full
         with self._transaction():
             (version,) = db.execute("PRAGMA user_version").fetchone()
             if version not in (0, FORMAT):

@@ -56,6 +56,11 @@ class Queue(Generic[T]):
                 return False
         return True
 
+    @property
+    def here(self) -> int:
+        """How many jobs there are to take."""
+        return len(self._ready)
+
     def pop(self) -> T | None:
         """Take the first job, which is there after :meth:`ready` unless the queue was closed."""
         if not self._ready:

@@ -100,7 +100,7 @@ class Records:
         answer_column: str = "answer",
         fields: Mapping[str, Any] | None = None,
     ) -> None:
-        if not isinstance(answer_column, str) or not answer_column.strip():
+        if not fields and not (isinstance(answer_column, str) and answer_column.strip()):
             raise InvalidRequestError("answer_column is no name of a column.", hint=NOT_SENT)
         self._answer_column, self._fields = answer_column, tuple(fields or ())
         new = (*(fields or (answer_column,)), *FACTS)

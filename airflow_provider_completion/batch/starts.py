@@ -21,7 +21,7 @@ class AtOnce:
 
     def __init__(self, queue: Queue[Job], turns: Turns, journal: Journal) -> None:
         self._queue, self._turns, self._journal = queue, turns, journal
-        self._drawing = Door(turns.room)
+        self._drawing = Door(lambda: min(turns.room(), queue.here))
 
     async def next(self) -> tuple[Job, Call] | None:
         """Return a row whose call is to be sent now, None if there are no more.
@@ -53,7 +53,8 @@ class Ahead:
         self, queue: Queue[Job], turns: Turns, journal: Journal, flow: Flow, leave: Callable[[Job], None]
     ) -> None:
         self._queue, self._turns, self._journal, self._flow, self._leave = queue, turns, journal, flow, leave
-        self._drawing, self._begun = Door(lambda: flow.limit - self._noted), asyncio.Event()
+        self._drawing = Door(lambda: min(flow.limit - self._noted, queue.here))
+        self._begun = asyncio.Event()
         self._noted = 0
 
     async def next(self) -> tuple[Job, Call] | None:

@@ -207,12 +207,13 @@ class CompletionBatchOperator(CallingOperator):
                     hint="journal= names a folder for it; dead letters, manifest and report stand beside that.",
                 )
         # What a Dag file loads stays small where nothing but numbers is to be checked.
-        usual = (
-            self.response_mode, self.accept, self.output_type, self.output_retries, self.feedback_input, self.bad_rows,
-        )  # fmt: skip
+        usual = (self.response_mode, self.accept, self.output_type, self.output_retries, self.feedback_input)
         numbers = type(self.concurrency) is int and self.concurrency > 0 and self.max_failed == 0
-        others = (self.max_tokens, self.requests_per_minute, self.limit, self.shards, self.shard)
-        if usual == ("streaming", _WHOLE, None, 0, None, "fail") and numbers and others == (None,) * len(others):
+        others = (self.max_tokens, self.requests_per_minute, self.shards, self.shard)
+        is_ask = self.bad_rows in ("fail", "skip") and (
+            self.limit is None or (type(self.limit) is int and self.limit > 0)
+        )
+        if usual == ("streaming", _WHOLE, None, 0, None) and numbers and is_ask and others == (None,) * len(others):
             return
         from airflow_provider_completion.batch.ask import Ask
         from airflow_provider_completion.operators.parameters import rules_of, shard_of

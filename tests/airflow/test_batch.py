@@ -396,7 +396,6 @@ def test_what_cannot_work_does_not_load(wrong: Any) -> None:
         {"journal": "nostore://bucket/journal"}, {"answer_column": "sku"}, {"answer_column": None},
         {"answer_column": " "},
         {"key": None}, {"key": 5}, {"key": ["sku", 5]}, {"columns": {"text": None}}, {"columns": {"text": ["text"]}},
-        {"output_type": int, "output_retries": 1, "feedback_input": "text"},
     ],
 )  # fmt: skip
 def test_what_is_found_out_before_anything_is_sent(

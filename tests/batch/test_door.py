@@ -17,11 +17,16 @@ class Visitors:
     def __init__(self, count: int, room: int = 0, told: Callable[[], int] | None = None) -> None:
         self.room = room
         self.door = Door(told or (lambda: self.room))
-        self.inside = self.most_inside = self.passed = 0
+        self.inside = self.most_inside = 0
+        self.came: list[int] = []
         self.more = asyncio.Event()
-        self.tasks = [asyncio.create_task(self._visit()) for _ in range(count)]
+        self.tasks = [asyncio.create_task(self._visit(place)) for place in range(count)]
 
-    async def _visit(self) -> None:
+    @property
+    def passed(self) -> int:
+        return len(self.came)
+
+    async def _visit(self, place: int) -> None:
         async with self.door:
             self.inside += 1
             self.most_inside = max(self.most_inside, self.inside)
@@ -32,7 +37,7 @@ class Visitors:
                 self.room -= 1
             finally:
                 self.inside -= 1
-        self.passed += 1
+        self.came.append(place)
 
     async def rounds(self, count: int) -> None:
         for _ in range(count):
@@ -70,7 +75,7 @@ def test_nobody_is_forgotten_whatever_is_said_of_the_room(told: int) -> None:
         for _ in range(10):
             visitors.open(5)
             await visitors.rounds(20)
-        assert (visitors.passed, visitors.most_inside) == (50, 1)
+        assert (visitors.came, visitors.most_inside) == ([*range(50)], 1)  # and who comes first goes first
         await asyncio.gather(*visitors.tasks)
 
     run(main())
@@ -88,6 +93,27 @@ def test_who_is_cancelled_while_it_waits_or_comes_leaves_the_way_to_others(round
         visitors.open(30)
         await asyncio.gather(*(task for task in visitors.tasks if task not in gone))
         assert visitors.most_inside == 1
+
+    run(main())
+
+
+def test_who_comes_later_does_not_go_before_those_who_were_woken() -> None:
+    async def main() -> None:
+        visitors = Visitors(20)
+        await visitors.rounds(2)
+        later: list[int] = []
+
+        async def come_later(place: int) -> None:
+            async with visitors.door:
+                later.append(visitors.passed)
+
+        visitors.open(20)
+        tasks = []
+        for place in range(5):
+            tasks.append(asyncio.create_task(come_later(place)))
+            await visitors.rounds(1)
+        await asyncio.gather(*visitors.tasks, *tasks)
+        assert min(later) >= 19
 
     run(main())
 

@@ -246,10 +246,11 @@ def test_a_line_that_was_cut_short_spoils_no_other(folder: Path) -> None:
     assert known(folder) == (1, 1, None, None)
 
 
-def test_a_line_of_no_kind_is_damage_and_not_left_out(folder: Path) -> None:
+@pytest.mark.parametrize("kind", [b'"semt"', b"null", b"7"])
+def test_a_line_of_no_kind_is_damage_and_not_left_out(folder: Path, kind: bytes) -> None:
     with opened(folder):
         pass
-    (folder / "1-2.segment").write_bytes(Line("sent", *ROW).encoded().replace(b"sent", b"semt"))
+    (folder / "1-2.segment").write_bytes(Line("sent", *ROW).encoded().replace(b'"sent"', kind))
     with pytest.raises(JournalError, match=r"is damaged .* may have been billed: restore"), opened(folder):
         pass
 

@@ -90,6 +90,23 @@ def test_all_that_may_begin_do_in_a_few_rounds_of_the_loop() -> None:
     in_counted_time(main())
 
 
+def test_with_a_pace_who_comes_first_goes_first_and_nobody_is_woken_for_nothing() -> None:
+    async def main() -> None:
+        ours, begun_by = Turns(Flow(1000, random.Random(0), per_minute=600)), []
+
+        async def one(place: int) -> None:
+            ours.answering(await ours.begin())
+            begun_by.append(place)
+
+        waiting = [asyncio.create_task(one(place)) for place in range(40)]
+        await asyncio.sleep(1)
+        assert ours.room() in (0, 1)
+        await asyncio.gather(*waiting)
+        assert begun_by == [*range(40)]
+
+    in_counted_time(main())
+
+
 def test_a_time_that_the_server_names_is_waited_for() -> None:
     async def main() -> None:
         ours = turns()
